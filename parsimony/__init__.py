@@ -1,0 +1,20 @@
+"""Parsimony: neural networks that are small for a reason.
+
+Training along an inverse scale space by Split Linearized Bregman Iteration (Split LBI), as an Optax
+`GradientTransformation`. Start at `split_lbi`; the mathematics is in `inverse_scale_space`.
+"""
+
+from ._nuclear_norm import NuclearNorm as NuclearNorm
+from ._penalties import BlockLasso as BlockLasso
+from ._penalties import GroupLasso as GroupLasso
+from ._penalties import Lasso as Lasso
+from ._penalties import SparseGroupLasso as SparseGroupLasso
+from ._readout import gamma as gamma
+from ._readout import sparse_params as sparse_params
+from ._readout import support as support
+from ._rules import Rules as Rules
+from ._split_lbi import SplitLBIState as SplitLBIState
+from ._split_lbi import inverse_scale_space as inverse_scale_space
+from ._split_lbi import split_lbi as split_lbi
+
+__version__ = "0.1.0"

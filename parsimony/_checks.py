@@ -1,0 +1,52 @@
+"""What a user may hand over, checked once, where it comes in."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from ._rules import named_leaves
+
+
+def concrete(value) -> bool:
+    return not isinstance(value, jax.core.Tracer) and jnp.ndim(value) == 0
+
+
+def check_positive(name: str, value) -> None:
+    """Refuses what is not positive and finite, where that can be seen."""
+    if value is None and name == "dual_learning_rate":
+        return
+    if callable(value) and name.endswith("learning_rate"):
+        return
+    if isinstance(value, bool) or not (jnp.isscalar(value) or hasattr(value, "dtype")):
+        raise TypeError(
+            f"{name}={value!r}: expected a positive number{' or a schedule' if name.endswith('rate') else ''}."
+        )
+    if not concrete(value):
+        return
+    # An injected schedule may pass through zero, and hands over arrays.
+    injected_zero = isinstance(value, jax.Array) and name.endswith("learning_rate") and value == 0
+    if not (value > 0 and math.isfinite(value)) and not injected_zero:
+        raise ValueError(f"{name}={value!r}: expected a positive, finite number.")
+
+
+def aligned(**trees):
+    """The common structure of trees that must match, and the leaves of each; a readable error where they do not."""
+    (reference, tree), *others = [(name, trees[name]) for name in ("params", *(n for n in trees if n != "params"))]
+    expected, treedef = named_leaves(tree)
+    for name, other in others:
+        found, other_def = named_leaves(other)
+        shapes, other_shapes = ({key: jnp.shape(leaf) for key, leaf in pairs} for pairs in (expected, found))
+        if shapes != other_shapes or treedef != other_def:
+            wrong = sorted(
+                key for key in shapes.keys() | other_shapes.keys() if shapes.get(key) != other_shapes.get(key)
+            )
+            detail = "; ".join(
+                f"{key!r} is {shapes.get(key, 'missing')} in {reference}, {other_shapes.get(key, 'missing')} in {name}"
+                for key in wrong[:3]
+            )
+            raise ValueError(
+                f"{name} and {reference} do not match: {detail or f'{other_def} against {treedef}'}. "
+                "Use the same tree in init and update; after surgery on the parameters, the state must follow."
+            )
+    return treedef, [jax.tree.leaves(tree) for tree in trees.values()]

@@ -1,0 +1,40 @@
+"""The update of W and V in place: Γ of the old V, read off the new one."""
+
+import jax
+import jax.numpy as jnp
+
+
+def gamma_from_next(penalty, v, v_new, w, alpha, kappa, nu):
+    """Γ of the old V, recovered from the new one: V's buffer can be overwritten before W's.
+
+    W⁺ reads the old V and V⁺ reads the old W, so a donated update on a CPU has to copy one of them, which costs
+    more than the arithmetic. But V⁺ is invertible. With r = ακ/ν, u = V⁺ − αW/ν = V − r·Prox(V) and
+    Prox(V) = s·soft(V), s one number a group:
+
+        soft(V) = soft(u)/(1 − r·s),   so   Γ = κ·s·soft(u)/(1 − r·s),   r < 1.
+
+    The barrier keeps XLA from going back to the old V. An r ≥ 1 never comes here unless by a schedule that rises
+    far above its values at 0, 1, 2, 4, 8, …; the NaN then says so (see `recovery_is_exact`).
+    """
+    r = alpha * kappa / nu
+    r = jnp.where(r < 1, r, jnp.nan)
+    shrink = penalty.shrink(v)
+    u = jax.lax.optimization_barrier(v_new) - alpha * w / nu
+    return kappa * shrink * penalty.soft(u) / (1 - r * shrink)
+
+
+def recovery_is_exact(rate, kappa, nu) -> bool:
+    """Whether r = ακ/ν is known to stay at a half or below, on a CPU, where alone the recovery pays.
+
+    Of a schedule it looks at the counts 0, 1, 2, 4, … 2²³ and asks for a quarter.
+    """
+    if jax.default_backend() != "cpu":
+        return False
+    try:
+        with jax.ensure_compile_time_eval():
+            highest = (
+                max(float(rate(count)) for count in [0, *(2**i for i in range(24))]) if callable(rate) else float(rate)
+            )
+            return highest * float(kappa) / float(nu) <= (0.25 if callable(rate) else 0.5)
+    except (jax.errors.ConcretizationTypeError, TypeError):  # traced, or one value for each of many runs
+        return False

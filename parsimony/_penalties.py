@@ -1,0 +1,320 @@
+"""Penalties Ω, their proximal maps, and which parameter gets which.
+
+    Prox_Ω(v) = argmin_u ½‖u − v‖² + Ω(u)
+
+Every penalty here is a norm (convex, Ω(cx) = |c|Ω(x)), a frozen and hashable dataclass, and offers
+
+    prox(v)         Prox_Ω(v), same shape and dtype as v
+    value(x)        Ω(x), a scalar
+    group_norms(x)  one number for each *group*: what the penalty thresholds together
+    check(shape)    ValueError for a shape it cannot take
+
+All but `NuclearNorm` threshold in two parts, prox(v) = shrink(v)·soft(v): `soft` acts on single
+entries, `shrink` is one factor in [0, 1) for each group, with the dimensions of v kept.
+
+Source: Parikh and Boyd, "Proximal Algorithms" (2014), sections 6.5 and 6.7.
+"""
+
+import dataclasses
+import math
+from typing import Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Shape = tuple[int, ...]
+
+
+class Penalty(Protocol):
+    """What every penalty offers; see the module's docstring."""
+
+    @property
+    def strength(self) -> float: ...
+    def prox(self, v: jax.Array) -> jax.Array: ...
+    def value(self, x: jax.Array) -> jax.Array: ...
+    def group_norms(self, x: jax.Array) -> jax.Array: ...
+    def check(self, shape: Shape) -> None: ...
+
+
+def check_fields(penalty) -> None:
+    """Refuses a strength that is no positive number, and a scale that does not exist."""
+    strength = penalty.strength
+    if isinstance(strength, bool) or not isinstance(strength, int | float | np.integer | np.floating):
+        raise TypeError(
+            f"{type(penalty).__name__}(strength={strength!r}): expected a Python number, since a penalty is part "
+            "of the compiled program; to move it during a run, scale dual_learning_rate instead."
+        )
+    if not (strength > 0 and math.isfinite(strength)):
+        raise ValueError(
+            f"{type(penalty).__name__}(strength={strength!r}): expected a positive, finite number; "
+            "for no penalty at all use None, e.g. Rules([('head', None), ...])."
+        )
+    if getattr(penalty, "scale", None) not in (None, "rms"):
+        raise ValueError(f"{type(penalty).__name__}(scale={penalty.scale!r}): expected None or 'rms'.")
+
+
+def check_rank(penalty, shape: Shape, *, exactly: int | None = None) -> None:
+    name = type(penalty).__name__
+    if exactly is not None and len(shape) != exactly:
+        raise ValueError(f"{name} takes a matrix, but the shape is {shape}; choose another penalty by Rules.")
+    if len(shape) < 2:
+        raise ValueError(
+            f"{name} takes parameters of rank 2 and more, but the shape is {shape}: a bias or a scale under a penalty "
+            "would silently decay to zero. Leave it out, e.g. Rules([('kernel', penalty)]), or give it None."
+        )
+
+
+def _check_axes(axis, where: str) -> None:
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    if not axes or not all(isinstance(a, int) and not isinstance(a, bool) for a in axes):
+        raise TypeError(f"{where}(axis={axis!r}): expected an int or a tuple of ints, such as -1 or (2, 3).")
+
+
+def _group_axes(axis, shape: Shape, where: str) -> tuple[int, ...]:
+    """The axes that index a group, as sorted non-negative numbers."""
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    rank = len(shape)
+    if any(not -rank <= a < rank for a in axes) or len({a % rank for a in axes}) < len(axes):
+        raise ValueError(
+            f"{where}(axis={axis}) does not fit the shape {shape}: expected distinct axes in [{-rank}, {rank})."
+        )
+    return tuple(sorted(a % rank for a in axes))
+
+
+def _sqrt(x):
+    """√x with the derivative 0 at 0 in place of infinity."""
+    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
+
+
+def _soft_threshold(v, threshold):
+    return v - jnp.clip(v, -threshold, threshold)
+
+
+def _shrink_factor(norms, threshold):
+    """(1 − threshold/norm)₊, without a division by zero in value or derivative."""
+    inside = norms > threshold
+    return jnp.where(inside, 1 - threshold / jnp.where(inside, norms, 1), 0)
+
+
+def _group_weight(scale: str | None, size):
+    """c_g of Ω = λΣ c_g‖x_g‖: 1, or √|g| so that a group enters when its root mean square exceeds λ."""
+    return np.sqrt(size) if scale == "rms" else np.ones_like(size, dtype=float)
+
+
+def _axis_norms(x, axis, where: str):
+    """‖x_g‖ for the groups indexed by `axis`, dimensions kept, and the number of entries in a group."""
+    axes = _group_axes(axis, x.shape, where)
+    others = tuple(i for i in range(x.ndim) if i not in axes)
+    # An axis reduction with keepdims, not a reshape: it works on arrays with an explicit sharding too.
+    return _sqrt(jnp.sum(jnp.square(x), axis=others, keepdims=True)), math.prod(x.shape[i] for i in others)
+
+
+def on_whole_matrix(function, *arrays):
+    """function(*arrays), on unsharded copies where they carry an explicit sharding its operations cannot take."""
+    spec = jax.typeof(arrays[0]).sharding.spec
+    if all(names is None for names in spec):
+        return function(*arrays)
+    whole = (jax.sharding.reshard(x, jax.sharding.PartitionSpec()) for x in arrays)
+    return jax.sharding.reshard(function(*whole), spec)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lasso:
+    """Ω(x) = λ Σ|x_i|: every weight is a group of its own.
+
+    prox(v)_i = sign(v_i)·(|v_i| − λ)₊.
+
+    Args:
+      strength: λ > 0.
+
+    >>> Lasso(1.0).prox(jnp.array([[3.0, -0.5], [-2.0, 1.0]])).tolist()
+    [[2.0, 0.0], [-1.0, 0.0]]
+
+    Source: Tibshirani, "Regression Shrinkage and Selection via the Lasso" (1996).
+    """
+
+    strength: float = 1.0
+
+    def __post_init__(self):
+        check_fields(self)
+
+    def check(self, shape: Shape) -> None:
+        check_rank(self, shape)
+
+    def soft(self, v):
+        return _soft_threshold(v, self.strength)
+
+    def shrink(self, v):
+        return jnp.ones((), v.dtype)
+
+    def prox(self, v):
+        return self.soft(v)
+
+    def value(self, x):
+        return self.strength * jnp.sum(jnp.abs(x))
+
+    def group_norms(self, x):
+        return jnp.abs(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupLasso:
+    """Ω(x) = λ Σ_g c_g‖x_g‖₂: the slices indexed by `axis` are zero, or enter, as wholes.
+
+    prox(v)_g = v_g·(1 − λc_g/‖v_g‖)₊.
+
+    Args:
+      axis: the axis or axes that index a group. -1: one group for each output filter of an HWIO
+        kernel, or each output neuron of a matrix; (2, 3): one for each pair of channels.
+      strength: λ > 0.
+      scale: None for c_g = 1; "rms" for c_g = √|g|, so that a group enters when its root mean square
+        exceeds λ, whatever its size.
+
+    >>> GroupLasso(-1, strength=2.5).prox(jnp.array([[3.0, 0.3], [4.0, 0.4]])).tolist()
+    [[1.5, 0.0], [2.0, 0.0]]
+
+    Source: Yuan and Lin, "Model Selection and Estimation in Regression with Grouped Variables" (2006).
+    """
+
+    axis: int | tuple[int, ...] = -1
+    strength: float = 1.0
+    scale: Literal["rms"] | None = None
+
+    def __post_init__(self):
+        check_fields(self)
+        _check_axes(self.axis, "GroupLasso")
+
+    def check(self, shape: Shape) -> None:
+        check_rank(self, shape)
+        _group_axes(self.axis, shape, "GroupLasso")
+
+    def soft(self, v):
+        return v
+
+    def shrink(self, v):
+        norms, size = _axis_norms(v, self.axis, "GroupLasso")
+        return _shrink_factor(norms, self.strength * float(_group_weight(self.scale, size)))
+
+    def prox(self, v):
+        return self.shrink(v) * v
+
+    def value(self, x):
+        norms, size = _axis_norms(x, self.axis, "GroupLasso")
+        return self.strength * float(_group_weight(self.scale, size)) * jnp.sum(norms)
+
+    def group_norms(self, x):
+        norms, _ = _axis_norms(x, self.axis, "GroupLasso")
+        axes = _group_axes(self.axis, x.shape, "GroupLasso")
+        return jnp.squeeze(norms, axis=tuple(i for i in range(x.ndim) if i not in axes))
+
+
+@dataclasses.dataclass(frozen=True)
+class SparseGroupLasso:
+    """Ω(x) = λ(mix·Σ|x_i| + (1 − mix)·Σ_g c_g‖x_g‖₂): sparse groups that are sparse inside.
+
+    prox is the group threshold at λ(1 − mix)c_g after the soft threshold at λ·mix.
+
+    Args:
+      axis, strength, scale: as in `GroupLasso`.
+      mix: the lasso's share, in [0, 1].
+
+    >>> SparseGroupLasso(-1, strength=5.0, mix=0.5).prox(jnp.array([[5.5, 3.0], [6.5, 1.5]])).tolist()
+    [[1.5, 0.0], [2.0, 0.0]]
+
+    Source: Simon, Friedman, Hastie and Tibshirani, "A Sparse-Group Lasso" (2013).
+    """
+
+    axis: int | tuple[int, ...] = -1
+    strength: float = 1.0
+    mix: float = 0.5
+    scale: Literal["rms"] | None = None
+
+    def __post_init__(self):
+        check_fields(self)
+        _check_axes(self.axis, "SparseGroupLasso")
+        if not 0 <= self.mix <= 1:
+            raise ValueError(f"SparseGroupLasso(mix={self.mix!r}): expected the lasso's share, a number in [0, 1].")
+
+    def check(self, shape: Shape) -> None:
+        check_rank(self, shape)
+        _group_axes(self.axis, shape, "SparseGroupLasso")
+
+    def soft(self, v):
+        return _soft_threshold(v, self.strength * self.mix)
+
+    def shrink(self, v):
+        norms, size = _axis_norms(self.soft(v), self.axis, "SparseGroupLasso")
+        return _shrink_factor(norms, self.strength * (1 - self.mix) * float(_group_weight(self.scale, size)))
+
+    def prox(self, v):
+        return self.shrink(v) * self.soft(v)
+
+    def value(self, x):
+        norms, size = _axis_norms(x, self.axis, "SparseGroupLasso")
+        groups = float(_group_weight(self.scale, size)) * jnp.sum(norms)
+        return self.strength * (self.mix * jnp.sum(jnp.abs(x)) + (1 - self.mix) * groups)
+
+    def group_norms(self, x):
+        return GroupLasso(self.axis).group_norms(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockLasso:
+    """Ω(X) = λ Σ_b c_b‖X_b‖_F over the tiles of a matrix, for hardware that skips whole tiles.
+
+    prox(V)_b = V_b·(1 − λc_b/‖V_b‖_F)₊. Tiles at the border are smaller where the shape does not divide.
+
+    Args:
+      shape: rows and columns of a tile.
+      strength: λ > 0.
+      scale: None for c_b = 1, or "rms" for c_b = √|b|.
+
+    >>> BlockLasso((1, 2), strength=2.5).prox(jnp.array([[3.0, 4.0, 0.3, 0.4]])).tolist()
+    [[1.5, 2.0, 0.0, 0.0]]
+
+    Source: Yuan and Lin (2006), with tiles as the groups.
+    """
+
+    shape: tuple[int, int] = (4, 4)
+    strength: float = 1.0
+    scale: Literal["rms"] | None = None
+
+    def __post_init__(self):
+        check_fields(self)
+        if not (
+            isinstance(self.shape, tuple)
+            and len(self.shape) == 2
+            and all(isinstance(n, int) and n > 0 for n in self.shape)
+        ):
+            raise ValueError(f"BlockLasso(shape={self.shape!r}): expected a tuple (rows, columns) of positive ints.")
+
+    def check(self, shape: Shape) -> None:
+        check_rank(self, shape, exactly=2)
+
+    def _weights(self, shape: Shape):
+        rows, columns = (np.minimum(t, n - np.arange(0, n, t)) for n, t in zip(shape, self.shape, strict=True))
+        return _group_weight(self.scale, np.outer(rows, columns))
+
+    def group_norms(self, x):
+        tiles = [(-n // t * -1, t) for n, t in zip(x.shape, self.shape, strict=True)]
+        padded = jnp.pad(x, [(0, count * t - n) for n, (count, t) in zip(x.shape, tiles, strict=True)])
+        (m, a), (n, b) = tiles
+        return _sqrt(jnp.sum(jnp.square(padded.reshape(m, a, n, b)), axis=(1, 3)))
+
+    def _shrink(self, v):
+        factor = _shrink_factor(self.group_norms(v), (self.strength * self._weights(v.shape)).astype(v.dtype))
+        spread = jnp.repeat(jnp.repeat(factor, self.shape[0], axis=0), self.shape[1], axis=1)
+        return spread[: v.shape[0], : v.shape[1]]
+
+    def soft(self, v):
+        return v
+
+    def shrink(self, v):
+        return on_whole_matrix(self._shrink, v)
+
+    def prox(self, v):
+        return self.shrink(v) * v
+
+    def value(self, x):
+        return self.strength * jnp.sum(self._weights(x.shape).astype(x.dtype) * self.group_norms(x))

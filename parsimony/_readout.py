@@ -1,0 +1,153 @@
+"""Reading Γ, its support and the sparse model out of an optimizer state, however deep Split LBI sits in it."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ._nuclear_norm import NuclearNorm, project
+from ._rules import named_leaves, resolve
+from ._split_lbi import SplitLBIState
+
+
+def gamma(opt_state: optax.OptState):
+    """Γ = κ·Prox_Ω(V), in the tree of the parameters; zeros where unpenalised.
+
+    Args:
+      opt_state: any state with Split LBI in it: of a chain, `masked`, `partition`, `MultiSteps`,
+        `inject_hyperparams`, `nnx.Optimizer` and so on. Several Split LBI states merge; a parameter that none of them
+        saw (`optax.masked`) stays an `optax.MaskedNode`.
+
+    Returns:
+      Γ with V's dtype (at least float32).
+
+    Raises:
+      ValueError: no Split LBI state, one with an extra axis of devices or seeds, or two for one parameter.
+
+    >>> import jax.numpy as jnp, parsimony as pm
+    >>> pm.gamma(pm.split_lbi(0.1).init({"kernel": jnp.ones((2, 2))}))["kernel"].tolist()
+    [[0.0, 0.0], [0.0, 0.0]]
+
+    Source: arXiv 1905.09449, eq. (7).
+    """
+    return _merged(
+        opt_state, lambda penalty, v, kappa: jnp.zeros_like(v) if penalty is None else kappa * penalty.prox(v)
+    )
+
+
+def support(opt_state: optax.OptState):
+    """supp Γ: a tree of bools, True where Γ ≠ 0, and everywhere in unpenalised parameters.
+
+    Args, Raises: see `gamma`.
+
+    Returns:
+      Bool arrays of the parameters' shapes.
+
+    >>> import jax.numpy as jnp, parsimony as pm
+    >>> pm.support(pm.split_lbi(0.1).init({"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)}))["bias"].tolist()
+    [True, True]
+    """
+    return _merged(
+        opt_state,
+        lambda penalty, v, kappa: jnp.full_like(v, True, dtype=bool) if penalty is None else penalty.prox(v) != 0,
+    )
+
+
+def sparse_params(params: optax.Params, opt_state: optax.OptState):
+    """W̃ = W·1[Γ ≠ 0]; unpenalised parameters are kept.
+
+    Under `NuclearNorm` the structure is a pair of subspaces, not a set of entries: W̃ is W projected to the column and
+    row spaces of Γ, so that its rank is Γ's.
+
+    Args:
+      params: W, of the shapes that the state was made for.
+      opt_state: see `gamma`.
+
+    Returns:
+      W̃ with the structure and the dtypes of `params`.
+
+    Raises:
+      ValueError: see `gamma`; and a state made for other parameters.
+
+    >>> import jax.numpy as jnp, parsimony as pm
+    >>> params = {"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)}
+    >>> pm.sparse_params(params, pm.split_lbi(0.1).init(params))["kernel"].tolist()
+    [[0.0, 0.0]]
+
+    Source: arXiv 1905.09449, section 2.
+    """
+    known = {}  # by name, since params may be wrapped (Linen's FrozenDict, NNX's State) where the state is not
+    for state in split_lbi_states(opt_state):
+        leaves, _ = named_leaves(state.dual)
+        (kappa,) = jax.tree.leaves(state.kappa)
+        for (name, v), penalty in zip(leaves, resolve(state.penalty, state.dual), strict=True):
+            known[name] = (penalty, v, kappa)
+    weights, treedef = named_leaves(params)
+    shapes = {name: jnp.shape(w) for name, w in weights}
+    strangers = [name for name, (_, v, _) in known.items() if shapes.get(name) != v.shape]
+    if strangers:
+        name = strangers[0]
+        raise ValueError(
+            f"params and opt_state do not match: the state holds {name!r} with shape {known[name][1].shape}, "
+            f"params {f'has shape {shapes[name]} there' if name in shapes else f'has only {sorted(shapes)[:8]}'}."
+        )
+
+    def own(name, w):
+        penalty, v, kappa = known.get(name, (None, None, None))
+        if penalty is None:
+            return w
+        structure = kappa.astype(v.dtype) * penalty.prox(v)
+        if isinstance(penalty, NuclearNorm):
+            return project(w, structure)
+        return jnp.where(structure != 0, w, jnp.zeros_like(w))
+
+    return treedef.unflatten([own(name, w) for name, w in weights])
+
+
+def split_lbi_states(opt_state) -> list[SplitLBIState]:
+    """All Split LBI states inside an optimizer state, checked to be of one run."""
+    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, SplitLBIState))
+    states = [node for node in nodes if isinstance(node, SplitLBIState)]
+    if not states:
+        raise ValueError(
+            f"no Split LBI state in this optimizer state ({type(opt_state).__name__}): expected the state of "
+            "pm.split_lbi or pm.inverse_scale_space, alone or inside Optax wrappers."
+        )
+    for state in states:
+        (count,) = jax.tree.leaves(state.count)  # nnx.Optimizer wraps it in a variable
+        if count.ndim:
+            raise ValueError(
+                f"this state carries an extra axis of size {count.shape[0]}: read one replica "
+                "(flax.jax_utils.unreplicate) or map over it, e.g. jax.vmap(pm.gamma)(opt_state)."
+            )
+    return states
+
+
+def _merged(opt_state, function):
+    """function(penalty, V, κ) for each leaf of each state, in one tree."""
+
+    def read(state):
+        leaves, treedef = named_leaves(state.dual)
+        (kappa,) = jax.tree.leaves(state.kappa)
+        penalties = resolve(state.penalty, state.dual)
+        return treedef.unflatten(
+            [function(p, v, kappa.astype(v.dtype)) for p, (_, v) in zip(penalties, leaves, strict=True)]
+        )
+
+    return functools.reduce(_merge, map(read, split_lbi_states(opt_state)))
+
+
+def _merge(one, other):
+    """Two trees of `optax.partition`, each with `optax.MaskedNode` where the other has its parameters."""
+    if isinstance(one, optax.MaskedNode):
+        return other
+    if isinstance(other, optax.MaskedNode):
+        return one
+    children, treedef = jax.tree.flatten(one, is_leaf=lambda node: node is not one)
+    others, other_def = jax.tree.flatten(other, is_leaf=lambda node: node is not other)
+    if jax.tree_util.treedef_is_leaf(treedef) or treedef != other_def:
+        raise ValueError(
+            "two Split LBI states hold the same parameter; read them one by one, e.g. pm.gamma(opt_state[0])."
+        )
+    return treedef.unflatten([_merge(a, b) for a, b in zip(children, others, strict=True)])

@@ -1,0 +1,133 @@
+"""Which parameter gets which penalty: by name, by rank, or by the paper's choice."""
+
+import dataclasses
+import difflib
+import re
+
+import jax
+
+from ._penalties import GroupLasso, Lasso, Penalty
+
+
+def name_of(path) -> str:
+    """A parameter's name from its key path, e.g. "conv1/kernel".
+
+    The last step into a Flax NNX `Variable` (`.value`) is left out: `nnx.Optimizer` initialises with variables
+    and updates with arrays, and a name must mean the same in both.
+    """
+    if path and isinstance(path[-1], jax.tree_util.GetAttrKey) and path[-1].name in ("value", "raw_value"):
+        path = path[:-1]
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def named_leaves(tree):
+    """[(name, leaf), ...] in the order of `jax.tree.leaves`, and the tree's structure."""
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
+    return [(name_of(path), leaf) for path, leaf in leaves], treedef
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """Penalties by the parameter's name; the first pattern found in it (`re.search`) wins.
+
+    Args:
+      rules: pairs (regular expression, penalty or None). None leaves a parameter unpenalised. A parameter that
+        a pattern gives a penalty must have a rank that the penalty takes, and a pattern that is found in no
+        name is an error, both at `init`.
+      default: the penalty of parameters of rank 2 and more that no pattern names. None: unpenalised.
+
+    >>> rules = Rules([("conv.*kernel", GroupLasso(-1, scale="rms")), ("head", None)], default=Lasso(0.5))
+    >>> rules.rules[1]
+    ('head', None)
+
+    Raises:
+      TypeError, ValueError: at construction, for what is no such pair or no regular expression.
+    """
+
+    rules: tuple[tuple[str, Penalty | None], ...]
+    default: Penalty | None = None
+
+    def __post_init__(self):
+        try:
+            rules = tuple((pattern, penalty) for pattern, penalty in self.rules)
+        except (TypeError, ValueError):
+            raise TypeError(
+                f"Rules({self.rules!r}): expected pairs like [('kernel', Lasso()), ('head', None)]."
+            ) from None
+        for pattern, penalty in rules:
+            check_penalty(penalty, f"Rules, pattern {pattern!r}")
+            try:
+                re.compile(pattern)
+            except (re.error, TypeError) as error:
+                raise ValueError(f"Rules: {pattern!r} is no regular expression: {error}.") from None
+        check_penalty(self.default, "Rules, default")
+        object.__setattr__(self, "rules", rules)  # a list is welcome, but the state's metadata must be hashable
+
+
+def check_penalty(penalty, where: str) -> None:
+    """Refuses what is neither a penalty nor None."""
+    if isinstance(penalty, type):
+        raise TypeError(f"{where}: got the class {penalty.__name__}; write {penalty.__name__}() for an instance.")
+    if penalty is not None and not all(
+        hasattr(penalty, method) for method in ("prox", "value", "group_norms", "check")
+    ):
+        raise TypeError(f"{where}: expected a penalty such as GroupLasso(-1) or None, got {penalty!r}.")
+
+
+def resolve(penalty: Penalty | Rules | None, tree) -> list[Penalty | None]:
+    """The penalty of each leaf, in the order of `jax.tree.leaves`.
+
+    None means the paper's choice: `GroupLasso(-1)` for kernels of rank 4 (HWIO), `Lasso()` for matrices, nothing
+    for the rest. A single penalty goes to every parameter of rank 2 and more.
+
+    Raises:
+      ValueError: a pattern without a match, a shape that a penalty cannot take, or a single penalty that finds no
+        parameter. The message names the parameter.
+    """
+    leaves, _ = named_leaves(tree)
+    if isinstance(penalty, Rules):
+        chosen = [_by_rule(penalty, name, leaf.ndim) for name, leaf in leaves]
+        _check_patterns(penalty, [name for name, _ in leaves])
+    elif penalty is None:
+        chosen = [{4: GroupLasso(-1), 2: Lasso()}.get(leaf.ndim) for _, leaf in leaves]
+    else:
+        chosen = [penalty if leaf.ndim >= 2 else None for _, leaf in leaves]
+        if leaves and not any(chosen):
+            raise ValueError(
+                f"{penalty!r} finds no parameter of rank 2 or more among {_some(name for name, _ in leaves)}; "
+                "vectors and scalars stay unpenalised, since a penalty would silently decay them to zero."
+            )
+    for (name, leaf), own in zip(leaves, chosen, strict=True):
+        if own is not None:
+            try:
+                own.check(leaf.shape)
+            except ValueError as error:
+                raise ValueError(f"parameter {name!r}: {error}") from None
+            if not jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
+                raise ValueError(f"parameter {name!r}: {own!r} takes real floating-point weights, not {leaf.dtype}.")
+    return chosen
+
+
+def _by_rule(rules: Rules, name: str, rank: int) -> Penalty | None:
+    for pattern, penalty in rules.rules:
+        if re.search(pattern, name):
+            return penalty
+    return rules.default if rank >= 2 else None
+
+
+def _check_patterns(rules: Rules, names: list[str]) -> None:
+    if not names:  # Optax initialises on a placeholder without leaves (optax.tree.map_params)
+        return
+    for pattern, _ in rules.rules:
+        if not any(re.search(pattern, name) for name in names):
+            (near,) = difflib.get_close_matches(pattern, names, n=1, cutoff=0)
+            raise ValueError(
+                f"Rules: pattern {pattern!r} is found in no parameter name; the nearest is {near!r}, of {_some(names)}."
+            )
+    if all(penalty is None for _, penalty in rules.rules) and rules.default is None:
+        raise ValueError("Rules: every parameter is left unpenalised; give some pattern, or default, a penalty.")
+
+
+def _some(names) -> str:
+    names = list(names)
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -1,0 +1,238 @@
+"""Split Linearized Bregman Iteration as an Optax transformation.
+
+| paper | here | meaning |
+|---|---|---|
+| W | `params` | dense weights |
+| Γ | `gamma` | sparse structure weights, Γ = κ·Prox_Ω(V) |
+| V | `dual` | sub-gradient variable, V₀ = 0 |
+| α_k | `learning_rate` | step; a W step is κ·α |
+| κ, ν | `kappa`, `nu` | damping; coupling (1/2ν)‖W − Γ‖² |
+| Ω | `penalty` | the sparsity penalty |
+| t = Σα | `time` | inverse-scale-space time |
+
+Source: Fu, Liu, Li, Sun, Zeng, Yao, arXiv 1905.09449; DessiLBI, arXiv 2007.02010.
+"""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from ._checks import aligned, check_positive, concrete
+from ._in_place import gamma_from_next, recovery_is_exact
+from ._nuclear_norm import NuclearNorm
+from ._penalties import Penalty
+from ._rules import Rules, check_penalty, resolve
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["count", "time", "kappa", "dual", "inner_state"],
+    meta_fields=["penalty"],
+)
+@dataclasses.dataclass(frozen=True)
+class SplitLBIState:
+    """State of `inverse_scale_space`: V, and what the read-outs need to make Γ of it.
+
+    Attributes:
+      count: int32 scalar, number of steps taken.
+      time: scalar, t = Σα over the steps of V (of `dual_learning_rate` where that is given).
+      kappa: scalar, κ of the last step.
+      dual: V, the tree of the parameters, at least in `accumulator_dtype`; zeros where unpenalised.
+      inner_state: state of `inner`.
+      penalty: Ω, static.
+    """
+
+    count: chex.Array
+    time: chex.Array
+    kappa: chex.Array
+    dual: optax.Updates
+    inner_state: optax.OptState
+    penalty: Any
+
+
+def inverse_scale_space(
+    learning_rate: optax.ScalarOrSchedule,
+    kappa: float = 1.0,
+    nu: float = 100.0,
+    penalty: Penalty | Rules | None = None,
+    *,
+    dual_learning_rate: optax.ScalarOrSchedule | None = None,
+    inner: optax.GradientTransformation | None = None,
+    accumulator_dtype: str = "float32",
+) -> optax.GradientTransformationExtraArgs:
+    """One Split LBI step, from a (transformed) loss gradient; the last link of a chain.
+
+    With L̄(W, Γ) = L(W) + ‖W − Γ‖²/2ν and both gradients at the old W and Γ:
+
+        W⁺ = W − κα·(∇L(W) + (W − Γ)/ν)
+        V⁺ = V + α·(W − Γ)/ν
+        Γ⁺ = κ·Prox_Ω(V⁺)
+
+    It takes the place of `optax.scale_by_learning_rate`: α drives V as well. What stands before it in a chain
+    (momentum, Adam, clipping, decay) acts on ∇L alone; `inner` acts on ∇_W L̄, coupling included. Parameters
+    without a penalty take W⁺ = W − κα∇L. Place it inside `optax.flatten`, and the groups are lost.
+
+    Args:
+      learning_rate: α > 0, or a schedule of the step count. Steps of (W, Γ) descend for
+        α < 2/(κ(Lip/2 + 1/ν + √(Lip²/4 + 1/ν²))), Lip the smoothness of L.
+      kappa: κ > 0. Large κ comes near the continuous dynamics.
+      nu: ν > 0. Small ν binds W to Γ.
+      penalty: Ω; a penalty for every parameter of rank 2 and more, `Rules` by name, or None for the paper's:
+        `GroupLasso(-1)` for kernels of rank 4 and `Lasso()` for matrices.
+      dual_learning_rate: the α of V⁺ where it is to differ: the speed of the path. Default `learning_rate`.
+      inner: transformation of ∇_W L̄; `optax.trace(0.9)` is the paper's momentum.
+      accumulator_dtype: least precision of V (a float64 parameter has a float64 V). V gains about α|W|/ν a step,
+        which bfloat16 cannot add up.
+
+    Returns:
+      A `GradientTransformationExtraArgs` with state `SplitLBIState`; `update` needs `params`.
+
+    Raises:
+      ValueError, TypeError: for what is not positive or finite, no penalty, or no floating-point dtype; at
+        `init` for rules and penalties that do not fit the parameters; at `update` without `params`, or with
+        trees that do not match.
+
+    >>> import jax.numpy as jnp, optax, parsimony as pm
+    >>> params = {"kernel": jnp.array([[4.0, 0.1]])}
+    >>> tx = pm.inverse_scale_space(learning_rate=0.5, nu=2.0)
+    >>> state = tx.init(params)
+    >>> for _ in range(2):
+    ...     updates, state = tx.update({"kernel": jnp.zeros((1, 2))}, state, params)
+    ...     params = optax.apply_updates(params, updates)
+    >>> pm.gamma(state)["kernel"].tolist(), state.time.tolist()
+    ([[0.75, 0.0]], 1.0)
+
+    Source: arXiv 1905.09449, eq. (5)-(7).
+    """
+    for name, value in [
+        ("learning_rate", learning_rate),
+        ("kappa", kappa),
+        ("nu", nu),
+        ("dual_learning_rate", dual_learning_rate),
+    ]:
+        check_positive(name, value)
+    check_penalty(None if isinstance(penalty, Rules) else penalty, "penalty")
+    if not jnp.issubdtype(accumulator_dtype, jnp.floating):
+        raise ValueError(f"accumulator_dtype={accumulator_dtype!r}: expected a floating-point dtype such as 'float32'.")
+    if inner is not None and not hasattr(inner, "update"):
+        raise TypeError(f"inner={inner!r}: expected an Optax transformation such as optax.trace(0.9).")
+    rate = dual_rate = learning_rate
+    if dual_learning_rate is not None:
+        dual_rate = dual_learning_rate
+    inner_tx = optax.with_extra_args_support(optax.identity() if inner is None else inner)
+    # At the first update, not now: naming the backend would start it before jax.distributed.initialize could.
+    recovers = functools.cache(lambda: recovery_is_exact(dual_rate, kappa, nu))
+
+    def init_fn(params):
+        resolve(penalty, params)  # speaks up now about what does not fit
+        return SplitLBIState(
+            count=jnp.zeros((), jnp.int32),
+            time=jnp.zeros((), jnp.result_type(float)),
+            kappa=jnp.array(kappa, jnp.result_type(float)),  # a copy: the state must share no buffer, or donation fails
+            dual=jax.tree.map(lambda w: jnp.zeros_like(w, dtype=jnp.promote_types(w.dtype, accumulator_dtype)), params),
+            inner_state=inner_tx.init(params),
+            penalty=penalty,
+        )
+
+    def update_fn(updates, state, params=None, **extra_args):
+        if params is None:
+            raise ValueError(
+                "Split LBI couples W to Γ and needs the weights: call tx.update(grads, opt_state, params)."
+            )
+        treedef, (grads, weights, duals) = aligned(grads=updates, params=params, dual=state.dual)
+        alpha, dual_alpha = (r(state.count) if callable(r) else r for r in (rate, dual_rate))
+
+        steps = []  # (V⁺, (W − Γ)/ν) of each leaf
+        for own, w, v in zip(resolve(penalty, params), weights, duals, strict=True):
+            if own is None:
+                steps.append((v, None))
+                continue
+            w, a, k, n = (jnp.asarray(x, v.dtype) for x in (w, dual_alpha, kappa, nu))
+            coupling = (w - k * own.prox(v)) / n
+            v_new = v + a * coupling
+            if recovers() and not isinstance(own, NuclearNorm):
+                coupling = (w - gamma_from_next(own, v, v_new, w, a, k, n)) / n
+            steps.append((v_new, coupling))
+
+        totals = [
+            g if c is None else (g + c).astype(g.dtype if inner is not None else c.dtype)
+            for g, (_, c) in zip(grads, steps, strict=True)
+        ]
+        totals, inner_state = inner_tx.update(treedef.unflatten(totals), state.inner_state, params, **extra_args)
+        new_updates = [
+            (-(jnp.asarray(kappa, h.dtype) * jnp.asarray(alpha, h.dtype)) * h).astype(w.dtype)
+            for h, w in zip(treedef.flatten_up_to(totals), weights, strict=True)
+        ]
+        new_state = SplitLBIState(
+            count=optax.safe_increment(state.count),
+            time=state.time + jnp.asarray(dual_alpha, state.time.dtype),
+            kappa=jnp.asarray(kappa, state.kappa.dtype),
+            dual=treedef.unflatten([v for v, _ in steps]),
+            inner_state=inner_state,
+            penalty=penalty,
+        )
+        return treedef.unflatten(new_updates), new_state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def split_lbi(
+    learning_rate: optax.ScalarOrSchedule,
+    kappa: float = 1.0,
+    nu: float = 100.0,
+    penalty: Penalty | Rules | None = None,
+    *,
+    momentum: float | None = None,
+    nesterov: bool = False,
+    weight_decay: float | None = None,
+    weight_decay_mask: Any = None,
+    dual_learning_rate: optax.ScalarOrSchedule | None = None,
+    inner: optax.GradientTransformation | None = None,
+    accumulator_dtype: str = "float32",
+) -> optax.GradientTransformationExtraArgs:
+    """Split LBI in the place of `optax.sgd`.
+
+    The chain of `optax.add_decayed_weights`, `optax.trace` and `inverse_scale_space`: decay and momentum act on
+    the loss gradient, as in the authors' code. For the paper's momentum, coupling inside, give
+    `inner=optax.trace(0.9)` instead of `momentum`.
+
+    Args:
+      learning_rate, kappa, nu, penalty, dual_learning_rate, inner, accumulator_dtype: see `inverse_scale_space`.
+      momentum: decay in [0, 1) of the gradient's trace, or None for none.
+      nesterov: Nesterov's momentum; needs `momentum`.
+      weight_decay: coefficient ≥ 0 of W added to ∇L, or None.
+      weight_decay_mask: tree of bools, or a function of the parameters, as in `optax.add_decayed_weights`.
+
+    Returns:
+      A `GradientTransformationExtraArgs`. Its state holds V and the trace: Adam's memory, and two scalars.
+
+    Raises:
+      ValueError, TypeError: see `inverse_scale_space`.
+
+    >>> import optax, parsimony as pm
+    >>> tx = pm.split_lbi(0.1, kappa=1.0, nu=20.0, momentum=0.9, weight_decay=1e-4)
+
+    Source: arXiv 2007.02010, section 4.
+    """
+    if momentum is not None and concrete(momentum) and not 0 <= momentum < 1:
+        raise ValueError(f"momentum={momentum!r}: expected a number in [0, 1), or None for none.")
+    if nesterov and momentum is None:
+        raise ValueError("nesterov=True needs a momentum, e.g. momentum=0.9.")
+    if weight_decay is not None and concrete(weight_decay) and not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay={weight_decay!r}: expected a number ≥ 0, or None for none.")
+    if weight_decay_mask is not None and weight_decay is None:
+        raise ValueError("weight_decay_mask needs a weight_decay, e.g. weight_decay=1e-4.")
+    return optax.chain(
+        optax.identity() if weight_decay is None else optax.add_decayed_weights(weight_decay, weight_decay_mask),
+        optax.identity() if momentum is None else optax.trace(momentum, nesterov),
+        inverse_scale_space(
+            learning_rate, kappa, nu, penalty,
+            dual_learning_rate=dual_learning_rate, inner=inner, accumulator_dtype=accumulator_dtype,
+        ),
+    )  # fmt: skip
