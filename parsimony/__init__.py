@@ -16,5 +16,9 @@ from ._rules import Rules as Rules
 from ._split_lbi import SplitLBIState as SplitLBIState
 from ._split_lbi import inverse_scale_space as inverse_scale_space
 from ._split_lbi import split_lbi as split_lbi
+from ._summary import SparsityRow as SparsityRow
+from ._summary import SparsitySummary as SparsitySummary
+from ._summary import group_norms as group_norms
+from ._summary import sparsity_summary as sparsity_summary
 
 __version__ = "0.1.0"

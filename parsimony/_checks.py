@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ._rules import named_leaves
 
@@ -18,7 +19,7 @@ def check_positive(name: str, value) -> None:
         return
     if callable(value) and name.endswith("learning_rate"):
         return
-    if isinstance(value, bool) or not (jnp.isscalar(value) or hasattr(value, "dtype")):
+    if isinstance(value, bool) or not (isinstance(value, int | float) or hasattr(value, "dtype")):
         raise TypeError(
             f"{name}={value!r}: expected a positive number{' or a schedule' if name.endswith('rate') else ''}."
         )
@@ -28,6 +29,11 @@ def check_positive(name: str, value) -> None:
     injected_zero = isinstance(value, jax.Array) and name.endswith("learning_rate") and value == 0
     if not (value > 0 and math.isfinite(value)) and not injected_zero:
         raise ValueError(f"{name}={value!r}: expected a positive, finite number.")
+
+
+def as_arrays(tree):
+    """The tree with its NumPy arrays and Python numbers as JAX arrays, of a dtype that JAX has enabled."""
+    return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray | np.generic | float | int) else x, tree)
 
 
 def aligned(**trees):

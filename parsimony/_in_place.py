@@ -33,7 +33,9 @@ def recovery_is_exact(rate, kappa, nu) -> bool:
     try:
         with jax.ensure_compile_time_eval():
             highest = (
-                max(float(rate(count)) for count in [0, *(2**i for i in range(24))]) if callable(rate) else float(rate)
+                max(float(rate(jnp.asarray(count))) for count in [0, *(2**i for i in range(24))])
+                if callable(rate)
+                else float(rate)
             )
             return highest * float(kappa) / float(nu) <= (0.25 if callable(rate) else 0.5)
     except (jax.errors.ConcretizationTypeError, TypeError):  # traced, or one value for each of many runs

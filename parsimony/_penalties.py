@@ -10,7 +10,7 @@ Every penalty here is a norm (convex, Ω(cx) = |c|Ω(x)), a frozen and hashable 
     check(shape)    ValueError for a shape it cannot take
 
 All but `NuclearNorm` threshold in two parts, prox(v) = shrink(v)·soft(v): `soft` acts on single
-entries, `shrink` is one factor in [0, 1) for each group, with the dimensions of v kept.
+entries, `shrink` is one factor in [0, 1] for each group, with the dimensions of v kept.
 
 Source: Parikh and Boyd, "Proximal Algorithms" (2014), sections 6.5 and 6.7.
 """
@@ -50,6 +50,8 @@ def check_fields(penalty) -> None:
             f"{type(penalty).__name__}(strength={strength!r}): expected a positive, finite number; "
             "for no penalty at all use None, e.g. Rules([('head', None), ...])."
         )
+    # A NumPy scalar is no weak type: it would promote V.
+    object.__setattr__(penalty, "strength", float(strength))
     if getattr(penalty, "scale", None) not in (None, "rms"):
         raise ValueError(f"{type(penalty).__name__}(scale={penalty.scale!r}): expected None or 'rms'.")
 
@@ -235,6 +237,7 @@ class SparseGroupLasso:
         _check_axes(self.axis, "SparseGroupLasso")
         if not 0 <= self.mix <= 1:
             raise ValueError(f"SparseGroupLasso(mix={self.mix!r}): expected the lasso's share, a number in [0, 1].")
+        object.__setattr__(self, "mix", float(self.mix))
 
     def check(self, shape: Shape) -> None:
         check_rank(self, shape)

@@ -10,6 +10,8 @@ from ._nuclear_norm import NuclearNorm, project
 from ._rules import named_leaves, resolve
 from ._split_lbi import SplitLBIState
 
+_TWICE = "two Split LBI states hold the same parameter; read them one by one, e.g. pm.gamma(opt_state[0])."
+
 
 def gamma(opt_state: optax.OptState):
     """Γ = κ·Prox_Ω(V), in the tree of the parameters; zeros where unpenalised.
@@ -82,6 +84,8 @@ def sparse_params(params: optax.Params, opt_state: optax.OptState):
         leaves, _ = named_leaves(state.dual)
         (kappa,) = jax.tree.leaves(state.kappa)
         for (name, v), penalty in zip(leaves, resolve(state.penalty, state.dual), strict=True):
+            if name in known:
+                raise ValueError(_TWICE)
             known[name] = (penalty, v, kappa)
     weights, treedef = named_leaves(params)
     shapes = {name: jnp.shape(w) for name, w in weights}
@@ -147,7 +151,5 @@ def _merge(one, other):
     children, treedef = jax.tree.flatten(one, is_leaf=lambda node: node is not one)
     others, other_def = jax.tree.flatten(other, is_leaf=lambda node: node is not other)
     if jax.tree_util.treedef_is_leaf(treedef) or treedef != other_def:
-        raise ValueError(
-            "two Split LBI states hold the same parameter; read them one by one, e.g. pm.gamma(opt_state[0])."
-        )
+        raise ValueError(_TWICE)
     return treedef.unflatten([_merge(a, b) for a, b in zip(children, others, strict=True)])

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import re
+from collections.abc import Sequence
 
 import jax
 
@@ -44,7 +45,7 @@ class Rules:
       TypeError, ValueError: at construction, for what is no such pair or no regular expression.
     """
 
-    rules: tuple[tuple[str, Penalty | None], ...]
+    rules: Sequence[tuple[str, Penalty | None]]
     default: Penalty | None = None
 
     def __post_init__(self):
@@ -71,7 +72,8 @@ def check_penalty(penalty, where: str) -> None:
     if penalty is not None and not all(
         hasattr(penalty, method) for method in ("prox", "value", "group_norms", "check")
     ):
-        raise TypeError(f"{where}: expected a penalty such as GroupLasso(-1) or None, got {penalty!r}.")
+        rules = ", Rules([('kernel', GroupLasso(-1))])" if where == "penalty" else ""
+        raise TypeError(f"{where}: expected a penalty such as GroupLasso(-1){rules} or None, got {penalty!r}.")
 
 
 def resolve(penalty: Penalty | Rules | None, tree) -> list[Penalty | None]:

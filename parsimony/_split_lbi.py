@@ -23,9 +23,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._checks import aligned, check_positive, concrete
+from ._checks import aligned, as_arrays, check_positive, concrete
 from ._in_place import gamma_from_next, recovery_is_exact
-from ._nuclear_norm import NuclearNorm
 from ._penalties import Penalty
 from ._rules import Rules, check_penalty, resolve
 
@@ -130,6 +129,7 @@ def inverse_scale_space(
     recovers = functools.cache(lambda: recovery_is_exact(dual_rate, kappa, nu))
 
     def init_fn(params):
+        params = as_arrays(params)
         resolve(penalty, params)  # speaks up now about what does not fit
         return SplitLBIState(
             count=jnp.zeros((), jnp.int32),
@@ -145,6 +145,7 @@ def inverse_scale_space(
             raise ValueError(
                 "Split LBI couples W to Γ and needs the weights: call tx.update(grads, opt_state, params)."
             )
+        updates, params = as_arrays((updates, params))
         treedef, (grads, weights, duals) = aligned(grads=updates, params=params, dual=state.dual)
         alpha, dual_alpha = (r(state.count) if callable(r) else r for r in (rate, dual_rate))
 
@@ -156,7 +157,7 @@ def inverse_scale_space(
             w, a, k, n = (jnp.asarray(x, v.dtype) for x in (w, dual_alpha, kappa, nu))
             coupling = (w - k * own.prox(v)) / n
             v_new = v + a * coupling
-            if recovers() and not isinstance(own, NuclearNorm):
+            if recovers() and hasattr(own, "shrink"):
                 coupling = (w - gamma_from_next(own, v, v_new, w, a, k, n)) / n
             steps.append((v_new, coupling))
 
@@ -172,7 +173,7 @@ def inverse_scale_space(
         new_state = SplitLBIState(
             count=optax.safe_increment(state.count),
             time=state.time + jnp.asarray(dual_alpha, state.time.dtype),
-            kappa=jnp.asarray(kappa, state.kappa.dtype),
+            kappa=jnp.array(kappa, state.kappa.dtype),  # a copy, as in init
             dual=treedef.unflatten([v for v, _ in steps]),
             inner_state=inner_state,
             penalty=penalty,

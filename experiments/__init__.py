@@ -1,0 +1,1 @@
+"""Experiments on top of the public API of `parsimony`; run `python -m experiments --help`."""

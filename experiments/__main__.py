@@ -1,0 +1,81 @@
+"""Command line: `python -m experiments COMMAND [CONFIG] [--field value]`."""
+
+import difflib
+import sys
+from pathlib import Path
+
+import tyro
+
+from . import configs
+from .config import Config
+
+USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
+
+  train [CONFIG]     train a network along the path (CONFIG: {configs}; default digits)
+  prepare DATASET    download and prepare a TFDS data set once (mnist)
+
+`python -m experiments train CONFIG --help` lists every field of a configuration.
+`python -m experiments.bench --help`: speed and memory.
+"""
+
+
+def main(words: list[str]) -> int:
+    """Runs a command; the exit code: 0, 1 for a run that could not be done, 2 for words that make no sense."""
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE.format(configs=", ".join(configs.names())))
+        return 0
+    commands = {"train": _train, "prepare": _prepare}
+    if words[0] not in commands:
+        return _unknown("command", words[0], commands)
+    try:
+        return commands[words[0]](words[1:])
+    except _errors() as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; start it again with the same --run-dir to resume", file=sys.stderr)
+        return 130
+
+
+def _train(words: list[str]) -> int:
+    name, fields = (words[0], words[1:]) if words and not words[0].startswith("-") else ("digits", words)
+    if name not in configs.names():
+        return _unknown("configuration", name, configs.names())
+    module = configs.load(name)
+    program = f"python -m experiments train {name}"
+    config = tyro.cli(Config, default=module.config, args=fields, prog=program, description=module.__doc__)
+    from .train import train  # JAX and the rest take seconds to import; --help need not wait
+
+    train(name, config)
+    return 0
+
+
+def _prepare(words: list[str]) -> int:
+    from . import data
+
+    def arguments(dataset: tyro.conf.Positional[str], /, data_dir: Path | None = None):
+        return dataset, data_dir
+
+    dataset, data_dir = tyro.cli(arguments, args=words, prog="python -m experiments prepare")
+    if dataset not in ("mnist",):
+        return _unknown("data set", dataset, ("mnist",))
+    print(f"prepared in {data.prepare(dataset, data_dir)}")
+    return 0
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What ends a command in one sentence: these errors' messages are written for the user."""
+    from .data import DataError
+    from .record import RunError
+
+    return DataError, RunError
+
+
+def _unknown(kind: str, word: str, known) -> int:
+    (near,) = difflib.get_close_matches(word, known, n=1, cutoff=0)
+    print(f"unknown {kind} {word!r}; did you mean {near!r}? Known: {', '.join(known)}.", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,115 @@
+"""Images and labels in memory: uint8 arrays, decoded once."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Images, uint8 [n, height, width, channels], and labels, int32 [n]."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Training, validation and test images; `maximum` is the largest value of a pixel."""
+
+    train: Split
+    validation: Split
+    test: Split
+    maximum: int
+
+
+class DataError(Exception):
+    """A data set that is not there or not usable; the message is one sentence for the user."""
+
+
+def load(name: str, validation: int, data_dir: Path | None = None) -> Dataset:
+    """A data set by name, with `validation` images held out of the training set, the same ones every time."""
+    train, test, maximum = _digits() if name == "digits" else _tfds(name, data_dir)
+    if validation >= len(train):
+        raise DataError(f"{name} has {len(train)} training images, so {validation} cannot be held out for validation.")
+    order = np.random.default_rng(0).permutation(len(train))
+    held_out, kept = np.sort(order[:validation]), np.sort(order[validation:])
+    part = lambda index: Split(train.images[index], train.labels[index])
+    return Dataset(part(kept), part(held_out), test, maximum)
+
+
+def _digits() -> tuple[Split, Split, int]:
+    """1,797 images of 8×8 pixels with values from 0 to 16, embedded in scikit-learn; every fifth is a test image."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    images = images.reshape(-1, 8, 8, 1).astype(np.uint8)
+    test = np.arange(len(labels)) % 5 == 0
+    labels = labels.astype(np.int32)
+    return Split(images[~test], labels[~test]), Split(images[test], labels[test]), 16
+
+
+def _tfds(name: str, data_dir: Path | None) -> tuple[Split, Split, int]:
+    builder = _builder(name, data_dir)
+    if not (Path(builder.data_path) / "dataset_info.json").exists():
+        where = f" --data-dir {data_dir}" if data_dir else ""
+        raise DataError(
+            f"{name} is not prepared in {builder.data_dir}: run `python -m experiments prepare {name}{where}` "
+            "on a machine with network access, or point TFDS_DATA_DIR to where it is."
+        )
+    return _decoded(builder, "train"), _decoded(builder, "test"), 255
+
+
+def prepare(name: str, data_dir: Path | None = None) -> str:
+    """Downloads and prepares a TFDS data set as ArrayRecord; the folder it lies in."""
+    builder = _builder(name, data_dir)
+    try:
+        builder.download_and_prepare(file_format="array_record")
+    except ImportError as error:
+        raise DataError(f"preparing {name} needs TensorFlow once: pip install -e '.[prepare]' ({error}).") from error
+    except Exception as error:  # whatever the downloader raises, the user needs the same sentence
+        raise DataError(f"{name} could not be prepared in {builder.data_dir}: {error}.") from error
+    return builder.data_path
+
+
+def _builder(name: str, data_dir: Path | None):
+    import tensorflow_datasets as tfds
+
+    directory = data_dir or os.environ.get("TFDS_DATA_DIR")
+    return tfds.builder(name, data_dir=None if directory is None else os.fspath(directory), file_format="array_record")
+
+
+def _decoded(builder, split: str) -> Split:
+    """A split as arrays; from the cache where the prepared files are still those it was made of."""
+    files = sorted(Path(builder.data_path).glob(f"*-{split}.array_record-*"))
+    stamp = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    key = hashlib.sha256(json.dumps([os.fspath(builder.data_path), stamp]).encode()).hexdigest()[:16]
+    cache = cache_dir() / f"{builder.name}-{split}-{key}.npz"
+    if cache.exists():
+        with np.load(cache) as arrays:
+            return Split(arrays["images"], arrays["labels"])
+    source = builder.as_data_source(split=split)
+    examples = source.__getitems__(range(len(source)))
+    images = np.stack([example["image"] for example in examples])
+    labels = np.array([example["label"] for example in examples], np.int32)
+    expected = builder.info.splits[split].num_examples
+    if len(labels) != expected:
+        raise DataError(f"{files[0].parent} holds {len(labels)} {split} images instead of {expected}; prepare it anew.")
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    partial = cache.with_name(f"{cache.name}.{os.getpid()}.part")
+    with partial.open("wb") as file:
+        np.savez(file, images=images, labels=labels)
+    partial.replace(cache)  # a reader finds a whole file or none
+    return Split(images, labels)
+
+
+def cache_dir() -> Path:
+    """Where decoded images are kept between runs."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "parsimony"

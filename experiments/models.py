@@ -1,0 +1,47 @@
+"""Networks, in Flax NNX. Images are float32 NHWC in [0, 1]."""
+
+import jax.numpy as jnp
+from flax import nnx
+
+
+# Uniform in ±1/√fan_in, PyTorch's default and so the published recipe's: a LeNet from here is at 98.7 % (W̃ 98.3 %) after
+# five epochs where Flax's default, of three times the variance, is at 98.5 % (97.9 %).
+kernel_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class SmallCNN(nnx.Module):
+    """Two 3×3 convolutions with 16 and 32 filters, pooled, then dense 64 and the classes; for 8×8 images."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.conv1 = nnx.Conv(1, 16, (3, 3), kernel_init=kernel_init, rngs=rngs)
+        self.conv2 = nnx.Conv(16, 32, (3, 3), kernel_init=kernel_init, rngs=rngs)
+        self.dense1 = nnx.Linear(4 * 4 * 32, 64, kernel_init=kernel_init, rngs=rngs)
+        self.dense2 = nnx.Linear(64, 10, kernel_init=kernel_init, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.conv1(x))
+        x = nnx.max_pool(nnx.relu(self.conv2(x)), (2, 2), (2, 2))
+        x = nnx.relu(self.dense1(jnp.reshape(x, (x.shape[0], -1))))
+        return self.dense2(x)
+
+
+class LeNet(nnx.Module):
+    """LeNet-5 as in the published code: 61,706 parameters; for 28×28 images."""
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.conv1 = nnx.Conv(1, 6, (5, 5), kernel_init=kernel_init, rngs=rngs)
+        self.conv2 = nnx.Conv(6, 16, (5, 5), padding="VALID", kernel_init=kernel_init, rngs=rngs)
+        self.conv3 = nnx.Conv(16, 120, (5, 5), padding="VALID", kernel_init=kernel_init, rngs=rngs)
+        self.dense1 = nnx.Linear(120, 84, kernel_init=kernel_init, rngs=rngs)
+        self.dense2 = nnx.Linear(84, 10, kernel_init=kernel_init, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.max_pool(nnx.relu(self.conv1(x)), (2, 2), (2, 2))
+        x = nnx.max_pool(nnx.relu(self.conv2(x)), (2, 2), (2, 2))
+        x = nnx.relu(self.conv3(x))
+        x = nnx.relu(self.dense1(jnp.reshape(x, (x.shape[0], -1))))
+        return self.dense2(x)
+
+
+models = {"small_cnn": SmallCNN, "lenet": LeNet}
+image_sizes = {"small_cnn": 8, "lenet": 28}

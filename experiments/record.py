@@ -1,0 +1,108 @@
+"""The folder of a run, and its record.
+
+runs/NAME/config.json     what was asked for; written first
+runs/NAME/curve.jsonl     a line an epoch
+runs/NAME/checkpoints/    Orbax: weights and optimizer state
+runs/NAME/record.json     configuration, versions, curve, final numbers; written last, so a run with it is finished
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from .config import Config
+
+
+class RunError(Exception):
+    """A run folder that cannot be used as asked; the message is for the user."""
+
+
+def open_run(name: str, config: Config) -> Path:
+    """The folder of this run: a new one, or that of an unfinished run with the same configuration."""
+    directory = config.run_dir or _first_free(Path("runs"), name)
+    if (directory / "record.json").exists():
+        raise RunError(f"{directory} holds a finished run; choose another folder by --run-dir.")
+    settings_file = directory / "config.json"
+    if settings_file.exists():
+        before = json.loads(settings_file.read_text())
+        now = config.settings()
+        changed = [field for field in sorted(before.keys() | now.keys()) if before.get(field) != now.get(field)]
+        if changed:
+            detail = ", ".join(f"{field} {before.get(field)!r} → {now.get(field)!r}" for field in changed)
+            raise RunError(
+                f"{directory} holds an unfinished run with other settings ({detail}); choose another folder."
+            )
+    elif directory.exists() and any(directory.iterdir()):
+        raise RunError(f"{directory} holds files that are no run of ours; choose another folder by --run-dir.")
+    directory.mkdir(parents=True, exist_ok=True)
+    write_json(settings_file, config.settings())
+    return directory
+
+
+def _first_free(parent: Path, name: str) -> Path:
+    number = 1
+    while (directory := parent / (name if number == 1 else f"{name}-{number}")).exists():
+        number += 1
+    return directory
+
+
+def write_json(path: Path, value) -> None:
+    """Writes a whole file or none."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.replace(path)
+
+
+def read_curve(directory: Path, epochs: int) -> list[dict]:
+    """The lines of the first `epochs` epochs; what was measured after the checkpoint is dropped from the file."""
+    path = directory / "curve.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()[:epochs]] if path.exists() else []
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return lines
+
+
+def append_curve(directory: Path, line: dict) -> None:
+    with (directory / "curve.jsonl").open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def digest(tree) -> str:
+    """SHA-256 over all arrays, with their names, dtypes and shapes."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        array = np.asarray(leaf)
+        sha.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
+        sha.update(np.ascontiguousarray(array).tobytes())
+    return sha.hexdigest()
+
+
+def environment() -> dict:
+    """Where the run took place: commit, versions, devices, processor."""
+    packages = ("parsimony", "jax", "jaxlib", "optax", "flax", "numpy")
+    return {
+        "commit": _commit(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "python": platform.python_version(),
+        "devices": [f"{device.platform}:{device.device_kind}" for device in jax.devices()],
+        "cpu_count": os.cpu_count(),
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the checkout, with a + where it has changes; None outside a checkout."""
+    git = lambda *words: subprocess.run(
+        ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+    )
+    try:
+        return git("rev-parse", "HEAD").stdout.strip() + (
+            "+" if git("status", "--porcelain", "--untracked-files=no").stdout else ""
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None

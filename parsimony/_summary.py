@@ -1,0 +1,107 @@
+"""What is in the support: norms of Γ by group, and counts by parameter."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ._readout import split_lbi_states
+from ._rules import named_leaves, resolve
+
+
+@dataclasses.dataclass(frozen=True)
+class SparsityRow:
+    """One parameter. Groups are None where it has no penalty."""
+
+    name: str
+    groups: int | None
+    all_groups: int | None
+    weights: int
+    all_weights: int
+
+    @property
+    def density(self) -> float:
+        """Share of the weights in the support, in [0, 1]."""
+        return self.weights / self.all_weights if self.all_weights else 1.0
+
+
+class SparsitySummary(tuple[SparsityRow, ...]):
+    """Rows of `sparsity_summary`; printed, a table."""
+
+    def __str__(self) -> str:
+        lines = [("parameter", "groups in supp Γ", "weights in supp Γ", "density")]
+        for row in self:
+            groups = "no penalty" if row.groups is None else f"{row.groups:,} / {row.all_groups:,}"
+            lines.append((row.name, groups, f"{row.weights:,} / {row.all_weights:,}", f"{row.density:.1%}"))
+        weights, everything = sum(row.weights for row in self), sum(row.all_weights for row in self)
+        lines.append(("all", "", f"{weights:,} / {everything:,}", f"{weights / max(everything, 1):.1%}"))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(
+                cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+            )
+            for line in lines
+        )
+
+
+def group_norms(opt_state: optax.OptState) -> dict[str, jax.Array]:
+    """Norm of every group of Γ, by the name of the parameter; zero for what is not in the support.
+
+    Args:
+      opt_state: as in `parsimony.gamma`.
+
+    Returns:
+      {name: norms}, an entry a group, for the penalised parameters: the shape is that of the axes that index
+      a group (an HWIO kernel under `GroupLasso(-1)`: its output filters).
+
+    Raises:
+      ValueError: as `parsimony.gamma`.
+
+    >>> import jax.numpy as jnp, parsimony as pm
+    >>> state = pm.split_lbi(0.1).init({"conv": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)})
+    >>> {name: norms.tolist() for name, norms in pm.group_norms(state).items()}
+    {'conv': [0.0, 0.0]}
+    """
+    norms = {}
+    for name, penalty, structure in _gammas(opt_state):
+        if penalty is not None:
+            norms[name] = penalty.group_norms(structure)
+    return norms
+
+
+def sparsity_summary(opt_state: optax.OptState) -> SparsitySummary:
+    """Groups, weights and density of supp Γ, a row a parameter.
+
+    Args:
+      opt_state: as in `parsimony.gamma`; concrete, not inside jit.
+
+    Returns:
+      A tuple of `SparsityRow` in the order of the parameters; `print` shows a table.
+
+    Raises:
+      ValueError: as `parsimony.gamma`.
+
+    >>> import jax.numpy as jnp, parsimony as pm
+    >>> state = pm.split_lbi(0.1).init({"conv": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)})
+    >>> pm.sparsity_summary(state)[1]
+    SparsityRow(name='conv', groups=0, all_groups=2, weights=0, all_weights=18)
+    """
+    rows = []
+    for name, penalty, structure in _gammas(opt_state):
+        if penalty is None:
+            rows.append(SparsityRow(name, None, None, structure.size, structure.size))
+            continue
+        norms = penalty.group_norms(structure)
+        counts = [int(jnp.sum(x != 0)) for x in (norms, structure)]
+        rows.append(SparsityRow(name, counts[0], norms.size, counts[1], structure.size))
+    return SparsitySummary(rows)
+
+
+def _gammas(opt_state):
+    """(name, penalty, Γ) of every parameter that a Split LBI state holds."""
+    for state in split_lbi_states(opt_state):
+        leaves, _ = named_leaves(state.dual)
+        (kappa,) = jax.tree.leaves(state.kappa)
+        for (name, v), penalty in zip(leaves, resolve(state.penalty, state.dual), strict=True):
+            yield name, penalty, jnp.zeros_like(v) if penalty is None else kappa.astype(v.dtype) * penalty.prox(v)
