@@ -16,33 +16,33 @@ class Config:
     """Network, from experiments/models.py."""
     seed: int = 0
     """Of the initial weights and the order of the batches."""
-    epochs: int = 60
+    epochs: int = 120
     """Passes over the training images; the last incomplete batch of each is left out."""
     batch_size: int = 128
     """Images a step, over all devices together."""
     validation: int = 180
     """Images held out of the training set; the curves are measured on them."""
-    learning_rate: float = 0.1
+    learning_rate: float = 0.05
     """α."""
-    drop_epochs: tuple[int, ...] = ()
+    drop_epochs: tuple[int, ...] = (90,)
     """Epochs (from 0) before which α is multiplied by 0.1."""
     dual_ratio: float = 1.0
     """Step of V over α: the speed of the path."""
     kappa: float = 1.0
     """κ, the damping."""
-    nu: float = 20.0
+    nu: float = 5.0
     """ν, the coupling of W and Γ."""
-    filter_strength: float = 1.0
+    filter_strength: float = 3.0
     """λ of the group lasso on the filters of convolutions."""
     filter_scale: Literal["rms"] | None = None
     """rms: a filter enters when its root mean square, not its norm, exceeds λ."""
-    weight_strength: float = 1.0
+    weight_strength: float = 0.2
     """λ of the lasso on the weights of dense layers."""
     momentum: float = 0.9
     """Of the loss gradient."""
     weight_decay: float = 0.0
     """Coefficient of W in the loss gradient."""
-    checkpoint_every: int = 5
+    checkpoint_every: int = 10
     """Epochs between checkpoints; the last epoch always has one."""
     data_dir: Path | None = None
     """Where TFDS keeps its data; default: the variable TFDS_DATA_DIR, else ~/tensorflow_datasets."""

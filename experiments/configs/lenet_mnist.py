@@ -14,4 +14,7 @@ config = Config(
     learning_rate=0.1,
     drop_epochs=(20,),
     nu=20.0,
+    filter_strength=1.0,
+    weight_strength=1.0,
+    checkpoint_every=5,
 )
