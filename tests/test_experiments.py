@@ -1,0 +1,209 @@
+"""The main job: what a run leaves behind, and what it refuses."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import __main__ as cli
+from experiments import configs, data, train
+from experiments.config import Config
+from experiments.record import RunError
+
+SHORT = Config(epochs=4, drop_epochs=(3,), checkpoint_every=2)
+
+
+def run(tmp_path: Path, name: str, **fields) -> dict:
+    directory = train.train("digits", dataclasses.replace(SHORT, run_dir=tmp_path / name, **fields))
+    return json.loads((directory / "record.json").read_text())
+
+
+def test_a_run_leaves_record_curve_checkpoint_and_pictures(tmp_path, capsys):
+    record = run(tmp_path, "a")
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {
+        "config.json", "curve.jsonl", "checkpoints", "record.json", "path.png", "accuracy.png",
+    }  # fmt: skip
+    assert [line["epoch"] for line in record["curve"]] == [1, 2, 3, 4]
+    assert record["configuration"]["epochs"] == 4
+    assert len(record["digest"]) == 64
+    assert record["images"] == {"train": 1257, "validation": 180, "test": 360}
+    output = capsys.readouterr().out
+    assert "groups in supp Γ" in output
+    assert f"W {record['final']['test_accuracy']:.2%}" in output
+
+
+def test_training_learns_and_the_path_opens(tmp_path):
+    # A weak penalty, so that structure enters within four epochs.
+    record = run(tmp_path, "a", weight_strength=0.005, filter_strength=0.1)
+    assert record["final"]["test_accuracy"] > 0.3
+    densities = [line["density"]["dense1/kernel"] for line in record["curve"]]
+    assert densities == sorted(densities)
+    assert densities[0] < 0.1 < densities[-1] < 1
+    assert record["curve"][-1]["groups"]["conv2/kernel"] > 0
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
+    digests = [run(tmp_path, name, seed=seed)["digest"] for name, seed in [("a", 0), ("b", 0), ("c", 1)]]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
+    undisturbed = run(tmp_path, "whole")
+    append = train.append_curve
+
+    def interrupt(directory, line):
+        append(directory, line)
+        if line["epoch"] == 3:  # after the checkpoint of epoch 2: this epoch's work is lost and done again
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "append_curve", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, "broken")
+    monkeypatch.setattr(train, "append_curve", append)
+    resumed = run(tmp_path, "broken")
+    assert resumed["digest"] == undisturbed["digest"]
+    measured = lambda record: [{k: v for k, v in line.items() if k != "seconds"} for line in record["curve"]]
+    assert measured(resumed) == measured(undisturbed)
+
+
+def test_a_finished_run_other_settings_and_strange_files_are_left_alone(tmp_path, monkeypatch):
+    run(tmp_path, "a")
+    before = (tmp_path / "a" / "record.json").read_bytes()
+    with pytest.raises(RunError, match="finished run; choose another folder by --run-dir"):
+        run(tmp_path, "a")
+    assert (tmp_path / "a" / "record.json").read_bytes() == before
+    (tmp_path / "a" / "record.json").unlink()
+    with pytest.raises(RunError, match=r"other settings \(nu 5.0 → 7.0\)"):
+        run(tmp_path, "a", nu=7.0)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "thesis.tex").write_text("mine")
+    with pytest.raises(RunError, match="no run of ours"):
+        run(tmp_path, "b")
+
+
+def test_a_run_without_a_folder_takes_the_first_free_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quick = dataclasses.replace(SHORT, epochs=1, drop_epochs=())
+    assert [train.train("digits", quick) for _ in range(2)] == [Path("runs/digits"), Path("runs/digits-2")]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path):
+    with pytest.raises(RunError, match=r"loss is nan at step \d+ .* Try a smaller --learning-rate"):
+        run(tmp_path, "a", learning_rate=1e4, nu=1e6)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batch_size": 100}, "does not divide among 8 devices"),
+        ({"batch_size": 1600}, "more than the 1257 training images"),
+        ({"model": "lenet"}, "images of another size"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_a_folder_is_made(tmp_path, fields, message):
+    with pytest.raises(RunError, match=message):
+        run(tmp_path, "a", **fields)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("nu", -1.0),
+        ("kappa", float("nan")),
+        ("momentum", 1.0),
+        ("weight_decay", -1.0),
+        ("drop_epochs", (200,)),
+    ],
+)
+def test_a_configuration_refuses_what_makes_no_sense(field, value):
+    with pytest.raises(ValueError, match=field):
+        dataclasses.replace(Config(), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (["train", "lenet_mnst"], "unknown configuration 'lenet_mnst'; did you mean 'lenet_mnist'?"),
+        (["prepare", "minst"], "unknown data set 'minst'; did you mean 'mnist'?"),
+    ],
+)
+def test_unknown_names_suggest_the_nearest(words, message, capsys):
+    assert cli.main(words) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_unknown_fields_suggest_the_nearest(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "--learning-rat", "0.1"])
+    assert stop.value.code == 2
+    assert "--learning-rate" in capsys.readouterr().err
+
+
+def test_help_names_every_field(capsys):
+    assert cli.main(["--help"]) == 0
+    assert "digits, lenet_mnist" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        cli.main(["train", "lenet_mnist", "--help"])
+    text = capsys.readouterr().out
+    for field in dataclasses.fields(Config):
+        assert f"--{field.name.replace('_', '-')}" in text
+
+
+def test_every_configuration_says_its_command():
+    for name in configs.names():
+        assert f"python -m experiments train {name}" in (configs.load(name).__doc__ or "")
+
+
+def test_a_data_set_that_is_not_there_is_one_sentence_with_the_command(tmp_path, capsys):
+    assert cli.main(["train", "lenet_mnist", "--data-dir", str(tmp_path), "--run-dir", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert f"python -m experiments prepare mnist --data-dir {tmp_path}" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_digits_are_split_once_and_for_all():
+    one, two = data.load("digits", 180), data.load("digits", 180)
+    np.testing.assert_array_equal(one.validation.images, two.validation.images)
+    assert (len(one.train), len(one.validation), len(one.test)) == (1257, 180, 360)
+    assert one.train.images.max() == one.maximum == 16
+    seen = {image.tobytes() for image in one.train.images}
+    assert not seen & {image.tobytes() for image in one.validation.images}
+    with pytest.raises(data.DataError, match="cannot be held out"):
+        data.load("digits", 2000)
+
+
+@pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="needs TFDS_DATA_DIR with a prepared mnist")
+def test_mnist_is_decoded_once_and_then_read_from_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    decoded = data.load("mnist", 2000)
+    assert (len(decoded.train), len(decoded.validation), len(decoded.test)) == (58000, 2000, 10000)
+    assert decoded.train.images.shape[1:] == (28, 28, 1)
+    assert len(list((tmp_path / "parsimony").iterdir())) == 2
+
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "as_data_source", None)  # a second decoding would fail
+    cached = data.load("mnist", 2000)
+    np.testing.assert_array_equal(cached.train.images, decoded.train.images)
+    np.testing.assert_array_equal(cached.test.labels, decoded.test.labels)
+
+
+def test_eight_devices_train_as_one_device_does(tmp_path):
+    """Against the same run in a process with one device; not to the bit, since the sums are ordered otherwise."""
+    here = run(tmp_path, "eight", epochs=1, drop_epochs=())
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    words = ["train", "--epochs", "1", "--drop-epochs", "--run-dir", str(tmp_path / "one"), "--checkpoint-every", "2"]
+    subprocess.run([sys.executable, "-m", "experiments", *words], env=environment, check=True, capture_output=True)
+    there = json.loads((tmp_path / "one" / "record.json").read_text())
+    assert (len(here["devices"]), len(there["devices"])) == (8, 1)
+    for key in ("loss", "time"):
+        assert there["curve"][0][key] == pytest.approx(here["curve"][0][key], rel=1e-5)
