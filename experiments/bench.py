@@ -75,7 +75,7 @@ def arrays(shapes: Shapes, seed: int, scale: float) -> dict[str, jax.Array]:
     return {name: jnp.asarray(scale * rng.standard_normal(shape), jnp.float32) for name, shape in shapes.items()}
 
 
-def medians(steps: dict, carry: dict, rounds: int, calls: int) -> dict[str, tuple[float, float, float, float]]:
+def medians(steps: dict, carry: dict, rounds: int, calls: int) -> dict[str, tuple[float, ...]]:
     """{name: (ms, ratio to the first, its quartiles)} of step(params, state) → (params, state), taken in turn."""
     seconds = {name: [] for name in steps}
     for trial in range(rounds + 2):  # two to compile and warm up

@@ -76,7 +76,7 @@ def prepare(name: str, data_dir: Path | None = None) -> str:
         raise DataError(f"preparing {name} needs TensorFlow once: pip install -e '.[prepare]' ({error}).") from error
     except Exception as error:  # whatever the downloader raises, the user needs the same sentence
         raise DataError(f"{name} could not be prepared in {builder.data_dir}: {error}.") from error
-    return builder.data_path
+    return os.fspath(builder.data_path)
 
 
 def _builder(name: str, data_dir: Path | None):

@@ -168,7 +168,7 @@ def batches(config: Config, size: int, epoch: int) -> np.ndarray:
 def snapshot(params, opt_state, accuracy) -> dict:
     """Where the path is: accuracy of W and W̃, density of each penalised parameter, norms of Γ by filter."""
     rows = [row for row in pm.sparsity_summary(opt_state) if row.groups is not None]
-    filters = {row.name for row in rows if row.all_groups < row.all_weights}
+    filters = {row.name for row in rows if (row.all_groups or 0) < row.all_weights}
     norms = {name: values for name, values in pm.group_norms(opt_state).items() if name in filters}
     return {
         "time": float(opt_state[-1].time),

@@ -1,8 +1,10 @@
 """What a user may hand over, checked once, where it comes in."""
 
 import math
+from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
@@ -13,7 +15,7 @@ def concrete(value) -> bool:
     return not isinstance(value, jax.core.Tracer) and jnp.ndim(value) == 0
 
 
-def check_positive(name: str, value) -> None:
+def check_positive(name: str, value: Any) -> None:
     """Refuses what is not positive and finite, where that can be seen."""
     if value is None and name == "dual_learning_rate":
         return
@@ -27,7 +29,8 @@ def check_positive(name: str, value) -> None:
         return
     # An injected schedule may pass through zero, and hands over arrays.
     injected_zero = isinstance(value, jax.Array) and name.endswith("learning_rate") and value == 0
-    if not (value > 0 and math.isfinite(value)) and not injected_zero:
+    number: Any = value
+    if not 0 < float(number) < math.inf and not injected_zero:
         raise ValueError(f"{name}={value!r}: expected a positive, finite number.")
 
 

@@ -1,5 +1,7 @@
 """The update of W and V in place: Γ of the old V, read off the new one."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -23,7 +25,7 @@ def gamma_from_next(penalty, v, v_new, w, alpha, kappa, nu):
     return kappa * shrink * penalty.soft(u) / (1 - r * shrink)
 
 
-def recovery_is_exact(rate, kappa, nu) -> bool:
+def recovery_is_exact(rate: Any, kappa: Any, nu: Any) -> bool:
     """Whether r = ακ/ν is known to stay at a half or below, on a CPU, where alone the recovery pays.
 
     Of a schedule it looks at the counts 0, 1, 2, 4, … 2²³ and asks for a quarter.
@@ -32,11 +34,10 @@ def recovery_is_exact(rate, kappa, nu) -> bool:
         return False
     try:
         with jax.ensure_compile_time_eval():
-            highest = (
-                max(float(rate(jnp.asarray(count))) for count in [0, *(2**i for i in range(24))])
-                if callable(rate)
-                else float(rate)
-            )
-            return highest * float(kappa) / float(nu) <= (0.25 if callable(rate) else 0.5)
+            if not callable(rate):
+                return float(rate) * float(kappa) / float(nu) <= 0.5
+            counts: Any = [jnp.asarray(count) for count in (0, *(2**i for i in range(24)))]
+            values: Any = map(rate, counts)
+            return max(map(float, values)) * float(kappa) / float(nu) <= 0.25
     except (jax.errors.ConcretizationTypeError, TypeError):  # traced, or one value for each of many runs
         return False

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from ._penalties import Shape, check_fields, check_rank, on_whole_matrix
+from ._penalties import Shape, check_fields, check_rank, on_whole_matrix, whole_matrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class NuclearNorm:
         return self.strength * jnp.sum(self.group_norms(x))
 
     def group_norms(self, x):
-        singular = jnp.linalg.svd(_wide(x), compute_uv=False)
+        singular = jnp.linalg.svd(_wide(whole_matrix(x)), compute_uv=False)
         return jnp.where(singular > _rounding(singular, x), singular, 0).astype(x.dtype)
 
 

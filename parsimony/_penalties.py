@@ -112,13 +112,19 @@ def _axis_norms(x, axis, where: str):
     return _sqrt(jnp.sum(jnp.square(x), axis=others, keepdims=True)), math.prod(x.shape[i] for i in others)
 
 
+def _is_spread(x) -> bool:
+    return any(names is not None for names in jax.typeof(x).sharding.spec)
+
+
+def whole_matrix(x):
+    """x, or an unsharded copy where it carries an explicit sharding that an operation cannot take."""
+    return jax.sharding.reshard(x, jax.sharding.PartitionSpec()) if _is_spread(x) else x
+
+
 def on_whole_matrix(function, *arrays):
-    """function(*arrays), on unsharded copies where they carry an explicit sharding its operations cannot take."""
-    spec = jax.typeof(arrays[0]).sharding.spec
-    if all(names is None for names in spec):
-        return function(*arrays)
-    whole = (jax.sharding.reshard(x, jax.sharding.PartitionSpec()) for x in arrays)
-    return jax.sharding.reshard(function(*whole), spec)
+    """function(*arrays) on whole matrices, with a result of their shape spread as the first of them."""
+    result = function(*map(whole_matrix, arrays))
+    return jax.sharding.reshard(result, jax.typeof(arrays[0]).sharding.spec) if _is_spread(arrays[0]) else result
 
 
 @dataclasses.dataclass(frozen=True)
@@ -300,6 +306,7 @@ class BlockLasso:
         return _group_weight(self.scale, np.outer(rows, columns))
 
     def group_norms(self, x):
+        x = whole_matrix(x)
         tiles = [(-n // t * -1, t) for n, t in zip(x.shape, self.shape, strict=True)]
         padded = jnp.pad(x, [(0, count * t - n) for n, (count, t) in zip(x.shape, tiles, strict=True)])
         (m, a), (n, b) = tiles

@@ -18,7 +18,6 @@ import functools
 import math
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -47,9 +46,9 @@ class SplitLBIState:
       penalty: Ω, static.
     """
 
-    count: chex.Array
-    time: chex.Array
-    kappa: chex.Array
+    count: jax.typing.ArrayLike
+    time: jax.typing.ArrayLike
+    kappa: jax.typing.ArrayLike
     dual: optax.Updates
     inner_state: optax.OptState
     penalty: Any
@@ -128,7 +127,7 @@ def inverse_scale_space(
     # At the first update, not now: naming the backend would start it before jax.distributed.initialize could.
     recovers = functools.cache(lambda: recovery_is_exact(dual_rate, kappa, nu))
 
-    def init_fn(params):
+    def init_fn(params) -> Any:
         params = as_arrays(params)
         resolve(penalty, params)  # speaks up now about what does not fit
         return SplitLBIState(
@@ -140,7 +139,7 @@ def inverse_scale_space(
             penalty=penalty,
         )
 
-    def update_fn(updates, state, params=None, **extra_args):
+    def update_fn(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
         if params is None:
             raise ValueError(
                 "Split LBI couples W to Γ and needs the weights: call tx.update(grads, opt_state, params)."

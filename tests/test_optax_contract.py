@@ -1,0 +1,150 @@
+"""Split LBI keeps the contract that Optax asks of every optimizer: Optax's own tests, and its sharding tests by hand.
+
+`optax.contrib._common_test` ships in the wheel. Each of its tests is expanded over Optax's optimizers when the
+class is made; the plain body stays under `__wrapped__` and runs here over configurations of Split LBI.
+"""
+
+import re
+import unittest
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+from optax.contrib import _common_test
+
+import parsimony as pm
+
+
+def adam_then_split_lbi(learning_rate: optax.ScalarOrSchedule, nu: float = 100.0) -> optax.GradientTransformation:
+    return optax.chain(optax.scale_by_adam(), pm.inverse_scale_space(learning_rate, nu=nu))
+
+
+RULES = pm.Rules([], default=pm.GroupLasso(-1, strength=0.1, scale="rms"))
+
+# The largest curvature on the way, of Rosenbrock's function, is about 1000, so that κα must stay below 2e-3.
+CONFIGURATIONS = {
+    "default": (pm.split_lbi, {"learning_rate": 1e-3}),
+    "momentum": (pm.split_lbi, {"learning_rate": 1e-3, "momentum": 0.9}),
+    "nesterov, decay, kappa": (
+        pm.split_lbi,
+        {"learning_rate": 2e-4, "kappa": 4.0, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4},
+    ),
+    "coupling in the momentum": (pm.split_lbi, {"learning_rate": 1e-3, "inner": optax.trace(0.9)}),
+    "schedule": (pm.split_lbi, {"learning_rate": optax.cosine_decay_schedule(1.5e-3, 30_000, alpha=0.1)}),
+    "dual rate and rules": (pm.split_lbi, {"learning_rate": 1e-3, "dual_learning_rate": 1e-2, "penalty": RULES}),
+    "strong coupling, fast path": (pm.inverse_scale_space, {"learning_rate": 1e-3, "nu": 0.1, "kappa": 1}),
+    "adam before": (adam_then_split_lbi, {"learning_rate": 1e-3}),
+}
+every_configuration = pytest.mark.parametrize(("factory", "kwargs"), CONFIGURATIONS.values(), ids=CONFIGURATIONS)
+
+TARGETS = ("parabola", "rosenbrock", "matrix_parabola", "mixed_tensor_target")
+
+# Optax's tests, and what each is parameterised over besides the optimizer.
+CONTRACT = {
+    "test_optimizers_accept_extra_args": [{"wrap": False}],
+    "test_optimizers": [{"target": getattr(_common_test, f"_setup_{t}"), "dtype": "float32"} for t in TARGETS],
+    "test_optimizers_can_be_wrapped_in_inject_hyperparams": [{}],
+    "test_preserve_dtype": [{"dtype": "bfloat16"}, {"dtype": "float32"}],
+    "test_gradient_accumulation": [{"dtype": "bfloat16"}, {"dtype": "float32"}],
+    "test_state_shape_dtype_shard_stability": [
+        {"dtype": dtype} for dtype in (jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64)
+    ],
+    "test_optimizers_accept_learning_rate_schedule_if_type_annotated_as_such": [{}],
+}
+OPTAX_TESTS = {
+    re.sub(r"\d+$", "", name): getattr(_common_test.ContribTest, name).__wrapped__
+    for name in dir(_common_test.ContribTest)
+    if name.startswith("test_")
+}
+CASES = [
+    pytest.param(name, rest, id=f"{name.removeprefix('test_')}-{number}")
+    for name, cases in CONTRACT.items()
+    for number, rest in enumerate(cases)
+]
+
+
+def test_the_whole_of_optaxs_contract_is_run():
+    """A test that a new Optax adds must be entered above, not go missing."""
+    assert set(CONTRACT) == set(OPTAX_TESTS)
+
+
+@pytest.mark.parametrize(("name", "rest"), CASES)
+@every_configuration
+def test_split_lbi_keeps_optaxs_contract(monkeypatch, factory, kwargs, name, rest):
+    monkeypatch.setattr(_common_test, "_get_opt_factory", lambda _: factory)
+    try:
+        OPTAX_TESTS[name](
+            _common_test.ContribTest(),
+            opt_name="split_lbi", opt_kwargs=kwargs, wrapper_name=None, wrapper_kwargs=None, **rest,
+        )  # fmt: skip
+    except unittest.SkipTest as skipped:  # Optax skips, for one, where an annotation has become a string
+        pytest.fail(f"Optax skips this test: {skipped}")
+
+
+def test_a_learning_rate_that_is_no_schedule_to_optax_fails_here_and_is_not_skipped(monkeypatch):
+    """The guard above works: here the annotation is a string, as after `from __future__ import annotations`."""
+
+    def stringly(learning_rate: "optax.ScalarOrSchedule"):
+        return pm.split_lbi(learning_rate)
+
+    with pytest.raises(pytest.fail.Exception, match="Optax skips this test"):
+        test_split_lbi_keeps_optaxs_contract(
+            monkeypatch, stringly, {"learning_rate": 1e-3},
+            "test_optimizers_accept_learning_rate_schedule_if_type_annotated_as_such", {},
+        )  # fmt: skip
+
+
+@every_configuration
+def test_the_map_over_parameters_meets_v_and_nothing_else(factory, kwargs):
+    """`optax.tree.map_params` reaches what has the parameters' shape, and leaves the scalars alone."""
+    tx, params = factory(**kwargs), {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
+    state = tx.init(params)
+    mapped = optax.tree.map_params(tx, lambda leaf: leaf + 1, state)
+    (before,), (after,) = (
+        [node for node in jax.tree.leaves(s, is_leaf=_is_split_lbi) if _is_split_lbi(node)] for s in (state, mapped)
+    )
+    assert after.dual["kernel"].tolist() == [[1, 1]] * 3
+    assert [x.tolist() for x in (after.count, after.time, after.kappa)] == [
+        x.tolist() for x in (before.count, before.time, before.kappa)
+    ]
+
+
+def _is_split_lbi(node) -> bool:
+    return isinstance(node, pm.SplitLBIState)
+
+
+@every_configuration
+def test_the_state_can_be_planned_from_shapes_alone(factory, kwargs):
+    """Optax's `test_init_with_abstract_input`; and the plan is what a real `init` makes."""
+    tx, shape = factory(**kwargs), jax.ShapeDtypeStruct((2, 8, 4), jnp.bfloat16)
+    planned, made = tx.init(shape), tx.init(jnp.zeros(shape.shape, shape.dtype))
+    assert jax.tree.map(jax.typeof, planned) == jax.tree.map(jax.typeof, made)
+
+
+@pytest.mark.parametrize("spec", [(None, "x"), ("x", None), (None, None)], ids=str)
+@every_configuration
+def test_updates_and_state_are_sharded_as_the_parameters(factory, kwargs, spec):
+    """Optax's `sharding_test` under explicit sharding: init, update, and both under jit agree in every type."""
+    mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    tx, spec = factory(**kwargs), jax.P(*spec)
+    with jax.set_mesh(mesh):
+        sharding = jax.sharding.NamedSharding(mesh, spec)
+        params = {
+            "kernel": jnp.ones((16, 8), jnp.float16, out_sharding=sharding),
+            "bias": jnp.ones((8,), jnp.float16, out_sharding=jax.sharding.NamedSharding(mesh, jax.P(spec[1]))),
+        }
+        initial = {"eager": tx.init(params), "jit": jax.jit(tx.init)(params)}
+        assert _types(initial["eager"]) == _types(initial["jit"])
+        for update in (tx.update, jax.jit(tx.update)):
+            updates, state = update(params, initial["eager"], params)
+            assert _types(updates) == _types(params)
+            assert _types(state) == _types(initial["eager"])
+            dual = next(filter(_is_split_lbi, jax.tree.leaves(state, is_leaf=_is_split_lbi))).dual
+            for name, w in params.items():
+                assert dual[name].sharding.is_equivalent_to(w.sharding, w.ndim)
+                assert updates[name].sharding.is_equivalent_to(w.sharding, w.ndim)
+
+
+def _types(tree):
+    return jax.tree.map(jax.typeof, tree)
