@@ -40,6 +40,8 @@ class Config:
     """λ of the lasso on the weights of dense layers."""
     momentum: float = 0.9
     """Of the loss gradient."""
+    clip_norm: float = math.inf
+    """Largest global norm of a batch's loss gradient; it is scaled down to that before momentum. inf: never."""
     weight_decay: float = 0.0
     """Coefficient of W in the loss gradient."""
     checkpoint_every: int = 10
@@ -56,6 +58,8 @@ class Config:
         for name in ("learning_rate", "dual_ratio", "kappa", "nu", "filter_strength", "weight_strength"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a positive, finite number, got {getattr(self, name)}.")
+        if not self.clip_norm > 0:
+            raise ValueError(f"clip_norm: expected a positive number or inf, got {self.clip_norm}.")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum: expected a number in [0, 1), got {self.momentum}.")
         if not 0 <= self.weight_decay < math.inf:
@@ -67,4 +71,5 @@ class Config:
         """The fields that decide the result, as JSON: all but where things are kept."""
         fields = dataclasses.asdict(self)
         del fields["data_dir"], fields["run_dir"]
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+        plain = lambda value: list(value) if isinstance(value, tuple) else None if value == math.inf else value  # JSON
+        return {name: plain(value) for name, value in fields.items()}

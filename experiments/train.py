@@ -110,20 +110,23 @@ def train(name: str, config: Config) -> Path:
 def optimizer(config: Config, steps: int) -> optax.GradientTransformationExtraArgs:
     """Split LBI with momentum; α falls by 0.1 at the start of each of `drop_epochs`, of `steps` steps each."""
     schedule = optax.piecewise_constant_schedule(config.learning_rate, {e * steps: 0.1 for e in config.drop_epochs})
-    return pm.split_lbi(
+    penalty = pm.Rules(
+        [
+            (r"conv.*kernel", pm.GroupLasso(-1, config.filter_strength, config.filter_scale)),
+            (r"dense.*kernel", pm.Lasso(config.weight_strength)),
+        ]
+    )
+    split_lbi = pm.split_lbi(
         schedule,
         config.kappa,
         config.nu,
-        pm.Rules(
-            [
-                (r"conv.*kernel", pm.GroupLasso(-1, config.filter_strength, config.filter_scale)),
-                (r"dense.*kernel", pm.Lasso(config.weight_strength)),
-            ]
-        ),
+        penalty,
         momentum=config.momentum,
         weight_decay=config.weight_decay or None,
         dual_learning_rate=lambda count: config.dual_ratio * schedule(count),
     )
+    clip = optax.identity() if config.clip_norm == math.inf else optax.clip_by_global_norm(config.clip_norm)
+    return optax.chain(clip, split_lbi)
 
 
 def make_step(graphdef, tx, maximum: int):
@@ -171,7 +174,7 @@ def snapshot(params, opt_state, accuracy) -> dict:
     filters = {row.name for row in rows if (row.all_groups or 0) < row.all_weights}
     norms = {name: values for name, values in pm.group_norms(opt_state).items() if name in filters}
     return {
-        "time": float(opt_state[-1].time),
+        "time": float(opt_state[1][-1].time),  # of the last link of the chain in the chain of `optimizer`
         "accuracy": accuracy(params),
         "sparse_accuracy": accuracy(pm.sparse_params(params, opt_state)),
         "density": {row.name: row.density for row in rows},
