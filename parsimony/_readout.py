@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from ._nuclear_norm import NuclearNorm, project
+from ._penalties import Penalty
 from ._rules import named_leaves, resolve
 from ._split_lbi import SplitLBIState
 
@@ -31,7 +32,7 @@ def gamma(opt_state: optax.OptState):
     >>> pm.gamma(pm.split_lbi(0.1).init({"kernel": jnp.ones((2, 2))}))["kernel"].tolist()
     [[0.0, 0.0], [0.0, 0.0]]
 
-    Source: arXiv 1905.09449, eq. (7).
+    Source: arXiv 1905.09449.
     """
     return _merged(
         opt_state, lambda penalty, v, kappa: jnp.zeros_like(v) if penalty is None else kappa * penalty.prox(v)
@@ -77,13 +78,11 @@ def sparse_params(params: optax.Params, opt_state: optax.OptState):
     >>> pm.sparse_params(params, pm.split_lbi(0.1).init(params))["kernel"].tolist()
     [[0.0, 0.0]]
 
-    Source: arXiv 1905.09449, section 2.
+    Source: arXiv 1905.09449.
     """
     known = {}  # by name, since params may be wrapped (Linen's FrozenDict, NNX's State) where the state is not
     for state in split_lbi_states(opt_state):
-        leaves, _ = named_leaves(state.dual)
-        (kappa,) = jax.tree.leaves(state.kappa)
-        for (name, v), penalty in zip(leaves, resolve(state.penalty, state.dual), strict=True):
+        for name, penalty, v, kappa in duals(state):
             if name in known:
                 raise ValueError(_TWICE)
             known[name] = (penalty, v, kappa)
@@ -101,7 +100,7 @@ def sparse_params(params: optax.Params, opt_state: optax.OptState):
         penalty, v, kappa = known.get(name, (None, None, None))
         if penalty is None:
             return w
-        structure = kappa.astype(v.dtype) * penalty.prox(v)
+        structure = kappa * penalty.prox(v)
         if isinstance(penalty, NuclearNorm):
             return project(w, structure)
         return jnp.where(structure != 0, w, jnp.zeros_like(w))
@@ -128,16 +127,19 @@ def split_lbi_states(opt_state) -> list[SplitLBIState]:
     return states
 
 
+def duals(state: SplitLBIState) -> list[tuple[str, Penalty | None, jax.Array, jax.Array]]:
+    """(name, penalty, V, κ) of each parameter of a state."""
+    leaves, _ = named_leaves(state.dual)
+    (kappa,) = jax.tree.leaves(state.kappa)
+    penalties = resolve(state.penalty, state.dual)
+    return [(name, penalty, v, kappa.astype(v.dtype)) for (name, v), penalty in zip(leaves, penalties, strict=True)]
+
+
 def _merged(opt_state, function):
     """function(penalty, V, κ) for each leaf of each state, in one tree."""
 
     def read(state):
-        leaves, treedef = named_leaves(state.dual)
-        (kappa,) = jax.tree.leaves(state.kappa)
-        penalties = resolve(state.penalty, state.dual)
-        return treedef.unflatten(
-            [function(p, v, kappa.astype(v.dtype)) for p, (_, v) in zip(penalties, leaves, strict=True)]
-        )
+        return jax.tree.structure(state.dual).unflatten([function(p, v, kappa) for _, p, v, kappa in duals(state)])
 
     return functools.reduce(_merge, map(read, split_lbi_states(opt_state)))
 

@@ -106,7 +106,7 @@ def inverse_scale_space(
     >>> pm.gamma(state)["kernel"].tolist(), state.time.tolist()
     ([[0.75, 0.0]], 1.0)
 
-    Source: arXiv 1905.09449, eq. (5)-(7).
+    Source: arXiv 1905.09449.
     """
     for name, value in [
         ("learning_rate", learning_rate),
@@ -218,7 +218,7 @@ def split_lbi(
     >>> import optax, parsimony as pm
     >>> tx = pm.split_lbi(0.1, kappa=1.0, nu=20.0, momentum=0.9, weight_decay=1e-4)
 
-    Source: arXiv 2007.02010, section 4.
+    Source: arXiv 2007.02010.
     """
     if momentum is not None and concrete(momentum) and not 0 <= momentum < 1:
         raise ValueError(f"momentum={momentum!r}: expected a number in [0, 1), or None for none.")

@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._readout import split_lbi_states
-from ._rules import named_leaves, resolve
+from ._readout import duals, split_lbi_states
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +100,5 @@ def sparsity_summary(opt_state: optax.OptState) -> SparsitySummary:
 def _gammas(opt_state):
     """(name, penalty, Γ) of every parameter that a Split LBI state holds."""
     for state in split_lbi_states(opt_state):
-        leaves, _ = named_leaves(state.dual)
-        (kappa,) = jax.tree.leaves(state.kappa)
-        for (name, v), penalty in zip(leaves, resolve(state.penalty, state.dual), strict=True):
-            yield name, penalty, jnp.zeros_like(v) if penalty is None else kappa.astype(v.dtype) * penalty.prox(v)
+        for name, penalty, v, kappa in duals(state):
+            yield name, penalty, jnp.zeros_like(v) if penalty is None else kappa * penalty.prox(v)
