@@ -10,6 +10,8 @@ kernel_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 class SmallCNN(nnx.Module):
     """Two 3×3 convolutions with 16 and 32 filters, pooled, then dense 64 and the classes; for 8×8 images."""
 
+    image_size = 8
+
     def __init__(self, *, rngs: nnx.Rngs):
         self.conv1 = nnx.Conv(1, 16, (3, 3), kernel_init=kernel_init, rngs=rngs)
         self.conv2 = nnx.Conv(16, 32, (3, 3), kernel_init=kernel_init, rngs=rngs)
@@ -25,6 +27,8 @@ class SmallCNN(nnx.Module):
 
 class LeNet(nnx.Module):
     """LeNet-5 as in the published code: 61,706 parameters; for 28×28 images."""
+
+    image_size = 28
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.conv1 = nnx.Conv(1, 6, (5, 5), kernel_init=kernel_init, rngs=rngs)
@@ -42,4 +46,3 @@ class LeNet(nnx.Module):
 
 
 models = {"small_cnn": SmallCNN, "lenet": LeNet}
-image_sizes = {"small_cnn": 8, "lenet": 28}

@@ -54,9 +54,13 @@ def _first_free(parent: Path, name: str) -> Path:
 
 
 def write_json(path: Path, value) -> None:
+    _write_whole(path, json.dumps(value, indent=1) + "\n")
+
+
+def _write_whole(path: Path, text: str) -> None:
     """Writes a whole file or none."""
     partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(value, indent=1) + "\n")
+    partial.write_text(text)
     partial.replace(path)
 
 
@@ -64,7 +68,7 @@ def read_curve(directory: Path, epochs: int) -> list[dict]:
     """The lines of the first `epochs` epochs; what was measured after the checkpoint is dropped from the file."""
     path = directory / "curve.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()[:epochs]] if path.exists() else []
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    _write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
     return lines
 
 

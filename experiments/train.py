@@ -30,11 +30,12 @@ def train(name: str, config: Config) -> Path:
     steps = len(dataset.train) // config.batch_size
     if steps == 0:
         raise RunError(f"batch_size {config.batch_size} is more than the {len(dataset.train)} training images.")
-    if dataset.train.images.shape[1] != models.image_sizes[config.model]:
+    network = models.models[config.model]
+    if dataset.train.images.shape[1] != network.image_size:
         raise RunError(f"model {config.model} takes images of another size than {config.dataset} has.")
     directory = open_run(name, config)
 
-    graphdef, variables = nnx.split(models.models[config.model](rngs=nnx.Rngs(config.seed)), nnx.Param)
+    graphdef, variables = nnx.split(network(rngs=nnx.Rngs(config.seed)), nnx.Param)
     params = nnx.to_pure_dict(variables)
     tx = optimizer(config, steps)
     opt_state = tx.init(params)

@@ -15,13 +15,13 @@ def gamma_from_next(penalty, v, v_new, w, alpha, kappa, nu):
 
         soft(V) = soft(u)/(1 − r·s),   so   Γ = κ·s·soft(u)/(1 − r·s),   r < 1.
 
-    The barrier keeps XLA from going back to the old V. An r ≥ 1 never comes here unless by a schedule that rises
-    far above its values at 0, 1, 2, 4, 8, …; the NaN then says so (see `recovery_is_exact`).
+    An r ≥ 1 never comes here unless by a schedule that rises far above its values at 0, 1, 2, 4, 8, …; the NaN
+    then says so (see `recovery_is_exact`).
     """
     r = alpha * kappa / nu
     r = jnp.where(r < 1, r, jnp.nan)
     shrink = penalty.shrink(v)
-    u = jax.lax.optimization_barrier(v_new) - alpha * w / nu
+    u = v_new - alpha * w / nu
     return kappa * shrink * penalty.soft(u) / (1 - r * shrink)
 
 

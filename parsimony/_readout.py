@@ -34,9 +34,7 @@ def gamma(opt_state: optax.OptState):
 
     Source: arXiv 1905.09449.
     """
-    return _merged(
-        opt_state, lambda penalty, v, kappa: jnp.zeros_like(v) if penalty is None else kappa * penalty.prox(v)
-    )
+    return _merged(opt_state, lambda penalty, structure: structure)
 
 
 def support(opt_state: optax.OptState):
@@ -53,7 +51,7 @@ def support(opt_state: optax.OptState):
     """
     return _merged(
         opt_state,
-        lambda penalty, v, kappa: jnp.full_like(v, True, dtype=bool) if penalty is None else penalty.prox(v) != 0,
+        lambda penalty, structure: jnp.full_like(structure, True, dtype=bool) if penalty is None else structure != 0,
     )
 
 
@@ -82,13 +80,13 @@ def sparse_params(params: optax.Params, opt_state: optax.OptState):
     """
     known = {}  # by name, since params may be wrapped (Linen's FrozenDict, NNX's State) where the state is not
     for state in split_lbi_states(opt_state):
-        for name, penalty, v, kappa in duals(state):
+        for name, penalty, structure in gammas(state):
             if name in known:
                 raise ValueError(_TWICE)
-            known[name] = (penalty, v, kappa)
+            known[name] = (penalty, structure)
     weights, treedef = named_leaves(params)
     shapes = {name: jnp.shape(w) for name, w in weights}
-    strangers = [name for name, (_, v, _) in known.items() if shapes.get(name) != v.shape]
+    strangers = [name for name, (_, structure) in known.items() if shapes.get(name) != structure.shape]
     if strangers:
         name = strangers[0]
         raise ValueError(
@@ -97,10 +95,9 @@ def sparse_params(params: optax.Params, opt_state: optax.OptState):
         )
 
     def own(name, w):
-        penalty, v, kappa = known.get(name, (None, None, None))
-        if penalty is None:
+        penalty, structure = known.get(name, (None, None))
+        if penalty is None or structure is None:
             return w
-        structure = kappa * penalty.prox(v)
         if isinstance(penalty, NuclearNorm):
             return project(w, structure)
         return jnp.where(structure != 0, w, jnp.zeros_like(w))
@@ -127,19 +124,23 @@ def split_lbi_states(opt_state) -> list[SplitLBIState]:
     return states
 
 
-def duals(state: SplitLBIState) -> list[tuple[str, Penalty | None, jax.Array, jax.Array]]:
-    """(name, penalty, V, κ) of each parameter of a state."""
+def gammas(state: SplitLBIState) -> list[tuple[str, Penalty | None, jax.Array]]:
+    """(name, penalty, Γ) of each parameter of a state, in the order of its leaves; Γ is zero where unpenalised."""
     leaves, _ = named_leaves(state.dual)
     (kappa,) = jax.tree.leaves(state.kappa)
     penalties = resolve(state.penalty, state.dual)
-    return [(name, penalty, v, kappa.astype(v.dtype)) for (name, v), penalty in zip(leaves, penalties, strict=True)]
+    return [
+        (name, penalty, jnp.zeros_like(v) if penalty is None else kappa.astype(v.dtype) * penalty.prox(v))
+        for (name, v), penalty in zip(leaves, penalties, strict=True)
+    ]
 
 
 def _merged(opt_state, function):
-    """function(penalty, V, κ) for each leaf of each state, in one tree."""
+    """function(penalty, Γ) for each leaf of each state, in one tree."""
 
     def read(state):
-        return jax.tree.structure(state.dual).unflatten([function(p, v, kappa) for _, p, v, kappa in duals(state)])
+        leaves = [function(penalty, structure) for _, penalty, structure in gammas(state)]
+        return jax.tree.structure(state.dual).unflatten(leaves)
 
     return functools.reduce(_merge, map(read, split_lbi_states(opt_state)))
 

@@ -120,9 +120,7 @@ def inverse_scale_space(
         raise ValueError(f"accumulator_dtype={accumulator_dtype!r}: expected a floating-point dtype such as 'float32'.")
     if inner is not None and not hasattr(inner, "update"):
         raise TypeError(f"inner={inner!r}: expected an Optax transformation such as optax.trace(0.9).")
-    rate = dual_rate = learning_rate
-    if dual_learning_rate is not None:
-        dual_rate = dual_learning_rate
+    dual_rate = learning_rate if dual_learning_rate is None else dual_learning_rate
     inner_tx = optax.with_extra_args_support(optax.identity() if inner is None else inner)
     # At the first update, not now: naming the backend would start it before jax.distributed.initialize could.
     recovers = functools.cache(lambda: recovery_is_exact(dual_rate, kappa, nu))
@@ -146,7 +144,7 @@ def inverse_scale_space(
             )
         updates, params = as_arrays((updates, params))
         treedef, (grads, weights, duals) = aligned(grads=updates, params=params, dual=state.dual)
-        alpha, dual_alpha = (r(state.count) if callable(r) else r for r in (rate, dual_rate))
+        alpha, dual_alpha = (r(state.count) if callable(r) else r for r in (learning_rate, dual_rate))
 
         steps = []  # (V⁺, (W − Γ)/ν) of each leaf
         for own, w, v in zip(resolve(penalty, params), weights, duals, strict=True):

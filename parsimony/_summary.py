@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._readout import duals, split_lbi_states
+from ._penalties import Penalty
+from ._readout import gammas, split_lbi_states
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,11 +63,12 @@ def group_norms(opt_state: optax.OptState) -> dict[str, jax.Array]:
     >>> {name: norms.tolist() for name, norms in pm.group_norms(state).items()}
     {'conv': [0.0, 0.0]}
     """
-    norms = {}
-    for name, penalty, structure in _gammas(opt_state):
-        if penalty is not None:
-            norms[name] = penalty.group_norms(structure)
-    return norms
+    return {
+        name: penalty.group_norms(structure)
+        for state in split_lbi_states(opt_state)
+        for name, penalty, structure in gammas(state)
+        if penalty is not None
+    }
 
 
 def sparsity_summary(opt_state: optax.OptState) -> SparsitySummary:
@@ -86,19 +88,11 @@ def sparsity_summary(opt_state: optax.OptState) -> SparsitySummary:
     >>> pm.sparsity_summary(state)[1]
     SparsityRow(name='conv', groups=0, all_groups=2, weights=0, all_weights=18)
     """
-    rows = []
-    for name, penalty, structure in _gammas(opt_state):
-        if penalty is None:
-            rows.append(SparsityRow(name, None, None, structure.size, structure.size))
-            continue
-        norms = penalty.group_norms(structure)
-        counts = [int(jnp.sum(x != 0)) for x in (norms, structure)]
-        rows.append(SparsityRow(name, counts[0], norms.size, counts[1], structure.size))
-    return SparsitySummary(rows)
+    return SparsitySummary(_row(*leaf) for state in split_lbi_states(opt_state) for leaf in gammas(state))
 
 
-def _gammas(opt_state):
-    """(name, penalty, Γ) of every parameter that a Split LBI state holds."""
-    for state in split_lbi_states(opt_state):
-        for name, penalty, v, kappa in duals(state):
-            yield name, penalty, jnp.zeros_like(v) if penalty is None else kappa * penalty.prox(v)
+def _row(name: str, penalty: Penalty | None, structure: jax.Array) -> SparsityRow:
+    if penalty is None:
+        return SparsityRow(name, None, None, structure.size, structure.size)
+    norms = penalty.group_norms(structure)
+    return SparsityRow(name, int(jnp.sum(norms != 0)), norms.size, int(jnp.sum(structure != 0)), structure.size)
