@@ -15,13 +15,16 @@ def gamma_from_next(penalty, v, v_new, w, alpha, kappa, nu):
 
         soft(V) = soft(u)/(1 − r·s),   so   Γ = κ·s·soft(u)/(1 − r·s),   r < 1.
 
+    The barrier asks XLA not to go back to the old V, and marks this form in a traced program; on JAX 0.10 and 0.12
+    XLA keeps to the new V without it too (same copies, scratch memory and time).
+
     An r ≥ 1 never comes here unless by a schedule that rises far above its values at 0, 1, 2, 4, 8, …; the NaN
     then says so (see `recovery_is_exact`).
     """
     r = alpha * kappa / nu
     r = jnp.where(r < 1, r, jnp.nan)
     shrink = penalty.shrink(v)
-    u = v_new - alpha * w / nu
+    u = jax.lax.optimization_barrier(v_new) - alpha * w / nu
     return kappa * shrink * penalty.soft(u) / (1 - r * shrink)
 
 
