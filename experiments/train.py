@@ -173,7 +173,7 @@ def snapshot(params, opt_state, accuracy) -> dict:
     """Where the path is: accuracy of W and W̃, density of each penalised parameter, norms of Γ by filter."""
     rows = [row for row in pm.sparsity_summary(opt_state) if row.groups is not None]
     filters = {row.name for row in rows if (row.all_groups or 0) < row.all_weights}
-    norms = {name: values for name, values in pm.group_norms(opt_state).items() if name in filters}
+    norms = {name: values for name, values in by_name(pm.group_norms(opt_state)).items() if name in filters}
     return {
         "time": float(opt_state[1][-1].time),  # of the last link of the chain in the chain of `optimizer`
         "accuracy": accuracy(params),
@@ -182,6 +182,12 @@ def snapshot(params, opt_state, accuracy) -> dict:
         "groups": {row.name: row.groups for row in rows},
         "gamma_norms": {name: [round(float(x), 5) for x in np.ravel(values)] for name, values in norms.items()},
     }
+
+
+def by_name(tree) -> dict:
+    """{"conv1/kernel": leaf, ...} of a tree of parameters."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _finite(loss, step: int, directory: Path, checkpoint: int) -> float:

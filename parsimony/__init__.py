@@ -4,7 +4,14 @@ Training along an inverse scale space by Split Linearized Bregman Iteration (Spl
 `GradientTransformation`. Start at `split_lbi`; the mathematics is in `inverse_scale_space`.
 """
 
+from ._masks import apply_masks as apply_masks
+from ._masks import keep_support as keep_support
 from ._nuclear_norm import NuclearNorm as NuclearNorm
+from ._path import NEVER as NEVER
+from ._path import RecordPathState as RecordPathState
+from ._path import entry_steps as entry_steps
+from ._path import entry_times as entry_times
+from ._path import record_path as record_path
 from ._penalties import BlockLasso as BlockLasso
 from ._penalties import GroupLasso as GroupLasso
 from ._penalties import Lasso as Lasso
@@ -13,6 +20,9 @@ from ._readout import gamma as gamma
 from ._readout import sparse_params as sparse_params
 from ._readout import support as support
 from ._rules import Rules as Rules
+from ._selection import rank as rank
+from ._selection import select as select
+from ._speed import path_speed as path_speed
 from ._split_lbi import SplitLBIState as SplitLBIState
 from ._split_lbi import inverse_scale_space as inverse_scale_space
 from ._split_lbi import split_lbi as split_lbi

@@ -9,8 +9,10 @@ Every penalty here is a norm (convex, Ω(cx) = |c|Ω(x)), a frozen and hashable 
     group_norms(x)  one number for each *group*: what the penalty thresholds together
     check(shape)    ValueError for a shape it cannot take
 
-All but `NuclearNorm` threshold in two parts, prox(v) = shrink(v)·soft(v): `soft` acts on single
-entries, `shrink` is one factor in [0, 1] for each group, with the dimensions of v kept.
+All but `NuclearNorm`, whose groups are no sets of weights, threshold in two parts, prox(v) = shrink(v)·soft(v):
+`soft` acts on single entries, `shrink` is one factor in [0, 1] for each group, with the dimensions of v kept. And
+
+    group_index(shape)  for each weight the number of its group, as in `group_norms(x).ravel()`
 
 Source: Parikh and Boyd, "Proximal Algorithms" (2014), sections 6.5 and 6.7.
 """
@@ -112,6 +114,13 @@ def _axis_norms(x, axis, where: str):
     return _sqrt(jnp.sum(jnp.square(x), axis=others, keepdims=True)), math.prod(x.shape[i] for i in others)
 
 
+def _axis_index(axis, shape: Shape, where: str):
+    """The number of its group for each weight, for groups indexed by `axis`."""
+    axes = _group_axes(axis, shape, where)
+    kept = tuple(n if i in axes else 1 for i, n in enumerate(shape))
+    return np.broadcast_to(np.arange(math.prod(kept)).reshape(kept), shape)
+
+
 def _is_spread(x) -> bool:
     return any(names is not None for names in jax.typeof(x).sharding.spec)
 
@@ -165,6 +174,9 @@ class Lasso:
     def group_norms(self, x):
         return jnp.abs(x)
 
+    def group_index(self, shape: Shape):
+        return np.arange(math.prod(shape)).reshape(shape)
+
 
 @dataclasses.dataclass(frozen=True)
 class GroupLasso:
@@ -215,6 +227,9 @@ class GroupLasso:
         norms, _ = _axis_norms(x, self.axis, "GroupLasso")
         axes = _group_axes(self.axis, x.shape, "GroupLasso")
         return jnp.squeeze(norms, axis=tuple(i for i in range(x.ndim) if i not in axes))
+
+    def group_index(self, shape: Shape):
+        return _axis_index(self.axis, shape, "GroupLasso")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,6 +282,9 @@ class SparseGroupLasso:
     def group_norms(self, x):
         return GroupLasso(self.axis).group_norms(x)
 
+    def group_index(self, shape: Shape):
+        return _axis_index(self.axis, shape, "SparseGroupLasso")
+
 
 @dataclasses.dataclass(frozen=True)
 class BlockLasso:
@@ -311,6 +329,10 @@ class BlockLasso:
         padded = jnp.pad(x, [(0, count * t - n) for n, (count, t) in zip(x.shape, tiles, strict=True)])
         (m, a), (n, b) = tiles
         return _sqrt(jnp.sum(jnp.square(padded.reshape(m, a, n, b)), axis=(1, 3)))
+
+    def group_index(self, shape: Shape):
+        rows, columns = (np.arange(n) // t for n, t in zip(shape, self.shape, strict=True))
+        return rows[:, None] * (columns[-1:].sum() + 1) + columns
 
     def _shrink(self, v):
         factor = _shrink_factor(self.group_norms(v), (self.strength * self._weights(v.shape)).astype(v.dtype))

@@ -34,7 +34,7 @@ def gamma(opt_state: optax.OptState):
 
     Source: arXiv 1905.09449.
     """
-    return _merged(opt_state, lambda penalty, structure: structure)
+    return merged(opt_state, lambda penalty, structure: structure)
 
 
 def support(opt_state: optax.OptState):
@@ -49,7 +49,7 @@ def support(opt_state: optax.OptState):
     >>> pm.support(pm.split_lbi(0.1).init({"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)}))["bias"].tolist()
     [True, True]
     """
-    return _merged(
+    return merged(
         opt_state,
         lambda penalty, structure: jnp.full_like(structure, True, dtype=bool) if penalty is None else structure != 0,
     )
@@ -78,31 +78,37 @@ def sparse_params(params: optax.Params, opt_state: optax.OptState):
 
     Source: arXiv 1905.09449.
     """
+    weights, treedef, known = matched(params, opt_state)
+
+    def own(name, w):
+        if name not in known:
+            return w
+        penalty, structure, _ = known[name]
+        if isinstance(penalty, NuclearNorm):
+            return project(w, structure)
+        return jnp.where(structure != 0, w, jnp.zeros_like(w))
+
+    return treedef.unflatten([own(name, w) for name, w in weights])
+
+
+def matched(params, opt_state):
+    """The named weights, their tree's structure, and {name: (penalty, Γ, V)} of the penalised ones, checked to fit."""
     known = {}  # by name, since params may be wrapped (Linen's FrozenDict, NNX's State) where the state is not
     for state in split_lbi_states(opt_state):
-        for name, penalty, structure in gammas(state):
+        for (name, penalty, structure), v in zip(gammas(state), jax.tree.leaves(state.dual), strict=True):
             if name in known:
                 raise ValueError(_TWICE)
-            known[name] = (penalty, structure)
+            known[name] = (penalty, structure, v)
     weights, treedef = named_leaves(params)
     shapes = {name: jnp.shape(w) for name, w in weights}
-    strangers = [name for name, (_, structure) in known.items() if shapes.get(name) != structure.shape]
+    strangers = [name for name, (_, structure, _) in known.items() if shapes.get(name) != structure.shape]
     if strangers:
         name = strangers[0]
         raise ValueError(
             f"params and opt_state do not match: the state holds {name!r} with shape {known[name][1].shape}, "
             f"params {f'has shape {shapes[name]} there' if name in shapes else f'has only {sorted(shapes)[:8]}'}."
         )
-
-    def own(name, w):
-        penalty, structure = known.get(name, (None, None))
-        if penalty is None or structure is None:
-            return w
-        if isinstance(penalty, NuclearNorm):
-            return project(w, structure)
-        return jnp.where(structure != 0, w, jnp.zeros_like(w))
-
-    return treedef.unflatten([own(name, w) for name, w in weights])
+    return weights, treedef, {name: own for name, own in known.items() if own[0] is not None}
 
 
 def split_lbi_states(opt_state) -> list[SplitLBIState]:
@@ -135,17 +141,17 @@ def gammas(state: SplitLBIState) -> list[tuple[str, Penalty | None, jax.Array]]:
     ]
 
 
-def _merged(opt_state, function):
+def merged(opt_state, function):
     """function(penalty, Γ) for each leaf of each state, in one tree."""
 
     def read(state):
         leaves = [function(penalty, structure) for _, penalty, structure in gammas(state)]
         return jax.tree.structure(state.dual).unflatten(leaves)
 
-    return functools.reduce(_merge, map(read, split_lbi_states(opt_state)))
+    return functools.reduce(merge, map(read, split_lbi_states(opt_state)))
 
 
-def _merge(one, other):
+def merge(one, other):
     """Two trees of `optax.partition`, each with `optax.MaskedNode` where the other has its parameters."""
     if isinstance(one, optax.MaskedNode):
         return other
@@ -153,6 +159,6 @@ def _merge(one, other):
         return one
     children, treedef = jax.tree.flatten(one, is_leaf=lambda node: node is not one)
     others, other_def = jax.tree.flatten(other, is_leaf=lambda node: node is not other)
-    if jax.tree_util.treedef_is_leaf(treedef) or treedef != other_def:
+    if treedef != other_def or (jax.tree_util.treedef_is_leaf(treedef) and one is not None):
         raise ValueError(_TWICE)
-    return treedef.unflatten([_merge(a, b) for a, b in zip(children, others, strict=True)])
+    return treedef.unflatten([merge(a, b) for a, b in zip(children, others, strict=True)])

@@ -89,7 +89,9 @@ def resolve(penalty: Penalty | Rules | None, tree) -> list[Penalty | None]:
     leaves, _ = named_leaves(tree)
     if isinstance(penalty, Rules):
         chosen = [_by_rule(penalty, name, leaf.ndim) for name, leaf in leaves]
-        _check_patterns(penalty, [name for name, _ in leaves])
+        check_patterns("Rules", (pattern for pattern, _ in penalty.rules), [name for name, _ in leaves])
+        if leaves and penalty.default is None and all(own is None for _, own in penalty.rules):
+            raise ValueError("Rules: every parameter is left unpenalised; give some pattern, or default, a penalty.")
     elif penalty is None:
         chosen = [{4: GroupLasso(-1), 2: Lasso()}.get(leaf.ndim) for _, leaf in leaves]
     else:
@@ -117,17 +119,17 @@ def _by_rule(rules: Rules, name: str, rank: int) -> Penalty | None:
     return rules.default if rank >= 2 else None
 
 
-def _check_patterns(rules: Rules, names: list[str]) -> None:
+def check_patterns(where: str, patterns, names: list[str]) -> None:
+    """Refuses a pattern that is found in no name."""
     if not names:  # Optax initialises on a placeholder without leaves (optax.tree.map_params)
         return
-    for pattern, _ in rules.rules:
+    for pattern in patterns:
         if not any(re.search(pattern, name) for name in names):
             (near,) = difflib.get_close_matches(pattern, names, n=1, cutoff=0)
             raise ValueError(
-                f"Rules: pattern {pattern!r} is found in no parameter name; the nearest is {near!r}, of {_some(names)}."
+                f"{where}: pattern {pattern!r} is found in no parameter name; the nearest is {near!r}, "
+                f"of {_some(names)}."
             )
-    if all(penalty is None for _, penalty in rules.rules) and rules.default is None:
-        raise ValueError("Rules: every parameter is left unpenalised; give some pattern, or default, a penalty.")
 
 
 def _some(names) -> str:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from ._penalties import Penalty
-from ._readout import gammas, split_lbi_states
+from ._readout import gammas, merged, split_lbi_states
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,30 +45,26 @@ class SparsitySummary(tuple[SparsityRow, ...]):
         )
 
 
-def group_norms(opt_state: optax.OptState) -> dict[str, jax.Array]:
-    """Norm of every group of Γ, by the name of the parameter; zero for what is not in the support.
+def group_norms(opt_state: optax.OptState):
+    """Norm of every group of Γ; zero for what is not in the support.
 
     Args:
       opt_state: as in `parsimony.gamma`.
 
     Returns:
-      {name: norms}, an entry a group, for the penalised parameters: the shape is that of the axes that index
-      a group (an HWIO kernel under `GroupLasso(-1)`: its output filters).
+      The tree of the parameters, an entry a group: the shape is that of the axes that index a group (an HWIO kernel
+      under `GroupLasso(-1)`: its output filters); None where unpenalised.
 
     Raises:
       ValueError: as `parsimony.gamma`.
 
     >>> import jax.numpy as jnp, parsimony as pm
     >>> state = pm.split_lbi(0.1).init({"conv": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)})
-    >>> {name: norms.tolist() for name, norms in pm.group_norms(state).items()}
-    {'conv': [0.0, 0.0]}
+    >>> norms = pm.group_norms(state)
+    >>> norms["conv"].tolist(), norms["bias"]
+    ([0.0, 0.0], None)
     """
-    return {
-        name: penalty.group_norms(structure)
-        for state in split_lbi_states(opt_state)
-        for name, penalty, structure in gammas(state)
-        if penalty is not None
-    }
+    return merged(opt_state, lambda penalty, structure: None if penalty is None else penalty.group_norms(structure))
 
 
 def sparsity_summary(opt_state: optax.OptState) -> SparsitySummary:

@@ -20,6 +20,10 @@ def adam_then_split_lbi(learning_rate: optax.ScalarOrSchedule, nu: float = 100.0
     return optax.chain(optax.scale_by_adam(), pm.inverse_scale_space(learning_rate, nu=nu))
 
 
+def recorded(learning_rate: optax.ScalarOrSchedule, nu: float = 100.0) -> optax.GradientTransformation:
+    return pm.record_path(pm.split_lbi(learning_rate, nu=nu, momentum=0.9))
+
+
 RULES = pm.Rules([], default=pm.GroupLasso(-1, strength=0.1, scale="rms"))
 
 # The largest curvature on the way, of Rosenbrock's function, is about 1000, so that κα must stay below 2e-3.
@@ -34,6 +38,7 @@ CONFIGURATIONS = {
     "schedule": (pm.split_lbi, {"learning_rate": optax.cosine_decay_schedule(1.5e-3, 30_000, alpha=0.1)}),
     "dual rate and rules": (pm.split_lbi, {"learning_rate": 1e-3, "dual_learning_rate": 1e-2, "penalty": RULES}),
     "strong coupling, fast path": (pm.inverse_scale_space, {"learning_rate": 1e-3, "nu": 0.1, "kappa": 1}),
+    "path recorded": (recorded, {"learning_rate": 1e-3}),
     "adam before": (adam_then_split_lbi, {"learning_rate": 1e-3}),
 }
 every_configuration = pytest.mark.parametrize(("factory", "kwargs"), CONFIGURATIONS.values(), ids=CONFIGURATIONS)

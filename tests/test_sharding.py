@@ -88,7 +88,7 @@ def test_a_spread_run_is_the_run_on_one_device(penalty, shape, kind, place):
         for tree in (gamma, support, sparse):
             assert_lie_alike(tree, initial)
     expected = alone_state, pm.gamma(alone_state), pm.sparse_params(alone, alone_state), pm.group_norms(alone_state)
-    got = state, gamma, sparse, {"kernel": norms}
+    got = state, gamma, sparse, {"bias": None, "kernel": norms}
     chex.assert_trees_all_close(
         jax.device_get((params, *got)), jax.device_get((alone, *expected)), rtol=1e-4, atol=1e-5
     )

@@ -101,7 +101,7 @@ TRANSPARENT = {
     "partition": lambda: all_to_one(bare()),
     "MultiSteps": lambda: optax.MultiSteps(bare(), every_k_schedule=1),
     "apply_if_finite": lambda: optax.apply_if_finite(bare(), max_consecutive_errors=3),
-    "inject_hyperparams": inject,
+    "inject_hyperparams": lambda: inject(),
     "inject_hyperparams in a chain": lambda: optax.chain(optax.clip(1e6), inject()),
     "masked in partition": lambda: all_to_one(optax.masked(bare(), everything)),
     "apply_if_finite of partition of inject_hyperparams": lambda: optax.apply_if_finite(all_to_one(inject()), 3),

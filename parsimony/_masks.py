@@ -1,0 +1,126 @@
+"""Staying inside a support: masks put on weights, and a wrapper that keeps any optimizer inside them."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ._checks import as_arrays
+from ._rules import named_leaves
+
+
+def apply_masks(params: optax.Params, masks):
+    """W where the mask is True, exact zeros elsewhere.
+
+    Args:
+      params: the weights.
+      masks: a tree of bool arrays of their shapes, from `select` or `support`; a parameter that it has not
+        (`optax.MaskedNode`, None) is kept.
+
+    Returns:
+      The tree of `params`, with its dtypes.
+
+    Raises:
+      TypeError: masks that are not bool. ValueError: masks of other shapes or of other parameters.
+
+    >>> import jax.numpy as jnp, parsimony as pm
+    >>> pm.apply_masks({"kernel": jnp.array([1.0, 2.0])}, {"kernel": jnp.array([True, False])})["kernel"].tolist()
+    [1.0, 0.0]
+    """
+    weights, treedef = named_leaves(params)
+    inside = _by_name(masks, weights)
+    return treedef.unflatten([_inside(inside.get(name), w) for name, w in weights])
+
+
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["masks", "inner_state"], meta_fields=[])
+@dataclass(frozen=True)
+class KeepSupportState:
+    """State of `keep_support`: its masks, which so follow the parameters to devices and checkpoints."""
+
+    masks: Any
+    inner_state: optax.OptState
+
+
+def keep_support(tx: optax.GradientTransformation, masks) -> optax.GradientTransformationExtraArgs:
+    """Any Optax optimizer inside a fixed support: weights outside it are exactly zero after every step.
+
+    The gradient is zero outside the masks before `tx` sees it, so that norms (clipping) and moments (Adam) are those of
+    the small network; the update is −W there, so that W + update is zero whatever `tx` adds: decay, noise, momentum
+    from before. Place it around everything else, `optax.MultiSteps` excepted.
+
+    Args:
+      tx: any transformation.
+      masks: as in `apply_masks`.
+
+    Returns:
+      A `GradientTransformationExtraArgs` with state `KeepSupportState`; `update` needs `params`.
+
+    Raises:
+      TypeError: no transformation, or masks that are not bool. ValueError: at `init`, masks that do not fit the
+        parameters; at `update`, no `params`.
+
+    >>> import jax.numpy as jnp, optax, parsimony as pm
+    >>> params, masks = {"kernel": jnp.array([1.0, 2.0])}, {"kernel": jnp.array([True, False])}
+    >>> tx = pm.keep_support(optax.sgd(0.5), masks)
+    >>> updates, state = tx.update({"kernel": jnp.ones(2)}, tx.init(params), params)
+    >>> optax.apply_updates(params, updates)["kernel"].tolist()
+    [0.5, 0.0]
+    """
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise TypeError(f"keep_support({tx!r}, ...): expected an Optax transformation, such as optax.sgd(0.01).")
+    inner = optax.with_extra_args_support(tx)
+    _check_bool(named_leaves(masks)[0])
+
+    def init_fn(params) -> Any:
+        weights, _ = named_leaves(params)
+        if weights:  # Optax initialises on a placeholder without leaves (optax.tree.map_params)
+            _by_name(masks, weights)
+        # A copy: the state must share no buffer with the caller's masks, or donating it would delete them.
+        return KeepSupportState(jax.tree.map(lambda mask: jnp.array(mask), masks), inner.init(params))
+
+    def update_fn(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
+        if params is None:
+            raise ValueError("keep_support sets weights to zero and needs them: call tx.update(grads, state, params).")
+        updates, params = as_arrays((updates, params))
+        weights = named_leaves(params)[0]
+        inside = _by_name(state.masks, weights)
+        grads, treedef = named_leaves(updates)
+        updates = treedef.unflatten([_inside(inside.get(name), g) for name, g in grads])
+        updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
+        new = [
+            u if name not in inside else jnp.where(inside[name], u, -w)
+            for (name, w), u in zip(weights, treedef.flatten_up_to(updates), strict=True)
+        ]
+        return treedef.unflatten(new), KeepSupportState(state.masks, inner_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _inside(mask, w):
+    return w if mask is None else jnp.where(mask, w, jnp.zeros_like(w))
+
+
+def _by_name(masks, weights) -> dict[str, Any]:
+    """{name: mask}, checked to be of these weights."""
+    found, _ = named_leaves(masks)
+    _check_bool(found)
+    shapes = {name: jnp.shape(w) for name, w in weights}
+    for name, mask in found:
+        if shapes.get(name) != jnp.shape(mask):
+            given = f"shape {shapes[name]} there" if name in shapes else f"only {sorted(shapes)[:8]}"
+            raise ValueError(
+                f"masks and params do not match: there is a mask of shape {jnp.shape(mask)} for {name!r}, "
+                f"params have {given}. Masks are made for one network by pm.select or pm.support."
+            )
+    return dict(found)
+
+
+def _check_bool(masks) -> None:
+    for name, mask in masks:
+        if not (isinstance(mask, jax.Array | np.ndarray) and mask.dtype == bool):
+            kind = getattr(mask, "dtype", type(mask).__name__)
+            raise TypeError(f"masks: expected bool arrays, got {kind} for {name!r}; for 0 and 1 write mask != 0.")

@@ -1,0 +1,148 @@
+"""When structure appeared: the step and the path time at which each group first entered the support.
+
+    k_g = min{k : Γ_k,g ≠ 0},   t_g = t(k_g)        for every group g, updated inside the compiled step
+
+Source: arXiv 1905.09449, section 3 (structure enters along the inverse scale space, the important first).
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ._readout import merge, split_lbi_states
+from ._rules import resolve
+from ._split_lbi import SplitLBIState
+
+NEVER = -1
+"""Entry step and entry time of a group that has not entered."""
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["steps", "times", "inner_state"], meta_fields=[]
+)  # fmt: skip
+@dataclasses.dataclass(frozen=True)
+class RecordPathState:
+    """State of `record_path`.
+
+    Attributes:
+      steps: for each Split LBI state in `inner_state`, a tree like its V: int32, one entry a group; the
+        scalar `NEVER` where unpenalised.
+      times: the same for the path time, float32.
+      inner_state: state of the wrapped transformation.
+    """
+
+    steps: tuple[Any, ...]
+    times: tuple[Any, ...]
+    inner_state: optax.OptState
+
+
+def record_path(tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Wraps a transformation that contains Split LBI, and remembers when each group first entered the support.
+
+    The updates are those of `tx`. After a step, every group that was never in the support and has Γ ≠ 0 gets the
+    number of steps that Split LBI has taken, and t. A group that leaves and returns keeps its first step.
+
+    Args:
+      tx: any transformation with Split LBI in it: `split_lbi` itself, a chain, a wrapper. Around `optax.MultiSteps`
+        (give it `.gradient_transformation()`) and `optax.apply_if_finite` the steps that were really taken count.
+
+    Returns:
+      A `GradientTransformationExtraArgs` with state `RecordPathState`: 8 bytes a group more than that of `tx`.
+
+    Raises:
+      TypeError: no transformation. ValueError: at `init`, no Split LBI in it.
+
+    >>> import jax.numpy as jnp, optax, parsimony as pm
+    >>> params = {"kernel": jnp.array([[4.0, 0.1]])}
+    >>> tx = pm.record_path(pm.split_lbi(0.5, nu=2.0))
+    >>> state = tx.init(params)
+    >>> for _ in range(2):
+    ...     updates, state = tx.update({"kernel": jnp.zeros((1, 2))}, state, params)
+    ...     params = optax.apply_updates(params, updates)
+    >>> pm.entry_steps(state)["kernel"].tolist(), pm.entry_times(state)["kernel"].tolist()
+    ([[2, -1]], [[1.0, -1.0]])
+    """
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise TypeError(f"record_path({tx!r}): expected an Optax transformation, such as pm.split_lbi(0.1).")
+    inner = optax.with_extra_args_support(tx)
+
+    def init_fn(params) -> Any:
+        inner_state = inner.init(params)
+        states = split_lbi_states(inner_state)
+        never = lambda dtype: tuple(
+            _map_groups(lambda inside: jnp.full_like(inside, NEVER, dtype=dtype), state) for state in states
+        )
+        return RecordPathState(never(jnp.int32), never(jnp.float32), inner_state)
+
+    def update_fn(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
+        updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
+        steps, times = [], []
+        for own, own_steps, own_times in zip(split_lbi_states(inner_state), state.steps, state.times, strict=True):
+            mark = lambda inside, step, now: jnp.where(inside & (step == NEVER), now, step)
+            steps.append(_map_groups(functools.partial(mark, now=own.count), own, own_steps))
+            times.append(_map_groups(functools.partial(mark, now=jnp.asarray(own.time, jnp.float32)), own, own_times))
+        return updates, RecordPathState(tuple(steps), tuple(times), inner_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def entry_steps(opt_state: optax.OptState):
+    """The step at which each group first entered the support, counted from 1; `NEVER` (-1) where it has not.
+
+    Args:
+      opt_state: any state with that of `record_path` in it.
+
+    Returns:
+      The tree of the parameters with int32 arrays, one entry a group, shaped by the axes that index a group (an HWIO
+      kernel under `GroupLasso(-1)`: its output filters); None where unpenalised.
+
+    Raises:
+      ValueError: the path was not recorded; and as `parsimony.gamma`.
+
+    Doctest: see `record_path`.
+    """
+    return _read(opt_state, "steps")
+
+
+def entry_times(opt_state: optax.OptState):
+    """The path time t = Σα at which each group first entered the support; `NEVER` (-1) where it has not.
+
+    Args, Returns, Raises: as `entry_steps`, but float32.
+    """
+    return _read(opt_state, "times")
+
+
+def _map_groups(function, state: SplitLBIState, *records):
+    """function(which groups are in the support, *record) for each parameter; a scalar False where unpenalised."""
+    leaves, treedef = jax.tree.flatten(state.dual)
+    penalties = resolve(state.penalty, state.dual)
+    rest = [treedef.flatten_up_to(record) for record in records]
+    nothing = jnp.zeros((), bool)  # not an empty array, which Orbax cannot save
+    return treedef.unflatten(
+        [
+            function(nothing if own is None else own.group_norms(own.prox(v)) != 0, *record)
+            for v, own, *record in zip(leaves, penalties, *rest, strict=True)
+        ]
+    )
+
+
+def _read(opt_state, field: str):
+    is_record = lambda node: isinstance(node, RecordPathState)
+    found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_record) if is_record(node)]
+    if not found:
+        raise ValueError(
+            "the path was not recorded: this optimizer state holds no state of pm.record_path. "
+            "Wrap the transformation before training: tx = pm.record_path(pm.split_lbi(...))."
+        )
+    trees = []
+    for record in found:
+        for state, tree in zip(split_lbi_states(record.inner_state), getattr(record, field), strict=True):
+            penalties = resolve(state.penalty, state.dual)
+            leaves, treedef = jax.tree.flatten(tree)
+            read = [None if own is None else leaf for own, leaf in zip(penalties, leaves, strict=True)]
+            trees.append(treedef.unflatten(read))
+    return functools.reduce(merge, trees)

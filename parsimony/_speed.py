@@ -1,0 +1,113 @@
+"""The speed of the path: penalties so strong that the support fills over a stated share of the training.
+
+Before a group enters, Γ_g = 0 and V⁺ = V + αW/ν, so with the weights of the start V_k = t_k·W₀/ν, where t_k = Σα over
+the first k steps. A group enters when its V passes the threshold, which is proportional to the strength λ. Turning that
+round, for a share s of K steps, and for each kind of group (the parameters with one and the same penalty),
+
+    λ = the strength for which half of the kind's groups are inside at V = t_{sK}·W₀/ν.
+
+Groups whose weights training keeps up or makes larger enter around and before sK; those that the coupling pulls to zero
+never do: V gains no more than W₀/κ where the loss does not hold W.
+
+Source: arXiv 1905.09449, equation for V; the choice of λ is ours.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ._checks import as_arrays, check_positive
+from ._penalties import Penalty
+from ._rules import Rules, named_leaves, resolve
+
+
+def path_speed(
+    params: optax.Params,
+    steps: int,
+    learning_rate: optax.ScalarOrSchedule,
+    nu: float = 100.0,
+    penalty: Penalty | Rules | None = None,
+    *,
+    share: float = 0.5,
+) -> Rules:
+    """The penalty of a path that unfolds over a training of known length: a strength for each kind of group.
+
+    A kind of group is what has one penalty: with the paper's choice, all filters are one and all weights of matrices
+    another.
+
+    The strength of a penalty and the step of V set the same speed; the strength is the better handle, since Γ follows W
+    at the rate α/ν once a group has entered, and a smaller step of V would make it lag behind and hold W back.
+
+    Args:
+      params: the weights that training starts from.
+      steps: K ≥ 1, the number of updates.
+      learning_rate: the step of V: α, or `dual_learning_rate` where that is given; a number or a schedule.
+      nu: ν.
+      penalty: as in `inverse_scale_space`; its strengths are replaced (and where they differ, the kinds do).
+      share: s in (0, 1]: the share of the steps after which half of the groups of a kind would have entered with the
+        weights of the start. The larger, the fewer enter, and the more must a group have earned it.
+
+    Returns:
+      `Rules` with a pattern for each penalised parameter, for `split_lbi` and `inverse_scale_space`.
+
+    Raises:
+      ValueError: no positive number of steps, rate, ν or share; groups that are zero at the start, which have no
+        speed; and as `inverse_scale_space` for the penalty.
+
+    >>> import jax.numpy as jnp, parsimony as pm
+    >>> params = {"kernel": jnp.array([[3.0, 0.1, 0.2], [4.0, 0.1, 0.1]])}
+    >>> rules = pm.path_speed(params, steps=1000, learning_rate=0.1, nu=20.0, penalty=pm.GroupLasso(-1), share=0.4)
+    >>> round(float(rules.rules[0][1].strength), 3)  # 0.1·400 steps/ν·‖(0.2, 0.1)‖, the middle one of three filters
+    0.447
+    """
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
+        raise ValueError(f"steps={steps!r}: expected the number of updates of the training, an int ≥ 1.")
+    check_positive("learning_rate", learning_rate)
+    check_positive("nu", nu)
+    if not 0 < share <= 1:
+        raise ValueError(f"share={share!r}: expected a share of the steps, in (0, 1].")
+    params = as_arrays(params)
+    time = _time(learning_rate, max(1, round(share * steps)))
+    named, kinds = named_leaves(params)[0], {}
+    for (name, w), own in zip(named, resolve(penalty, params), strict=True):
+        if own is not None:
+            kinds.setdefault(own, {})[name] = w.astype(jnp.float32) * (time / nu)
+    paced = {own: _paced(own, duals) for own, duals in kinds.items()}
+    return Rules([(f"^{re.escape(name)}$", paced[own]) for own, duals in kinds.items() for name in duals])
+
+
+def _time(learning_rate, steps: int) -> float:
+    """t = Σ α over the first `steps` steps."""
+    if isinstance(learning_rate, Callable):
+        return float(jnp.sum(jax.vmap(lambda count: jnp.asarray(learning_rate(count), jnp.float32))(jnp.arange(steps))))
+    return float(learning_rate) * steps
+
+
+def _paced(penalty: Any, duals: dict[str, jax.Array]) -> Any:
+    """The penalty with the strength for which half of the groups of V are inside; its prox is all that is asked."""
+    of = lambda strength: dataclasses.replace(penalty, strength=strength)
+
+    def inside(strength: float) -> float:
+        own = of(strength)
+        entered = [own.group_norms(own.prox(v)) != 0 for v in duals.values()]
+        return sum(int(jnp.sum(x)) for x in entered) / max(1, sum(x.size for x in entered))
+
+    low, high = 1e-30, 1.0
+    if inside(low) < 0.5:
+        raise ValueError(
+            f"path_speed: half of the groups of {', '.join(duals)} are zero at the start, so that their speed is not "
+            "known. Leave these parameters out by Rules, and give them rules with a strength of your own."
+        )
+    while inside(high) > 0.5:
+        low, high = high, 2 * high
+    while high / low > 1 + 1e-4:
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if inside(middle) > 0.5 else (low, middle)
+    return of(high)

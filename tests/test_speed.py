@@ -1,0 +1,123 @@
+"""`path_speed`: a path that unfolds over the training, whatever the width, ν and the step size are."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from sklearn.datasets import load_digits
+
+import parsimony as pm
+
+EPOCHS, BATCH = 40, 128
+
+
+class Network(nnx.Module):
+    """Two convolutions and two dense layers, as wide as asked."""
+
+    def __init__(self, width: int, rngs: nnx.Rngs):
+        self.conv1 = nnx.Conv(1, width, (3, 3), rngs=rngs)
+        self.conv2 = nnx.Conv(width, 2 * width, (3, 3), strides=2, rngs=rngs)
+        self.dense1 = nnx.Linear(32 * width, 64, rngs=rngs)
+        self.dense2 = nnx.Linear(64, 10, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.conv2(nnx.relu(self.conv1(x))))
+        return self.dense2(nnx.relu(self.dense1(jnp.reshape(x, (x.shape[0], -1)))))
+
+
+def train_on_digits(width, nu, learning_rate):
+    """The final state, and the number of steps."""
+    images, labels = load_digits(return_X_y=True)
+    images, labels = jnp.asarray(images.reshape(-1, 8, 8, 1) / 16, jnp.float32), jnp.asarray(labels)
+    batches = len(labels) // BATCH
+    steps = EPOCHS * batches
+    graphdef, variables = nnx.split(Network(width, nnx.Rngs(0)), nnx.Param)
+    params = nnx.to_pure_dict(variables)
+    schedule = optax.piecewise_constant_schedule(learning_rate, {3 * steps // 4: 0.1})
+    penalty = pm.path_speed(params, steps, schedule, nu)
+    tx = pm.record_path(pm.split_lbi(schedule, nu=nu, penalty=penalty, momentum=0.9))
+
+    @jax.jit
+    def step(params, state, index):
+        def loss(params):
+            logits = nnx.merge(graphdef, params)(images[index])
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels[index]).mean()
+
+        updates, state = tx.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(params)
+    for epoch in range(EPOCHS):
+        order = np.random.default_rng(epoch).permutation(len(labels))
+        for index in order[: batches * BATCH].reshape(batches, BATCH):
+            params, state = step(params, state, index)
+    return state, steps
+
+
+@pytest.mark.parametrize(
+    ("width", "nu", "learning_rate"), [(4, 5.0, 0.05), (16, 20.0, 0.02), (32, 100.0, 0.05)], ids=str
+)
+def test_half_of_what_is_finally_selected_enters_in_the_middle_of_the_run(width, nu, learning_rate):
+    """Between 10 and 70 % of the steps, for filters and for weights, with nothing tuned."""
+    state, steps = train_on_digits(width, nu, learning_rate)
+    entered, support = pm.entry_steps(state), pm.group_norms(state)
+    for kind in (("conv1", "conv2"), ("dense1", "dense2")):
+        selected = np.concatenate([np.ravel(support[layer]["kernel"]) > 0 for layer in kind])
+        entry = np.concatenate([np.ravel(entered[layer]["kernel"]) for layer in kind])[selected] / steps
+        assert selected.mean() > 0.05
+        assert np.mean((entry >= 0.1) & (entry <= 0.7)) >= 0.5
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5])
+@pytest.mark.parametrize(
+    "penalty",
+    [pm.Lasso(), pm.GroupLasso(-1), pm.GroupLasso(-1, scale="rms"), pm.SparseGroupLasso(-1, mix=0.3),
+     pm.BlockLasso((2, 2)), pm.NuclearNorm()],
+    ids=lambda penalty: type(penalty).__name__,
+)  # fmt: skip
+def test_with_weights_that_stand_still_half_of_the_groups_have_entered_at_the_share(penalty, share):
+    """The definition, for every penalty; κ, ν, a schedule and the strength that was given do not matter."""
+    params = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(40, 40)), jnp.float32)}
+    schedule, nu, steps = optax.linear_schedule(0.3, 0.1, 60), 7.0, 60
+    paced = pm.path_speed(params, steps, schedule, nu, penalty, share=share)
+    state = (tx := pm.inverse_scale_space(schedule, 3.0, nu, paced)).init(params)
+    inside = []
+    for _ in range(steps):
+        _, state = jax.jit(tx.update)({"w": jnp.zeros((40, 40))}, state, params)
+        inside.append(float(jnp.mean(pm.group_norms(state)["w"] > 0)))
+    at = round(share * steps)
+    assert inside[at - 2] <= 0.5 <= inside[at]
+    assert 0.1 < inside[at - 2]  # no jump from nothing to everything
+
+
+def test_kinds_of_groups_have_strengths_of_their_own():
+    """Two layers under one penalty are one kind; what Rules name apart is another."""
+    rng = np.random.default_rng(0)
+    draw = lambda scale: jnp.asarray(scale * rng.normal(size=(50, 50)), jnp.float32)
+    params = {"a": draw(1.0), "b": draw(1.0), "c": draw(0.1), "d": draw(0.1)}
+    rules = pm.Rules([("c", pm.GroupLasso(-1)), ("d", None)], default=pm.Lasso())
+    paced = dict(pm.path_speed(params, 100, 0.1, 10.0, rules).rules)
+    assert set(paced) == {"^a$", "^b$", "^c$"}
+    assert paced["^a$"] == paced["^b$"]
+    assert paced["^a$"].strength == pytest.approx(0.1 * 50 / 10 * 0.6745, rel=0.03)  # the median of |normal|
+    assert paced["^c$"].strength == pytest.approx(0.1 * 50 / 10 * 0.1 * np.sqrt(50), rel=0.03)
+
+
+BAD = {
+    "steps": ({"steps": 0}, "number of updates"),
+    "steps as a float": ({"steps": 10.5}, "number of updates"),
+    "share": ({"share": 0.0}, r"in \(0, 1\]"),
+    "share in per cent": ({"share": 50}, r"in \(0, 1\]"),
+    "nu": ({"nu": -1.0}, "nu=-1.0"),
+    "zeros": ({"params": {"w": jnp.zeros((3, 3))}}, "half of the groups of w are zero at the start"),
+    "nothing penalised": ({"params": {"w": jnp.zeros(3)}, "penalty": pm.Lasso()}, "finds no parameter"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD)
+def test_what_has_no_speed_is_refused(change, message):
+    arguments = {"params": {"w": jnp.ones((3, 3))}, "steps": 10, "learning_rate": 0.1, "nu": 10.0} | change
+    with pytest.raises(ValueError, match=message):
+        pm.path_speed(**arguments)
