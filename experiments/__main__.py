@@ -12,9 +12,13 @@ from .config import Config
 USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
 
   train [CONFIG]     train a network along the path (CONFIG: {configs}; default digits)
+  prune RUN          cut a run to several sparsities, by several orders, with and without fine-tuning
+  ticket RUN         retrain inside the mask of an early epoch; compared with dense and with a random mask
+  stop RUN           where a stopping rule ends a recorded path
+  report RUN...      one HTML page about one or more runs, with all pictures inside
   prepare DATASET    download and prepare a TFDS data set once (mnist)
 
-`python -m experiments train CONFIG --help` lists every field of a configuration.
+`python -m experiments COMMAND --help` lists every option (of a configuration: `train CONFIG --help`).
 `python -m experiments.bench --help`: speed and memory.
 """
 
@@ -24,7 +28,8 @@ def main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE.format(configs=", ".join(configs.names())))
         return 0
-    commands = {"train": _train, "prepare": _prepare}
+    commands = {"train": _train, "prune": _prune, "ticket": _ticket, "stop": _stop, "report": _report}
+    commands["prepare"] = _prepare
     if words[0] not in commands:
         return _unknown("command", words[0], commands)
     try:
@@ -48,6 +53,38 @@ def _train(words: list[str]) -> int:
 
     train(name, config)
     return 0
+
+
+def _prune(words: list[str]) -> int:
+    from .prune import Prune, prune
+
+    prune(_options(Prune, "prune", words))
+    return 0
+
+
+def _ticket(words: list[str]) -> int:
+    from .ticket import Ticket, ticket
+
+    ticket(_options(Ticket, "ticket", words))
+    return 0
+
+
+def _stop(words: list[str]) -> int:
+    from .stop import Stop, stop
+
+    stop(_options(Stop, "stop", words))
+    return 0
+
+
+def _report(words: list[str]) -> int:
+    from .report import Report, report
+
+    report(_options(Report, "report", words))
+    return 0
+
+
+def _options(kind, command: str, words: list[str]):
+    return tyro.cli(kind, args=words, prog=f"python -m experiments {command}")
 
 
 def _prepare(words: list[str]) -> int:

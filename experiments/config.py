@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,7 +12,7 @@ class Config:
 
     dataset: Literal["digits", "mnist"] = "digits"
     """digits: scikit-learn's handwritten digits, embedded. mnist: through TFDS."""
-    model: Literal["small_cnn", "lenet"] = "small_cnn"
+    model: Literal["small_cnn", "lenet", "lenet300"] = "small_cnn"
     """Network, from experiments/models.py."""
     seed: int = 0
     """Of the initial weights and the order of the batches."""
@@ -32,32 +32,55 @@ class Config:
     """κ, the damping."""
     nu: float = 5.0
     """ν, the coupling of W and Γ."""
-    filter_strength: float = 3.0
-    """λ of the group lasso on the filters of convolutions."""
+    share: float | None = 0.5
+    """Share of the training after which half of the groups would have entered with the weights of the start
+    (parsimony.path_speed): sets the two strengths. None: they are taken as given."""
+    filter_strength: float = 1.0
+    """λ of the group lasso on the filters of convolutions; only without a share."""
     filter_scale: Literal["rms"] | None = None
     """rms: a filter enters when its root mean square, not its norm, exceeds λ."""
-    weight_strength: float = 0.2
-    """λ of the lasso on the weights of dense layers."""
+    weight_strength: float = 1.0
+    """λ of the lasso on the weights of dense layers; only without a share."""
     momentum: float = 0.9
     """Of the loss gradient."""
     clip_norm: float = math.inf
     """Largest global norm of a batch's loss gradient; it is scaled down to that before momentum. inf: never."""
     weight_decay: float = 0.0
     """Coefficient of W in the loss gradient."""
+    snapshots: int = 1
+    """Snapshots of the path in each epoch, the last at its end."""
+    snapshot_groups: int = 20_000
+    """Norms by group are written for parameters of at most so many groups; of larger ones counts and density."""
     checkpoint_every: int = 10
-    """Epochs between checkpoints; the last epoch always has one."""
+    """Epochs between checkpoints, of which the latest two are kept; the last epoch always has one."""
+    keep_epochs: tuple[int, ...] = ()
+    """Epochs (from 1) whose checkpoints are kept for good, for tickets."""
+    stop: Literal["never", "one_se", "sparsity", "stable"] = "never"
+    """When to end before the last epoch. one_se: the sparsest point within one standard error of the best validation
+    accuracy lies patience epochs back. sparsity: W̃ has become as dense as stop_sparsity allows. stable: the
+    support has not changed over patience epochs."""
+    stop_sparsity: float = 0.9
+    """Share of the penalised weights outside the support at which the rule sparsity stops."""
+    patience: int = 5
+    """Epochs that the rules one_se and stable look back."""
     data_dir: Path | None = None
     """Where TFDS keeps its data; default: the variable TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     run_dir: Path | None = None
     """Where this run lives; default: runs/NAME with the first free number. An unfinished run there is resumed."""
 
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "validation", "checkpoint_every"):
+        for name in ("epochs", "batch_size", "validation", "checkpoint_every", "snapshots", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
         for name in ("learning_rate", "dual_ratio", "kappa", "nu", "filter_strength", "weight_strength"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a positive, finite number, got {getattr(self, name)}.")
+        if self.share is not None and not 0 < self.share <= 1:
+            raise ValueError(f"share: expected a share of the training in (0, 1] or None, got {self.share}.")
+        if not 0 <= self.stop_sparsity < 1:
+            raise ValueError(f"stop_sparsity: expected a share of the weights in [0, 1), got {self.stop_sparsity}.")
+        if any(not 0 < epoch <= self.epochs for epoch in self.keep_epochs):
+            raise ValueError(f"keep_epochs: expected epochs from 1 to {self.epochs}, got {self.keep_epochs}.")
         if not self.clip_norm > 0:
             raise ValueError(f"clip_norm: expected a positive number or inf, got {self.clip_norm}.")
         if not 0 <= self.momentum < 1:
@@ -66,6 +89,16 @@ class Config:
             raise ValueError(f"weight_decay: expected a number ≥ 0, got {self.weight_decay}.")
         if any(not 0 < epoch < self.epochs for epoch in self.drop_epochs):
             raise ValueError(f"drop_epochs: expected epochs between 1 and {self.epochs - 1}, got {self.drop_epochs}.")
+
+    @classmethod
+    def from_settings(cls, settings: dict) -> "Config":
+        """The configuration that `settings` wrote."""
+        plain: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+        }
+        if plain.get("clip_norm", 0) is None:
+            plain["clip_norm"] = math.inf
+        return cls(**plain)
 
     def settings(self) -> dict:
         """The fields that decide the result, as JSON: all but where things are kept."""

@@ -45,4 +45,19 @@ class LeNet(nnx.Module):
         return self.dense2(x)
 
 
-models = {"small_cnn": SmallCNN, "lenet": LeNet}
+class LeNet300(nnx.Module):
+    """LeNet-300-100: dense 784→300→100→10; 266,610 parameters; for 28×28 images."""
+
+    image_size = 28
+
+    def __init__(self, *, rngs: nnx.Rngs):
+        self.dense1 = nnx.Linear(784, 300, kernel_init=kernel_init, rngs=rngs)
+        self.dense2 = nnx.Linear(300, 100, kernel_init=kernel_init, rngs=rngs)
+        self.dense3 = nnx.Linear(100, 10, kernel_init=kernel_init, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.dense1(jnp.reshape(x, (x.shape[0], -1))))
+        return self.dense3(nnx.relu(self.dense2(x)))
+
+
+models = {"small_cnn": SmallCNN, "lenet": LeNet, "lenet300": LeNet300}

@@ -1,7 +1,7 @@
 """The folder of a run, and its record.
 
 runs/NAME/config.json     what was asked for; written first
-runs/NAME/curve.jsonl     a line an epoch
+runs/NAME/curve.jsonl     a line a snapshot, and snapshots/ (`snapshots.py`)
 runs/NAME/checkpoints/    Orbax: weights and optimizer state
 runs/NAME/record.json     configuration, versions, curve, final numbers; written last, so a run with it is finished
 """
@@ -54,27 +54,22 @@ def _first_free(parent: Path, name: str) -> Path:
 
 
 def write_json(path: Path, value) -> None:
-    _write_whole(path, json.dumps(value, indent=1) + "\n")
+    write_whole(path, json.dumps(value, indent=1) + "\n")
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Writes a whole file or none."""
     partial = path.with_name(path.name + ".part")
     partial.write_text(text)
     partial.replace(path)
 
 
-def read_curve(directory: Path, epochs: int) -> list[dict]:
-    """The lines of the first `epochs` epochs; what was measured after the checkpoint is dropped from the file."""
-    path = directory / "curve.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()[:epochs]] if path.exists() else []
-    _write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
-    return lines
-
-
-def append_curve(directory: Path, line: dict) -> None:
-    with (directory / "curve.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+def free_file(directory: Path, stem: str) -> Path:
+    """STEM.json, or STEM-2.json and so on where that is taken: results are never overwritten."""
+    number = 1
+    while (path := directory / (f"{stem}.json" if number == 1 else f"{stem}-{number}.json")).exists():
+        number += 1
+    return path
 
 
 def digest(tree) -> str:

@@ -1,4 +1,4 @@
-"""Training along the path: Split LBI with momentum in a `pmap` data-parallel loop."""
+"""Training along the path: Split LBI with momentum, snapshots, checkpoints, and the record at the end."""
 
 import math
 import time
@@ -6,7 +6,6 @@ from pathlib import Path
 
 import flax.jax_utils
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
@@ -15,14 +14,103 @@ from tqdm import tqdm
 
 import parsimony as pm
 
-from . import data, models, pictures
+from . import data, models, pictures, snapshots, stopping
 from .config import Config
-from .record import RunError, append_curve, digest, environment, open_run, read_curve, write_json
+from .loop import advance, batches, make_accuracy, make_step
+from .record import RunError, digest, environment, open_run, write_json
 
 
 def train(name: str, config: Config) -> Path:
-    """Trains, or resumes, a run; leaves its record, checkpoint and pictures in its folder and returns that."""
+    """Trains, or resumes, a run; leaves its record, checkpoints and pictures in its folder and returns that."""
     start = time.perf_counter()
+    dataset, steps = load_data(config)
+    directory = open_run(name, config)
+    graphdef, params = initial(config)
+    tx = optimizer(config, steps, params)
+    opt_state = tx.init(params)
+    checkpoints = open_checkpoints(directory)
+    done = checkpoints.latest_step() or 0
+    if done:
+        params, opt_state = restore(checkpoints, done, params, opt_state)
+        print(f"resuming {directory} after epoch {done}")
+    snapshots.resume(directory, done)
+
+    accuracy = make_accuracy(graphdef, dataset.maximum)
+    step = make_step(graphdef, tx, dataset.maximum)
+    images, labels = flax.jax_utils.replicate((dataset.train.images, dataset.train.labels))
+    replicas = flax.jax_utils.replicate((params, opt_state))
+    bar = tqdm(total=config.epochs * steps, initial=done * steps, unit="step", disable=None, dynamic_ncols=True)
+    first_step, chosen = None, None
+    for epoch in range(done, config.epochs):
+        epoch_start, count = time.perf_counter(), epoch * steps
+        index = batches(config.seed, epoch, len(dataset.train), config.batch_size)
+        for part in np.array_split(index, config.snapshots):
+            losses = []
+            for latest, loss in advance(step, replicas, images, labels, part):
+                replicas = latest
+                if first_step is None:
+                    first_step = time.perf_counter() - start
+                losses.append(_finite(loss, count + len(losses), directory, done))
+                bar.update()
+            count += len(part)
+            params, opt_state = flax.jax_utils.unreplicate(tuple(replicas))
+            line = {"epoch": epoch + 1, "epoch_end": count == (epoch + 1) * steps, "step": count}
+            line |= {"loss": float(np.mean(losses)), "seconds": time.perf_counter() - epoch_start}
+            line |= {"time": path_time(opt_state)} | snapshots.density(opt_state)
+            line["accuracy"] = accuracy(params, dataset.validation)
+            line["sparse_accuracy"] = accuracy(pm.sparse_params(params, opt_state), dataset.validation)
+            snapshots.append(directory, line, params, opt_state, config.snapshot_groups)
+        report = (
+            f"epoch {epoch + 1}/{config.epochs}: loss {line['loss']:.4f}, validation W {line['accuracy']:.2%}, "
+            f"W̃ {line['sparse_accuracy']:.2%}, density {line['total_density']:.1%}"
+        )
+        if bar.disable:
+            print(f"{report}, {line['seconds']:.1f} s", flush=True)
+        else:
+            bar.set_postfix_str(report)
+        curve = [line for line in snapshots.curve(directory) if line["epoch_end"]]
+        chosen = stopping.point(config.stop, curve, config.validation, config.stop_sparsity, config.patience)
+        last = chosen is not None or epoch + 1 == config.epochs
+        if _saves(config, epoch + 1) or last:
+            checkpoints.save(epoch + 1, args=ocp.args.StandardSave({"params": params, "opt_state": opt_state}))
+            checkpoints.wait_until_finished()
+            done = epoch + 1
+            _drop_checkpoints(checkpoints, config, curve)
+        if last:
+            break
+    bar.close()
+
+    # The test set decides nothing; it is read here, once.
+    curve = snapshots.curve(directory)
+    final = {"epochs": curve[-1]["epoch"], "seconds": time.perf_counter() - start, "seconds_to_first_step": first_step}
+    final["test_accuracy"] = accuracy(params, dataset.test)
+    final["test_sparse_accuracy"] = accuracy(pm.sparse_params(params, opt_state), dataset.test)
+    if chosen is not None:
+        stopped = pm.sparse_params(*restore(checkpoints, chosen["epoch"], params, opt_state))
+        final["stopped"] = {"rule": config.stop, **chosen, "test_sparse_accuracy": accuracy(stopped, dataset.test)}
+    checkpoints.close()
+    summary = pm.sparsity_summary(opt_state)
+    record = {"name": name, "configuration": config.settings(), "seed": config.seed, **environment()}
+    record["images"] = {part: len(getattr(dataset, part)) for part in ("train", "validation", "test")}
+    record["penalties"] = {pattern: repr(own) for pattern, own in penalties(config, steps, params).rules}
+    record |= {"curve": curve, "sparsity": [row.__dict__ for row in summary], "final": final}
+    record["digest"] = digest((params, opt_state))
+    for name, figure in (pictures.path(directory), pictures.accuracy_and_density(curve)):
+        figure.savefig(directory / name, dpi=110)
+    write_json(directory / "record.json", record)
+    print(f"\n{summary}\n")
+    if chosen is not None:
+        print(
+            f"stopped by the rule {config.stop}: the model of epoch {chosen['epoch']} has density "
+            f"{chosen['total_density']:.1%}, test accuracy W̃ {final['stopped']['test_sparse_accuracy']:.2%}"
+        )
+    print(f"test accuracy: W {final['test_accuracy']:.2%}, W̃ {final['test_sparse_accuracy']:.2%}")
+    print(f"record, checkpoint and pictures (path.png, accuracy.png): {directory}")
+    return directory
+
+
+def load_data(config: Config) -> tuple[data.Dataset, int]:
+    """The data of a run and its steps an epoch, checked against the model, the batch and the devices."""
     devices = jax.local_device_count()
     if config.batch_size % devices:
         raise RunError(f"batch_size {config.batch_size} does not divide among {devices} devices.")
@@ -30,172 +118,93 @@ def train(name: str, config: Config) -> Path:
     steps = len(dataset.train) // config.batch_size
     if steps == 0:
         raise RunError(f"batch_size {config.batch_size} is more than the {len(dataset.train)} training images.")
-    network = models.models[config.model]
-    if dataset.train.images.shape[1] != network.image_size:
+    if dataset.train.images.shape[1] != models.models[config.model].image_size:
         raise RunError(f"model {config.model} takes images of another size than {config.dataset} has.")
-    directory = open_run(name, config)
-
-    graphdef, variables = nnx.split(network(rngs=nnx.Rngs(config.seed)), nnx.Param)
-    params = nnx.to_pure_dict(variables)
-    tx = optimizer(config, steps)
-    opt_state = tx.init(params)
-    checkpoints = ocp.CheckpointManager(
-        (directory / "checkpoints").absolute(), options=ocp.CheckpointManagerOptions(max_to_keep=2)
-    )
-    done = checkpoints.latest_step() or 0
-    if done:
-        restored = checkpoints.restore(done, args=ocp.args.StandardRestore({"params": params, "opt_state": opt_state}))
-        params, opt_state = restored["params"], restored["opt_state"]
-        print(f"resuming {directory} after epoch {done}")
-    curve = read_curve(directory, done)
-
-    step = make_step(graphdef, tx, dataset.maximum)
-    accuracy = make_accuracy(graphdef, dataset.maximum)
-    images, labels = flax.jax_utils.replicate((dataset.train.images, dataset.train.labels))
-    replicas = flax.jax_utils.replicate((params, opt_state))
-    bar = tqdm(total=config.epochs * steps, initial=done * steps, unit="step", disable=None, dynamic_ncols=True)
-    first_step = None
-    for epoch in range(done, config.epochs):
-        epoch_start = time.perf_counter()
-        losses, previous = [], None
-        for index in batches(config, len(dataset.train), epoch).reshape(steps, devices, -1):
-            *replicas, loss = step(*replicas, images, labels, index)
-            if first_step is None:
-                jax.block_until_ready(loss)
-                first_step = time.perf_counter() - start
-            if previous is not None:  # one step late: the device is never left waiting for the host
-                losses.append(_finite(previous, epoch * steps + len(losses), directory, done))
-            previous = loss
-            bar.update()
-        losses.append(_finite(previous, epoch * steps + len(losses), directory, done))
-        params, opt_state = flax.jax_utils.unreplicate(tuple(replicas))
-        line = {"epoch": epoch + 1, "step": (epoch + 1) * steps, "loss": float(np.mean(losses))}
-        line["seconds"] = time.perf_counter() - epoch_start
-        line |= snapshot(params, opt_state, lambda p: accuracy(p, dataset.validation))
-        append_curve(directory, line)
-        curve.append(line)
-        if (epoch + 1) % config.checkpoint_every == 0 or epoch + 1 == config.epochs:
-            checkpoints.save(epoch + 1, args=ocp.args.StandardSave({"params": params, "opt_state": opt_state}))
-            checkpoints.wait_until_finished()
-            done = epoch + 1
-        accuracies = f"validation W {line['accuracy']:.2%}, W̃ {line['sparse_accuracy']:.2%}"
-        report = f"epoch {epoch + 1}/{config.epochs}: loss {line['loss']:.4f}, {accuracies}"
-        if bar.disable:
-            print(f"{report}, {line['seconds']:.1f} s", flush=True)
-        else:
-            bar.set_postfix_str(report)
-    bar.close()
-    checkpoints.close()
-
-    # The test set decides nothing; it is read here, once.
-    summary = pm.sparsity_summary(opt_state)
-    final = {
-        "test_accuracy": accuracy(params, dataset.test),
-        "test_sparse_accuracy": accuracy(pm.sparse_params(params, opt_state), dataset.test),
-        "seconds": time.perf_counter() - start,
-        "seconds_to_first_step": first_step,
-    }
-    record = {"name": name, "configuration": config.settings(), "seed": config.seed, **environment()}
-    record["images"] = {part: len(getattr(dataset, part)) for part in ("train", "validation", "test")}
-    record |= {"curve": curve, "sparsity": [row.__dict__ for row in summary], "final": final}
-    record["digest"] = digest((params, opt_state))
-    for picture in (pictures.path(curve), pictures.accuracy_and_density(curve)):
-        picture[1].savefig(directory / picture[0], dpi=110)
-    write_json(directory / "record.json", record)
-    print(f"\n{summary}\n")
-    print(f"test accuracy: W {final['test_accuracy']:.2%}, W̃ {final['test_sparse_accuracy']:.2%}")
-    print(f"record, checkpoint and pictures (path.png, accuracy.png): {directory}")
-    return directory
+    if config.snapshots > steps:
+        raise RunError(f"snapshots {config.snapshots} are more than the {steps} steps of an epoch.")
+    return dataset, steps
 
 
-def optimizer(config: Config, steps: int) -> optax.GradientTransformationExtraArgs:
-    """Split LBI with momentum; α falls by 0.1 at the start of each of `drop_epochs`, of `steps` steps each."""
-    schedule = optax.piecewise_constant_schedule(config.learning_rate, {e * steps: 0.1 for e in config.drop_epochs})
-    penalty = pm.Rules(
-        [
-            (r"conv.*kernel", pm.GroupLasso(-1, config.filter_strength, config.filter_scale)),
-            (r"dense.*kernel", pm.Lasso(config.weight_strength)),
-        ]
-    )
+def initial(config: Config):
+    """The network's definition and its weights, as the seed makes them."""
+    graphdef, variables = nnx.split(models.models[config.model](rngs=nnx.Rngs(config.seed)), nnx.Param)
+    return graphdef, nnx.to_pure_dict(variables)
+
+
+def rate(config: Config, steps: int) -> optax.Schedule:
+    """α: falls by 0.1 at the start of each of `drop_epochs`, of `steps` steps each."""
+    return optax.piecewise_constant_schedule(config.learning_rate, {e * steps: 0.1 for e in config.drop_epochs})
+
+
+def penalties(config: Config, steps: int, params) -> pm.Rules:
+    """The filters of convolutions as groups, the weights of dense layers one by one; paced where a share is given."""
+    rules = [
+        ("conv", pm.GroupLasso(-1, config.filter_strength, config.filter_scale)),
+        ("dense", pm.Lasso(config.weight_strength)),
+    ]
+    penalty = pm.Rules([(f"{kind}.*kernel", own) for kind, own in rules if any(kind in name for name in params)])
+    if config.share is None:
+        return penalty
+    dual_rate = lambda count: config.dual_ratio * rate(config, steps)(count)
+    return pm.path_speed(params, config.epochs * steps, dual_rate, config.nu, penalty, share=config.share)
+
+
+def optimizer(config: Config, steps: int, params) -> optax.GradientTransformationExtraArgs:
+    """Split LBI with momentum, its path recorded. `params` are the weights of the start."""
+    schedule = rate(config, steps)
     split_lbi = pm.split_lbi(
         schedule,
         config.kappa,
         config.nu,
-        penalty,
+        penalties(config, steps, params),
         momentum=config.momentum,
         weight_decay=config.weight_decay or None,
         dual_learning_rate=lambda count: config.dual_ratio * schedule(count),
     )
-    clip = optax.identity() if config.clip_norm == math.inf else optax.clip_by_global_norm(config.clip_norm)
-    return optax.chain(clip, split_lbi)
+    return pm.record_path(optax.chain(clip(config), split_lbi))
 
 
-def make_step(graphdef, tx, maximum: int):
-    """The compiled data-parallel step: each device takes its share of the batch, and all take the same update."""
-
-    def loss_of(params, images, labels):
-        logits = nnx.merge(graphdef, params)(images.astype(jnp.float32) / maximum)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-    def step(params, opt_state, images, labels, index):
-        loss, grads = jax.value_and_grad(loss_of)(params, images[index], labels[index])
-        loss, grads = jax.lax.pmean((loss, grads), "devices")
-        updates, opt_state = tx.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, loss
-
-    # Outputs in the order of the donated inputs: JAX pairs buffers of one shape in order, and a wrong pair is a copy.
-    return jax.pmap(step, axis_name="devices", donate_argnums=(0, 1))
+def clip(config: Config) -> optax.GradientTransformation:
+    return optax.identity() if config.clip_norm == math.inf else optax.clip_by_global_norm(config.clip_norm)
 
 
-def make_accuracy(graphdef, maximum: int, chunk: int = 500):
-    """accuracy(params, split): share of a split's images that the network names right, in [0, 1]."""
-
-    @jax.jit
-    def correct(params, images, labels):
-        logits = nnx.merge(graphdef, params)(images.astype(jnp.float32) / maximum)
-        return jnp.sum(jnp.argmax(logits, -1) == labels)
-
-    def accuracy(params, split: data.Split) -> float:
-        parts = [slice(i, i + chunk) for i in range(0, len(split), chunk)]
-        return sum(int(correct(params, split.images[part], split.labels[part])) for part in parts) / len(split)
-
-    return accuracy
+def path_time(opt_state) -> float:
+    """t, of the last link of the chain in the chain of `optimizer`."""
+    return float(opt_state.inner_state[1][-1].time)
 
 
-def batches(config: Config, size: int, epoch: int) -> np.ndarray:
-    """Indices of an epoch's batches, [steps, batch]: a new order each epoch, the same for the same seed."""
-    steps = size // config.batch_size
-    order = np.random.default_rng([config.seed, epoch]).permutation(size)
-    return order[: steps * config.batch_size].astype(np.int32).reshape(steps, -1)
+def open_checkpoints(directory: Path) -> ocp.CheckpointManager:
+    options = ocp.CheckpointManagerOptions(max_to_keep=None)  # which are kept is decided in `_drop_checkpoints`
+    return ocp.CheckpointManager((directory / "checkpoints").absolute(), options=options)
 
 
-def snapshot(params, opt_state, accuracy) -> dict:
-    """Where the path is: accuracy of W and W̃, density of each penalised parameter, norms of Γ by filter."""
-    rows = [row for row in pm.sparsity_summary(opt_state) if row.groups is not None]
-    filters = {row.name for row in rows if (row.all_groups or 0) < row.all_weights}
-    norms = {name: values for name, values in by_name(pm.group_norms(opt_state)).items() if name in filters}
-    return {
-        "time": float(opt_state[1][-1].time),  # of the last link of the chain in the chain of `optimizer`
-        "accuracy": accuracy(params),
-        "sparse_accuracy": accuracy(pm.sparse_params(params, opt_state)),
-        "density": {row.name: row.density for row in rows},
-        "groups": {row.name: row.groups for row in rows},
-        "gamma_norms": {name: [round(float(x), 5) for x in np.ravel(values)] for name, values in norms.items()},
-    }
+def restore(checkpoints: ocp.CheckpointManager, epoch: int, params, opt_state):
+    """Weights and optimizer state after an epoch, of the structure of those given."""
+    like = {"params": params, "opt_state": opt_state}
+    restored = checkpoints.restore(epoch, args=ocp.args.StandardRestore(like))
+    return restored["params"], restored["opt_state"]
 
 
-def by_name(tree) -> dict:
-    """{"conv1/kernel": leaf, ...} of a tree of parameters."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+def _saves(config: Config, epoch: int) -> bool:
+    # The rules may choose an epoch that lies behind.
+    return epoch % config.checkpoint_every == 0 or epoch in config.keep_epochs or config.stop in ("one_se", "sparsity")
 
 
-def _finite(loss, step: int, directory: Path, checkpoint: int) -> float:
-    value = float(np.asarray(loss)[0])
-    if not math.isfinite(value):
+def _drop_checkpoints(checkpoints: ocp.CheckpointManager, config: Config, curve: list[dict]) -> None:
+    """Keeps the latest two, those kept for good, and those that the rule one_se may still choose."""
+    saved = sorted(checkpoints.all_steps())
+    keep = {*saved[-2:], *config.keep_epochs}
+    if config.stop == "one_se":
+        keep |= {line["epoch"] for line in stopping.within_one_error(curve, config.validation)}
+    for epoch in set(saved) - keep:
+        checkpoints.delete(epoch)
+
+
+def _finite(loss: float, step: int, directory: Path, checkpoint: int) -> float:
+    if not math.isfinite(loss):
         kept = f"the checkpoint of epoch {checkpoint} is kept" if checkpoint else "there was no checkpoint yet"
         raise RunError(
-            f"the loss is {value} at step {step} of {directory}; {kept}. "
+            f"the loss is {loss} at step {step} of {directory}; {kept}. "
             "Try a smaller --learning-rate, or --nu above twice kappa·learning_rate."
         )
-    return value
+    return loss

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from ._penalties import Penalty
-from ._readout import gammas, merged, split_lbi_states
+from ._readout import gammas, matched, merged, split_lbi_states
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,26 +45,31 @@ class SparsitySummary(tuple[SparsityRow, ...]):
         )
 
 
-def group_norms(opt_state: optax.OptState):
-    """Norm of every group of Γ; zero for what is not in the support.
+def group_norms(opt_state: optax.OptState, params: optax.Params | None = None):
+    """Norm of every group of Γ, or of W; of Γ it is zero for what is not in the support.
 
     Args:
       opt_state: as in `parsimony.gamma`.
+      params: None for the norms of Γ, or W (any tree of its shapes) for those of its groups.
 
     Returns:
       The tree of the parameters, an entry a group: the shape is that of the axes that index a group (an HWIO kernel
       under `GroupLasso(-1)`: its output filters); None where unpenalised.
 
     Raises:
-      ValueError: as `parsimony.gamma`.
+      ValueError: as `parsimony.gamma`; and params that the state was not made for.
 
     >>> import jax.numpy as jnp, parsimony as pm
-    >>> state = pm.split_lbi(0.1).init({"conv": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)})
+    >>> params = {"conv": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)}
+    >>> state = pm.split_lbi(0.1).init(params)
     >>> norms = pm.group_norms(state)
-    >>> norms["conv"].tolist(), norms["bias"]
-    ([0.0, 0.0], None)
+    >>> norms["conv"].tolist(), norms["bias"], pm.group_norms(state, params)["conv"].tolist()
+    ([0.0, 0.0], None, [3.0, 3.0])
     """
-    return merged(opt_state, lambda penalty, structure: None if penalty is None else penalty.group_norms(structure))
+    if params is None:
+        return merged(opt_state, lambda penalty, structure: None if penalty is None else penalty.group_norms(structure))
+    weights, treedef, known = matched(params, opt_state)
+    return treedef.unflatten([known[name][0].group_norms(w) if name in known else None for name, w in weights])
 
 
 def sparsity_summary(opt_state: optax.OptState) -> SparsitySummary:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import __main__ as cli
-from experiments import configs, data, train
+from experiments import configs, data, snapshots, train
 from experiments.config import Config
 from experiments.record import RunError
 
@@ -26,7 +26,7 @@ def run(tmp_path: Path, name: str, **fields) -> dict:
 def test_a_run_leaves_record_curve_checkpoint_and_pictures(tmp_path, capsys):
     record = run(tmp_path, "a")
     assert {path.name for path in (tmp_path / "a").iterdir()} == {
-        "config.json", "curve.jsonl", "checkpoints", "record.json", "path.png", "accuracy.png",
+        "config.json", "curve.jsonl", "snapshots", "checkpoints", "record.json", "path.png", "accuracy.png",
     }  # fmt: skip
     assert [line["epoch"] for line in record["curve"]] == [1, 2, 3, 4]
     assert record["configuration"]["epochs"] == 4
@@ -38,13 +38,18 @@ def test_a_run_leaves_record_curve_checkpoint_and_pictures(tmp_path, capsys):
 
 
 def test_training_learns_and_the_path_opens(tmp_path):
-    # A weak penalty, so that structure enters within four epochs.
-    record = run(tmp_path, "a", weight_strength=0.005, filter_strength=0.1)
+    record = run(tmp_path, "a")
     assert record["final"]["test_accuracy"] > 0.3
     densities = [line["density"]["dense1/kernel"] for line in record["curve"]]
     assert densities == sorted(densities)
     assert densities[0] < 0.1 < densities[-1] < 1
     assert record["curve"][-1]["groups"]["conv2/kernel"] > 0
+
+
+def test_without_a_share_the_strengths_are_taken_as_given(tmp_path):
+    record = run(tmp_path, "a", share=None, filter_strength=0.1, weight_strength=0.005)
+    assert record["penalties"]["conv.*kernel"] == "GroupLasso(axis=-1, strength=0.1, scale=None)"
+    assert record["penalties"]["dense.*kernel"] == "Lasso(strength=0.005)"
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
@@ -54,17 +59,18 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
 
 def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
     undisturbed = run(tmp_path, "whole")
-    append = train.append_curve
+    append = snapshots.append
 
-    def interrupt(directory, line):
-        append(directory, line)
+    def interrupt(directory, line, *more):
+        append(directory, line, *more)
         if line["epoch"] == 3:  # after the checkpoint of epoch 2: this epoch's work is lost and done again
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "append_curve", interrupt)
+    monkeypatch.setattr(snapshots, "append", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, "broken")
-    monkeypatch.setattr(train, "append_curve", append)
+    assert [line["epoch"] for line in snapshots.curve(tmp_path / "broken")] == [1, 2, 3]  # what it had is kept
+    monkeypatch.setattr(snapshots, "append", append)
     resumed = run(tmp_path, "broken")
     assert resumed["digest"] == undisturbed["digest"]
     measured = lambda record: [{k: v for k, v in line.items() if k != "seconds"} for line in record["curve"]]
@@ -103,6 +109,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path):
         ({"batch_size": 100}, "does not divide among 8 devices"),
         ({"batch_size": 1600}, "more than the 1257 training images"),
         ({"model": "lenet"}, "images of another size"),
+        ({"snapshots": 10}, "more than the 9 steps of an epoch"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_a_folder_is_made(tmp_path, fields, message):
@@ -120,6 +127,10 @@ def test_what_does_not_fit_is_refused_before_a_folder_is_made(tmp_path, fields, 
         ("momentum", 1.0),
         ("weight_decay", -1.0),
         ("drop_epochs", (200,)),
+        ("share", 1.5),
+        ("keep_epochs", (0,)),
+        ("stop_sparsity", 1.0),
+        ("patience", 0),
     ],
 )
 def test_a_configuration_refuses_what_makes_no_sense(field, value):

@@ -1,0 +1,74 @@
+"""A run that was trained, back in memory: its configuration, data, network, and weights and state of an epoch."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from . import data
+from .config import Config
+from .record import RunError
+from .train import initial, load_data, open_checkpoints, optimizer, restore
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder, and what training started from."""
+
+    directory: Path
+    config: Config
+    dataset: data.Dataset
+    graphdef: Any
+    start: Any  # the weights that the seed makes
+    tx: Any
+    epochs: list[int]  # those whose checkpoints are there
+
+    def at(self, epoch: int | None = None):
+        """(params, opt_state) after an epoch; None: the last that is there."""
+        if epoch is not None and epoch not in self.epochs:
+            raise RunError(
+                f"{self.directory} has no checkpoint of epoch {epoch}, only of {self.epochs}; train with "
+                f"--keep-epochs {epoch} to keep it."
+            )
+        with open_checkpoints(self.directory) as checkpoints:
+            return restore(checkpoints, epoch or self.epochs[-1], self.start, self.tx.init(self.start))
+
+
+def load_run(directory: Path, data_dir: Path | None = None) -> Run:
+    """Reads a run folder; a killed run has what it had at its last checkpoint."""
+    config = read_config(directory)
+    if data_dir is not None:
+        config = dataclasses.replace(config, data_dir=data_dir)
+    with open_checkpoints(directory) as checkpoints:
+        epochs = sorted(checkpoints.all_steps())
+    if not epochs:
+        raise RunError(f"{directory} has no checkpoint yet; let it train on, or lower --checkpoint-every.")
+    dataset, steps = load_data(config)
+    graphdef, start = initial(config)
+    return Run(directory, config, dataset, graphdef, start, optimizer(config, steps, start), epochs)
+
+
+def read_config(directory: Path) -> Config:
+    """The configuration that a run was started with."""
+    file = directory / "config.json"
+    if not file.exists() or not (directory / "checkpoints").is_dir():
+        files = sorted(path.name for path in directory.iterdir())[:8] if directory.is_dir() else None
+        found = "it does not exist" if files is None else f"it holds {', '.join(files) or 'nothing'}"
+        raise RunError(
+            f"{directory} is no run folder ({found}); expected what `python -m experiments train` leaves, "
+            "such as runs/digits."
+        )
+    try:
+        return Config.from_settings(json.loads(file.read_text()))
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{file} is not of this version of the experiments: {error}") from None
+
+
+def others(names, patterns: tuple[str, ...]) -> list[str]:
+    """Patterns for `select(protect=...)` that leave only the layers open in whose names one of `patterns` is found."""
+    for pattern in patterns:
+        if not any(re.search(pattern, name) for name in names):
+            raise RunError(f"--layers {pattern}: found in no penalised parameter of {', '.join(names)}.")
+    closed = [name for name in names if patterns and not any(re.search(pattern, name) for pattern in patterns)]
+    return [f"^{re.escape(name)}$" for name in closed]
