@@ -67,6 +67,7 @@ def optimizers() -> dict[str, optax.GradientTransformation]:
         "sgd momentum": optax.sgd(0.01, momentum=0.9),
         "split_lbi": pm.split_lbi(0.01, momentum=0.9),
         "split_lbi, schedule": pm.split_lbi(decay, momentum=0.9),
+        "split_lbi, recorded": pm.record_path(pm.split_lbi(0.01, momentum=0.9)),
     }
 
 

@@ -28,11 +28,14 @@ class Config:
     """Epochs (from 0) before which α is multiplied by 0.1."""
     dual_ratio: float = 1.0
     """Step of V over α: the speed of the path."""
+    dual_finish: float | None = None
+    """From the first drop of α on, step of V over the α of the start: above dual_ratio the path runs on, to dense W̃,
+    while W converges. None: V's step falls with α."""
     kappa: float = 1.0
     """κ, the damping."""
-    nu: float = 5.0
+    nu: float = 10.0
     """ν, the coupling of W and Γ."""
-    share: float | None = 0.5
+    share: float | None = 0.4
     """Share of the training after which half of the groups would have entered with the weights of the start
     (parsimony.path_speed): sets the two strengths. None: they are taken as given."""
     filter_strength: float = 1.0
@@ -75,6 +78,8 @@ class Config:
         for name in ("learning_rate", "dual_ratio", "kappa", "nu", "filter_strength", "weight_strength"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a positive, finite number, got {getattr(self, name)}.")
+        if self.dual_finish is not None and not (0 < self.dual_finish < math.inf and self.drop_epochs):
+            raise ValueError(f"dual_finish: expected a positive number, with drop_epochs; got {self.dual_finish}.")
         if self.share is not None and not 0 < self.share <= 1:
             raise ValueError(f"share: expected a share of the training in (0, 1] or None, got {self.share}.")
         if not 0 <= self.stop_sparsity < 1:

@@ -31,8 +31,10 @@ class Ticket:
     rewind: Literal["init", "E", "none"] = "init"
     """Weights to start from: those of the seed, those of that epoch, or those of the end of the run."""
     sparsity: float | None = None
-    """None: the mask is the support at that epoch. Else the share of the weights of each layer to remove, in [0, 1),
-    the groups with the least ‖V‖ over its threshold first."""
+    """None: the mask is the support at that epoch. Else the share of the weights to remove, in [0, 1), the groups with
+    the least ‖V‖ over its threshold first."""
+    scope: Literal["layer", "global"] = "layer"
+    """The sparsity of each layer, or of all of them together."""
     layers: tuple[str, ...] = ("conv",)
     """Regular expressions of the parameters to mask."""
     epochs: int | None = None
@@ -63,7 +65,7 @@ def ticket(arguments: Ticket) -> dict:
                 "take a later epoch, a run with a smaller --share, or give a --sparsity, for the order of V."
             )
     else:
-        masks = pm.select(params, opt_state, arguments.sparsity, order="dual", protect=protect)
+        masks = pm.select(params, opt_state, arguments.sparsity, scope=arguments.scope, order="dual", protect=protect)
     start = {"init": run.start, "E": params, "none": run.at()[0]}[arguments.rewind]
     epochs = arguments.epochs or run.config.epochs
     steps = len(run.dataset.train) // run.config.batch_size

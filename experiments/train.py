@@ -6,6 +6,7 @@ from pathlib import Path
 
 import flax.jax_utils
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
@@ -136,6 +137,15 @@ def rate(config: Config, steps: int) -> optax.Schedule:
     return optax.piecewise_constant_schedule(config.learning_rate, {e * steps: 0.1 for e in config.drop_epochs})
 
 
+def dual_rate(config: Config, steps: int) -> optax.Schedule:
+    """The step of V: a multiple of α, or from the first drop on of the α of the start."""
+    alpha, finish = rate(config, steps), config.dual_finish
+    if finish is None:
+        return lambda count: config.dual_ratio * alpha(count)
+    drop = min(config.drop_epochs) * steps
+    return lambda count: jnp.where(count < drop, config.dual_ratio * alpha(count), finish * config.learning_rate)
+
+
 def penalties(config: Config, steps: int, params) -> pm.Rules:
     """The filters of convolutions as groups, the weights of dense layers one by one; paced where a share is given."""
     rules = [
@@ -145,21 +155,20 @@ def penalties(config: Config, steps: int, params) -> pm.Rules:
     penalty = pm.Rules([(f"{kind}.*kernel", own) for kind, own in rules if any(kind in name for name in params)])
     if config.share is None:
         return penalty
-    dual_rate = lambda count: config.dual_ratio * rate(config, steps)(count)
-    return pm.path_speed(params, config.epochs * steps, dual_rate, config.nu, penalty, share=config.share)
+    speed = dual_rate(config, steps)
+    return pm.path_speed(params, config.epochs * steps, speed, config.nu, penalty, share=config.share)
 
 
 def optimizer(config: Config, steps: int, params) -> optax.GradientTransformationExtraArgs:
     """Split LBI with momentum, its path recorded. `params` are the weights of the start."""
-    schedule = rate(config, steps)
     split_lbi = pm.split_lbi(
-        schedule,
+        rate(config, steps),
         config.kappa,
         config.nu,
         penalties(config, steps, params),
         momentum=config.momentum,
         weight_decay=config.weight_decay or None,
-        dual_learning_rate=lambda count: config.dual_ratio * schedule(count),
+        dual_learning_rate=dual_rate(config, steps),
     )
     return pm.record_path(optax.chain(clip(config), split_lbi))
 

@@ -52,6 +52,15 @@ def test_without_a_share_the_strengths_are_taken_as_given(tmp_path):
     assert record["penalties"]["dense.*kernel"] == "Lasso(strength=0.005)"
 
 
+def test_the_path_can_run_on_while_the_weights_converge(tmp_path):
+    """V's step rises at the drop of α, and with it the time and the density that a last epoch adds."""
+    slow, fast = (run(tmp_path, name, dual_finish=finish)["curve"] for name, finish in [("a", None), ("b", 2.0)])
+    assert [line["density"] for line in slow[:3]] == [line["density"] for line in fast[:3]]
+    assert slow[3]["time"] - slow[2]["time"] == pytest.approx(9 * 0.005, rel=1e-4)
+    assert fast[3]["time"] - fast[2]["time"] == pytest.approx(9 * 0.1, rel=1e-4)
+    assert fast[3]["total_density"] > slow[3]["total_density"]
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
     digests = [run(tmp_path, name, seed=seed)["digest"] for name, seed in [("a", 0), ("b", 0), ("c", 1)]]
     assert digests[0] == digests[1] != digests[2]
@@ -128,6 +137,7 @@ def test_what_does_not_fit_is_refused_before_a_folder_is_made(tmp_path, fields, 
         ("weight_decay", -1.0),
         ("drop_epochs", (200,)),
         ("share", 1.5),
+        ("dual_finish", 0.0),
         ("keep_epochs", (0,)),
         ("stop_sparsity", 1.0),
         ("patience", 0),

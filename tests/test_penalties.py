@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +79,18 @@ def test_prox_value_and_norms_are_those_of_the_naive_form(penalty, naive, shape,
     norms = penalty.group_norms(jnp.asarray(v))
     assert norms.shape == groups
     np.testing.assert_allclose(norms, naive.norms(v), rtol=1e-13)
+
+
+@every_penalty
+def test_the_index_says_to_which_group_each_weight_belongs(penalty, naive, shape, groups):
+    """Sums of squares by index are the squared norms; singular directions are no sets of weights and have none."""
+    if isinstance(penalty, pm.NuclearNorm):
+        assert not hasattr(penalty, "group_index")
+        return
+    v, index = draw(*shape), penalty.group_index(shape)
+    assert index.shape == shape
+    sums = np.bincount(index.ravel(), np.square(v).ravel(), minlength=math.prod(groups))
+    np.testing.assert_allclose(np.sqrt(sums).reshape(groups), naive.norms(v), rtol=1e-13)
 
 
 @every_penalty

@@ -33,6 +33,17 @@ def test_norms_are_those_of_kappa_times_prox():
     np.testing.assert_allclose(norms["low"], [4.0, 2.0, 0.0, 0.0], rtol=1e-6)
 
 
+def test_norms_of_w_are_those_of_the_same_groups():
+    params = {**PARAMS, "dense": jnp.arange(48.0).reshape(6, 8)}
+    norms = pm.group_norms(state_with_known_support(), params)
+    np.testing.assert_allclose(norms["conv"], [np.sqrt(18)] * 4, rtol=1e-6)
+    tile = np.arange(48.0).reshape(6, 8)[3:, 4:]
+    np.testing.assert_allclose(norms["dense"][1, 1], np.linalg.norm(tile), rtol=1e-6)
+    assert norms["bias"] is None
+    with pytest.raises(ValueError, match="do not match"):
+        pm.group_norms(state_with_known_support(), {**params, "dense": jnp.ones((6, 9))})
+
+
 def test_a_row_counts_groups_and_weights_of_a_parameter():
     rows = {row.name: row for row in pm.sparsity_summary(state_with_known_support())}
     counts = {name: (row.groups, row.all_groups, row.weights, row.all_weights) for name, row in rows.items()}
