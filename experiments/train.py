@@ -143,7 +143,9 @@ def dual_rate(config: Config, steps: int) -> optax.Schedule:
     if finish is None:
         return lambda count: config.dual_ratio * alpha(count)
     drop = min(config.drop_epochs) * steps
-    return lambda count: jnp.where(count < drop, config.dual_ratio * alpha(count), finish * config.learning_rate)
+    return lambda count: jnp.where(
+        jnp.asarray(count) < drop, config.dual_ratio * alpha(count), finish * config.learning_rate
+    )
 
 
 def penalties(config: Config, steps: int, params) -> pm.Rules:
