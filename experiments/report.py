@@ -5,6 +5,7 @@ import dataclasses
 import html
 import io
 import json
+import statistics
 from pathlib import Path
 
 import tyro
@@ -47,7 +48,7 @@ def report(arguments: Report) -> Path:
     output = arguments.output or arguments.runs[0] / "report.html"
     if output.exists() and "<meta name='generator' content='parsimony'>" not in output.read_text(errors="ignore"):
         raise RunError(f"{output} is no report of ours; choose another --output.")
-    parts = [_table_of_runs(runs)] if len(runs) > 1 else []
+    parts = [_table_of_runs(runs), _mean_sweeps(runs)] if len(runs) > 1 else []
     parts += [_section(run) for run in runs]
     title = html.escape(", ".join(run.directory.name for run in runs))
     page = (
@@ -117,18 +118,57 @@ def _headline(run: Run, curve: list[dict], record: dict | None) -> str:
 
 
 def _table_of_runs(runs: list[Run]) -> str:
-    rows = ["<table><tr><th>run</th><th>seed</th><th>W, test</th><th>W̃, test</th><th>density</th><th>seconds</th></tr>"]
+    rows, finals = [["run", "seed", "W, test", "W̃, test", "density", "seconds"]], []
     for run in runs:
         record = _json(run.directory / "record.json")
-        cells = [run.directory.name, str(run.config.seed)]
+        row = [run.directory.name, str(run.config.seed)]
         if record:
             final, last = record["final"], record["curve"][-1]
-            cells += [f"{final['test_accuracy']:.2%}", f"{final['test_sparse_accuracy']:.2%}"]
-            cells += [f"{last['total_density']:.1%}", f"{final['seconds']:.0f}"]
+            finals.append((final["test_accuracy"], final["test_sparse_accuracy"], last["total_density"]))
+            row += [f"{finals[-1][0]:.2%}", f"{finals[-1][1]:.2%}", f"{finals[-1][2]:.1%}", f"{final['seconds']:.0f}"]
         else:
-            cells += ["not finished", "", "", ""]
-        rows.append("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>")
-    return "\n".join(rows) + "</table>"
+            row += ["not finished", "", "", ""]
+        rows.append(row)
+    if len(finals) > 1:
+        rows.append(["mean ± std", "", *map(_spread, zip(*finals, strict=True)), ""])
+    return _table(rows)
+
+
+def _mean_sweeps(runs: list[Run]) -> str:
+    """Cuts that were made alike of several runs: mean ± standard deviation of the test accuracy."""
+    alike: dict[str, list[dict]] = {}
+    for run in runs:
+        for sweep in _results(run.directory, "prune"):
+            keys = ("layers", "scope", "level", "sparsity", "orders", "fine_tune", "learning_rate")
+            alike.setdefault(json.dumps([sweep[key] for key in keys]), []).append(sweep)
+    parts = []
+    for sweeps in alike.values():
+        one = sweeps[0]
+        if len(sweeps) < 2:
+            continue
+        rows = [["test, %", *(f"{share:.1%}" for share in one["sparsity"])]]
+        for order, epochs in dict.fromkeys((row["order"], row["fine_tune"]) for row in one["rows"]):
+            cells = [
+                [row["test"] for row in sweep["rows"] if (row["order"], row["fine_tune"]) == (order, epochs)]
+                for sweep in sweeps
+            ]
+            rows.append([f"{order}, fine-tuned" if epochs else order, *map(_spread, zip(*cells, strict=True))])
+        what = ", ".join(one["layers"]) or "all layers"
+        title = f"Cut of {len(sweeps)} runs: {what}, {one['level']}s, by {one['scope']}"
+        parts.append(f"<h3>{html.escape(title)}</h3>{_table(rows)}")
+    return "\n".join(parts)
+
+
+def _spread(values) -> str:
+    """Mean ± standard deviation, in per cent."""
+    values = [100 * value for value in values]
+    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def _table(rows: list[list[str]]) -> str:
+    head, *body = rows
+    line = lambda tag, cells: "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+    return "<table>" + line("th", head) + "".join(line("td", row) for row in body) + "</table>"
 
 
 def _ticket(result: dict) -> str:

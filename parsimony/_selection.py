@@ -106,9 +106,8 @@ def select(
     _one_of("level", level, ("group", "weight"))
     if isinstance(protect, str):
         raise TypeError(f"protect={protect!r}: expected a list of regular expressions, such as [{protect!r}].")
-    layers, treedef, names = _layers(params, opt_state, order)
-    check_patterns("protect", protect, names)
-    layers = [layer for layer in layers if not any(re.search(pattern, layer.name) for pattern in protect)]
+    check_patterns("protect", protect, [name for name, _ in named_leaves(params)[0]])
+    layers, treedef, _ = _layers(params, opt_state, order, protect)
     if not layers:
         raise ValueError(f"nothing to select from: every penalised parameter is protected by {list(protect)}.")
     if level == "weight":
@@ -153,38 +152,35 @@ class _Layer:
         return dataclasses.replace(self, index=index, sizes=np.ones(size, int), first=first, rms=self.magnitudes)
 
 
-def _layers(params, opt_state, order) -> tuple[list[_Layer], Any, list[str]]:
+def _layers(params, opt_state, order, protect: Sequence[str] = ()) -> tuple[list[_Layer], Any, list[str]]:
+    """The penalised parameters that no pattern protects, the tree's structure, and all names."""
     weights, treedef, known = matched(params, opt_state)
-    if isinstance(order, str):
-        _one_of("order", order, ("entry", "dual", "gamma", "magnitude"))
-        given = dict(named_leaves(entry_steps(opt_state))[0]) if order == "entry" else {}
-    else:
+    given = {}
+    if not isinstance(order, str):
         given = dict(named_leaves(order)[0])
+    elif order == "entry":
+        given = dict(named_leaves(entry_steps(opt_state))[0])
+    else:
+        _one_of("order", order, ("entry", "dual", "gamma", "magnitude"))
     layers = []
     for name, w in weights:
-        if name not in known:
+        if name not in known or any(re.search(pattern, name) for pattern in protect):
             continue
         penalty, gamma, dual = known[name]
         if not hasattr(penalty, "group_index"):
             raise ValueError(
                 f"parameter {name!r}: the groups of {type(penalty).__name__} are no sets of weights, so no mask "
-                "selects them; read its model by pm.sparse_params, or give the parameter another penalty."
+                "selects them; read its model by pm.sparse_params, protect it, or give it another penalty."
             )
         index = penalty.group_index(jnp.shape(w))
-        w = np.asarray(w, np.float64)
         shape = jax.eval_shape(penalty.group_norms, gamma).shape
         sizes = np.bincount(index.ravel(), minlength=math.prod(shape))
-        squares = lambda x, index=index, sizes=sizes: np.bincount(
-            index.ravel(), np.square(np.asarray(x, np.float64)).ravel(), minlength=len(sizes)
-        )
-        if order == "dual":
-            beyond = np.sqrt(squares(dual)), np.sqrt(squares(dual - penalty.prox(dual)))
-            first = -np.divide(*beyond, out=np.ones(len(sizes)), where=beyond[1] > 0)
-        elif order == "gamma":
-            first = -squares(gamma) / np.maximum(sizes, 1)
-        elif order == "magnitude":
-            first = np.zeros(len(sizes))
-        else:
+
+        def rms(x, index=index, sizes=sizes):
+            squares = np.square(np.asarray(x, np.float64)).ravel()
+            return np.sqrt(np.bincount(index.ravel(), squares, minlength=len(sizes)) / np.maximum(sizes, 1))
+
+        if not isinstance(order, str) or order == "entry":
             if name not in given or jnp.shape(given[name]) != shape:
                 raise ValueError(
                     f"order: expected the shape {shape} for the groups of {name!r}, "
@@ -193,9 +189,13 @@ def _layers(params, opt_state, order) -> tuple[list[_Layer], Any, list[str]]:
             first = np.asarray(given[name], np.float64).ravel()
             if isinstance(order, str):
                 first = np.where(first == NEVER, np.inf, first)
-        layers.append(
-            _Layer(name, shape, index, sizes, first, np.sqrt(squares(w) / np.maximum(sizes, 1)), np.abs(w).ravel())
-        )
+        elif order == "dual":
+            threshold = rms(dual - penalty.prox(dual))
+            first = -np.divide(rms(dual), threshold, out=np.ones(len(sizes)), where=threshold > 0)
+        else:
+            first = -rms(gamma) if order == "gamma" else np.zeros(len(sizes))
+        magnitudes = np.abs(np.asarray(w, np.float64)).ravel()
+        layers.append(_Layer(name, shape, index, sizes, first, rms(w), magnitudes))
     return layers, treedef, [name for name, _ in weights]
 
 

@@ -3,6 +3,7 @@
 import functools
 
 import chex
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ import test_sharding as sharded
 import test_transforms as mapped
 import test_wrappers as wrapped
 from flax import nnx
+from flax.training.train_state import TrainState
 
 import parsimony as pm
 
@@ -207,6 +209,23 @@ def test_an_nnx_optimizer_records_selects_and_fine_tunes(transform):
     after = np.asarray(net.conv.kernel[...])
     np.testing.assert_array_equal(after != 0, np.asarray(expected["conv"]["kernel"]))
     assert (after != before).any()
+
+
+@pytest.mark.parametrize("freeze", [lambda tree: tree, flax.core.freeze], ids=["dict", "FrozenDict"])
+def test_linens_train_state_records_and_selects(freeze):
+    net = flax_runs.LinenNet()
+    params = net.init(jax.random.key(0), flax_runs.X)["params"]
+    tx = pm.record_path(flax_runs.alone())
+    state = TrainState.create(apply_fn=net.apply, params=freeze(params), tx=tx)
+    gradient = jax.grad(lambda params: flax_runs.cross_entropy(net.apply({"params": params}, flax_runs.X)))
+    for _ in range(flax_runs.STEPS):
+        state = state.apply_gradients(grads=gradient(state.params))
+    steps = flax_runs.plain(pm.entry_steps(state.opt_state))
+    assert steps["conv"]["kernel"].shape == (8,)
+    assert (np.asarray(steps["dense"]["kernel"]) > 0).any()
+    masks = pm.select(state.params, state.opt_state, sparsity=0.5)
+    assert type(masks) is type(state.params)
+    assert int(masks["conv"]["kernel"][0, 0, 0].sum()) == 4
 
 
 def test_orbax_restores_a_record(tmp_path):

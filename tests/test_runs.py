@@ -230,6 +230,19 @@ def test_a_report_is_one_page_with_everything_inside(copy):
     assert cli.main(["report", str(copy)]) == 0, "a report of ours is drawn anew"
 
 
+def test_cuts_that_were_made_alike_of_several_runs_are_averaged(copy, tmp_path):
+    other = train.train("digits", dataclasses.replace(SHORT, seed=1, run_dir=tmp_path / "other"))
+    rows = []
+    for run in (copy, other):
+        assert cli.main(["prune", str(run), "--sparsity", "0.5", "--orders", "magnitude", "--layers", "conv"]) == 0
+        rows.append(json.loads((run / "prune.json").read_text())["rows"][0]["test"])
+    assert cli.main(["report", str(copy), str(other)]) == 0
+    page = Page()
+    page.feed((copy / "report.html").read_text())
+    assert "Cut of 2 runs: conv, groups, by layer" in page.text
+    assert f"{50 * sum(rows):.2f} ± {100 * np.std(rows, ddof=1):.2f}" in page.text
+
+
 def test_a_report_of_several_runs_and_of_one_that_was_killed(copy, directory):
     (copy / "record.json").unlink()
     assert cli.main(["report", str(copy), str(directory), "--output", str(copy / "both.html")]) == 0

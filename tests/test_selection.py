@@ -221,3 +221,4 @@ def test_directions_are_no_weights():
     tx = pm.record_path(pm.split_lbi(0.1, penalty=pm.Rules([("w", pm.NuclearNorm()), ("v", pm.Lasso())])))
     with pytest.raises(ValueError, match=r"'w': the groups of NuclearNorm are no sets of weights"):
         pm.select(params, tx.init(params), 0.5)
+    assert pm.select(params, tx.init(params), 0.5, protect=["w"])["v"].sum() == 8

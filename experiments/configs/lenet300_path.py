@@ -1,4 +1,4 @@
-"""LeNet-300-100 on MNIST, lasso on all kernels, 60 epochs: W̃ at every density from one run.
+"""LeNet-300-100 on MNIST, lasso on all kernels, 80 epochs: W̃ at every density from one run.
 
 python -m experiments train lenet300_path
 """
@@ -8,14 +8,14 @@ from ..config import Config
 config = Config(
     dataset="mnist",
     model="lenet300",
-    epochs=60,
+    epochs=80,
     batch_size=128,
     validation=5000,
     learning_rate=0.1,
-    drop_epochs=(40, 52),
+    drop_epochs=(54, 70),
     nu=30.0,
     dual_finish=80.0,
     clip_norm=1.0,
-    share=0.6,
+    share=0.65,
     checkpoint_every=20,
 )
