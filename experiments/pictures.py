@@ -57,7 +57,7 @@ def accuracy_and_density(curve: list[dict]) -> tuple[str, Figure]:
         values = [100 * line["density"][layer] for line in curve]
         right.plot(epochs, values, color=colour, label=short(layer))
     right.set(xlabel="epoch", ylabel="weights in supp Γ (%)", ylim=(0, 102))
-    right.legend(frameon=False, loc="upper left", ncols=2)
+    right.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     for axes in (left, right):
         bare(axes)
     return "accuracy.png", figure

@@ -107,6 +107,7 @@ def train(name: str, config: Config) -> Path:
         )
     print(f"test accuracy: W {final['test_accuracy']:.2%}, W̃ {final['test_sparse_accuracy']:.2%}")
     print(f"record, checkpoint and pictures (path.png, accuracy.png): {directory}")
+    print(f"a page with everything: python -m experiments report {directory}")
     return directory
 
 

@@ -26,7 +26,7 @@ def rank(params: optax.Params, opt_state: optax.OptState, order: Order | Any = "
     The orders, first to last; ties go by the root mean square of W in the group, then by position:
 
     - "entry": by the step at which the group entered the support, never last; needs `record_path`.
-    - "dual": by ‖V_g‖/‖V_g − Prox_Ω(V)_g‖, how many times V is beyond its threshold at the end.
+    - "dual": by ‖V_g‖ at the end over the norm at which it enters: above 1 in the support, below 1 on the way there.
     - "gamma": by the root mean square of Γ in the group at the end.
     - "magnitude": by that of W.
 
@@ -190,13 +190,22 @@ def _layers(params, opt_state, order, protect: Sequence[str] = ()) -> tuple[list
             if isinstance(order, str):
                 first = np.where(first == NEVER, np.inf, first)
         elif order == "dual":
-            threshold = rms(dual - penalty.prox(dual))
-            first = -np.divide(rms(dual), threshold, out=np.ones(len(sizes)), where=threshold > 0)
+            first = -_beyond_threshold(penalty, np.asarray(dual), rms, index, sizes)
         else:
             first = -rms(gamma) if order == "gamma" else np.zeros(len(sizes))
         magnitudes = np.abs(np.asarray(w, np.float64)).ravel()
         layers.append(_Layer(name, shape, index, sizes, first, rms(w), magnitudes))
     return layers, treedef, [name for name, _ in weights]
+
+
+def _beyond_threshold(penalty: Any, dual, rms, index, sizes) -> np.ndarray:
+    """‖V_g‖/‖u_g − Prox_Ω(u)_g‖ for u_g ∝ V_g so long that it is inside, where v − Prox_Ω(v) has the norm of entry."""
+    norms = rms(dual) * np.sqrt(sizes)
+    inside = 2 * penalty.strength * (1 + np.sqrt(sizes))
+    longer = np.divide(inside, norms, out=np.zeros(len(sizes)), where=norms > 0)
+    u = jnp.asarray(dual * longer[index], dual.dtype)
+    threshold = rms(u - penalty.prox(u)) * np.sqrt(sizes)
+    return np.divide(norms, threshold, out=np.zeros(len(sizes)), where=threshold > 0)
 
 
 def _places(first, rms) -> np.ndarray:

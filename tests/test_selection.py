@@ -167,6 +167,27 @@ def test_v_is_measured_in_its_own_threshold():
     assert (int(ranks["a"][0, 0]), int(ranks["b"][0, 0])) == (0, 1)
 
 
+@pytest.mark.parametrize("penalty", [pm.GroupLasso(-1, 2.0), pm.GroupLasso(-1, 0.3, "rms"), pm.BlockLasso((4, 1), 1.5),
+                                     pm.SparseGroupLasso(-1, 2.0, 0.2)], ids=repr)  # fmt: skip
+def test_v_is_above_one_in_the_support_and_tells_the_way_there_outside(penalty):
+    """Scaling V scales its place: a group is in the support where the order's number passes 1."""
+    from parsimony._selection import _layers
+
+    params = {"w": jnp.ones((4, 30))}
+    state = pm.inverse_scale_space(0.1, penalty=penalty).init(params)
+    v = np.random.default_rng(0).normal(size=(4, 30)) * np.linspace(0.05, 4, 30)
+    state = dataclasses.replace(state, dual={"w": jnp.asarray(v, jnp.float32)})
+    ((layer,), _, _) = _layers(params, state, "dual")
+    inside = np.ravel(pm.group_norms(state)["w"]) > 0
+    assert 0 < inside.sum() < 30
+    if not isinstance(penalty, pm.SparseGroupLasso):  # there the threshold depends on the direction and is near
+        np.testing.assert_array_equal(-layer.first > 1, inside)
+        np.testing.assert_allclose(
+            layer.first, -np.linalg.norm(v, axis=0) / np.abs(np.linalg.norm(v, axis=0) / layer.first)[0], rtol=1e-5
+        )  # fmt: skip  (one threshold for all)
+    assert len(np.unique(layer.first)) == 30
+
+
 def test_masks_of_a_real_run_at_the_density_of_its_support_are_the_support():
     """The groups that entered, and no others, where none has left again."""
     params = {"w": jnp.asarray(np.random.default_rng(0).normal(size=(6, 20)), jnp.float32)}
