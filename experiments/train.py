@@ -1,5 +1,6 @@
 """Training along the path: Split LBI with momentum, snapshots, checkpoints, and the record at the end."""
 
+import dataclasses
 import math
 import time
 from pathlib import Path
@@ -158,7 +159,8 @@ def penalties(config: Config, steps: int, params) -> pm.Rules:
     penalty = pm.Rules([(f"{kind}.*kernel", own) for kind, own in rules if any(kind in name for name in params)])
     if config.share is None:
         return penalty
-    speed = dual_rate(config, steps)
+    # The pace is that of the path before its finish, which comes after W has found its place.
+    speed = dual_rate(dataclasses.replace(config, dual_finish=None), steps)
     return pm.path_speed(params, config.epochs * steps, speed, config.nu, penalty, share=config.share)
 
 
