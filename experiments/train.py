@@ -24,7 +24,7 @@ from .record import RunError, digest, environment, open_run, write_json
 
 def train(name: str, config: Config) -> Path:
     """Trains, or resumes, a run; leaves its record, checkpoints and pictures in its folder and returns that."""
-    start = time.perf_counter()
+    start, where = time.perf_counter(), environment()  # now: the checkout may change while a run goes on
     dataset, steps = load_data(config)
     directory = open_run(name, config)
     graphdef, params = initial(config)
@@ -92,7 +92,7 @@ def train(name: str, config: Config) -> Path:
         final["stopped"] = {"rule": config.stop, **chosen, "test_sparse_accuracy": accuracy(stopped, dataset.test)}
     checkpoints.close()
     summary = pm.sparsity_summary(opt_state)
-    record = {"name": name, "configuration": config.settings(), "seed": config.seed, **environment()}
+    record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}
     record["images"] = {part: len(getattr(dataset, part)) for part in ("train", "validation", "test")}
     record["penalties"] = {pattern: repr(own) for pattern, own in penalties(config, steps, params).rules}
     record |= {"curve": curve, "sparsity": [row.__dict__ for row in summary], "final": final}
