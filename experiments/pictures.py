@@ -20,22 +20,25 @@ def path(directory: Path) -> tuple[str, Figure]:
     """
     curve, norms = snapshots.curve(directory), snapshots.norms(directory, "gamma")
     shown = {layer: rows for layer, rows in norms.items() if "conv" in layer} or norms
-    times = [0.0, *(line["time"] for line in curve)]
+    places, label = [0.0, *(line["time"] for line in curve)], "path time t = Σα"
+    if places[-1] > 5 * places[len(places) // 2]:  # a path with a fast finish would squeeze all before it
+        steps = curve[-1]["step"] / curve[-1]["epoch"]
+        places, label = [0.0, *(line["step"] / steps for line in curve)], "epoch"
     figure = Figure(figsize=(4.2 * max(1, len(shown)), 3.6), layout="constrained")
     panels = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
     for axes, (layer, rows) in zip(panels, shown.items(), strict=False):
         rows = np.concatenate([np.zeros((1, rows.shape[1])), rows])
         entered = np.where(rows.any(0), (rows > 0).argmax(0), len(rows))
-        steps = np.unique(entered)
-        shade = 0.95 - 0.7 * np.searchsorted(steps, entered) / max(len(steps) - 1, 1)
+        moments = np.unique(entered)
+        shade = 0.95 - 0.7 * np.searchsorted(moments, entered) / max(len(moments) - 1, 1)
         drawn = np.argsort(-entered)[-2000:]  # of many thousand weights, the first
         for i in drawn:
             colour = COLOURS[0] if rows[-1, i] > 0 else "0.6"
-            axes.plot(times, rows[:, i], color=colour, alpha=shade[i], lw=1.1 if len(drawn) < 500 else 0.4)
+            axes.plot(places, rows[:, i], color=colour, alpha=shade[i], lw=1.1 if len(drawn) < 500 else 0.4)
         what = "filters" if "conv" in layer else "weights"
         axes.set(
             title=f"{short(layer)}: {(rows[-1] > 0).sum()} of {rows.shape[1]} {what}",
-            xlabel="path time t = Σα",
+            xlabel=label,
             ylabel=f"‖Γ‖ of a {what[:-1]}",
         )
         bare(axes)
