@@ -87,7 +87,7 @@ def test_prune_reports_every_order_and_overwrites_nothing(copy, capsys):
         assert rows[order, 0.5, 0]["kept"] == {
             "conv1/kernel": 8 * 9, "conv2/kernel": 16 * 144, "dense1/kernel": 32768, "dense2/kernel": 640,
         }  # fmt: skip
-        assert rows[order, 0, 0]["test"] == result["dense"]["test"]
+        assert rows[order, 0, 0]["test"] == pytest.approx(result["dense"]["test"])
     assert rows["entry", 0.9, 0]["kept"]["conv1/kernel"] == 2 * 9  # ⌊0.9·16⌋ = 14 filters go
     assert len({row["test"] for row in result["rows"]}) > 3
     assert "test accuracy (%), groups, by layer" in capsys.readouterr().out
