@@ -38,6 +38,7 @@ TRANSFORMATIONS = {
     "injected": injected,
     "injected schedule": lambda: injected(learning_rate=SCHEDULE),
     "adam before": lambda: optax.chain(optax.scale_by_adam(), pm.inverse_scale_space(0.1, nu=1.0)),
+    "path recorded": lambda: pm.record_path(split_lbi()),
 }
 every_transformation = pytest.mark.parametrize("make", TRANSFORMATIONS.values(), ids=TRANSFORMATIONS)
 
