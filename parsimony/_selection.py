@@ -31,7 +31,7 @@ def rank(params: optax.Params, opt_state: optax.OptState, order: Order | Any = "
     - "magnitude": by that of W.
 
     Filters on a path that unfolds over the training (`path_speed`) are told apart equally well by all four. Single
-    weights, and groups that rushed in together, are told apart better by "dual" or "magnitude" (the README has numbers).
+    weights, and groups that rushed in together, are told apart better by "dual" or "magnitude" (numbers: README).
 
     Args:
       params: W, of the shapes that the state was made for.

@@ -3,8 +3,8 @@
 python -m experiments train lenet_path
 python -m experiments prune RUN --layers conv3
 
-About 10 minutes a seed on one CPU core that is shared. Expect, over three seeds, W̃ at 98.95 ± 0.06 % with 12 to 14 of the 120
-filters of conv3, and 98.9 % with 12 of them after the cut.
+About 10 minutes a seed on one shared CPU core. Expect, over three seeds, W̃ at 98.95 ± 0.06 % with 12 to 14 of the
+120 filters of conv3, and 98.9 % with 12 of them after the cut.
 """
 
 from ..config import Config
