@@ -93,7 +93,7 @@ def test_a_finished_run_other_settings_and_strange_files_are_left_alone(tmp_path
         run(tmp_path, "a")
     assert (tmp_path / "a" / "record.json").read_bytes() == before
     (tmp_path / "a" / "record.json").unlink()
-    with pytest.raises(RunError, match=r"other settings \(nu 5.0 → 7.0\)"):
+    with pytest.raises(RunError, match=r"other settings \(nu 10.0 → 7.0\)"):
         run(tmp_path, "a", nu=7.0)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.tex").write_text("mine")
