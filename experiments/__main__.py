@@ -1,6 +1,8 @@
 """Command line: `python -m experiments COMMAND [CONFIG] [--field value]`."""
 
 import difflib
+import functools
+import importlib
 import sys
 from pathlib import Path
 
@@ -28,8 +30,8 @@ def main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE.format(configs=", ".join(configs.names())))
         return 0
-    commands = {"train": _train, "prune": _prune, "ticket": _ticket, "stop": _stop, "report": _report}
-    commands["prepare"] = _prepare
+    on_runs = {name: functools.partial(_on_runs, name) for name in ("prune", "ticket", "stop", "report")}
+    commands = {"train": _train, **on_runs, "prepare": _prepare}
     if words[0] not in commands:
         return _unknown("command", words[0], commands)
     try:
@@ -55,36 +57,12 @@ def _train(words: list[str]) -> int:
     return 0
 
 
-def _prune(words: list[str]) -> int:
-    from .prune import Prune, prune
-
-    prune(_options(Prune, "prune", words))
+def _on_runs(command: str, words: list[str]) -> int:
+    """A command on runs: a module of its name with its options (`Prune`) and what it does (`prune`)."""
+    module = importlib.import_module(f".{command}", __package__)
+    options = tyro.cli(getattr(module, command.capitalize()), args=words, prog=f"python -m experiments {command}")
+    getattr(module, command)(options)
     return 0
-
-
-def _ticket(words: list[str]) -> int:
-    from .ticket import Ticket, ticket
-
-    ticket(_options(Ticket, "ticket", words))
-    return 0
-
-
-def _stop(words: list[str]) -> int:
-    from .stop import Stop, stop
-
-    stop(_options(Stop, "stop", words))
-    return 0
-
-
-def _report(words: list[str]) -> int:
-    from .report import Report, report
-
-    report(_options(Report, "report", words))
-    return 0
-
-
-def _options(kind, command: str, words: list[str]):
-    return tyro.cli(kind, args=words, prog=f"python -m experiments {command}")
 
 
 def _prepare(words: list[str]) -> int:

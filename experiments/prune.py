@@ -16,7 +16,7 @@ import parsimony as pm
 from . import snapshots, stopping
 from .loop import fit, make_accuracy, make_step
 from .record import RunError, free_file, write_json
-from .run import Run, load_run, others
+from .run import Run, load_run, others, penalised
 
 Order = Literal["entry", "dual", "gamma", "magnitude", "area", "random"]
 
@@ -57,7 +57,7 @@ def prune(arguments: Prune) -> dict:
     """Runs the sweep; prints and writes it."""
     run = load_run(arguments.run, arguments.data_dir)
     params, opt_state = run.at()
-    names = [row.name for row in pm.sparsity_summary(opt_state) if row.groups is not None]
+    names = penalised(opt_state)
     protect = others(names, arguments.layers)
     accuracy = make_accuracy(run.graphdef, run.dataset.maximum)
     tuned = lambda masks: pm.keep_support(optax.sgd(arguments.learning_rate, momentum=0.9), masks)

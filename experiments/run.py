@@ -6,7 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from . import data
+import parsimony as pm
+
+from . import data, snapshots
 from .config import Config
 from .record import RunError
 from .train import initial, load_data, open_checkpoints, optimizer, restore
@@ -63,6 +65,11 @@ def read_config(directory: Path) -> Config:
         return Config.from_settings(json.loads(file.read_text()))
     except (TypeError, ValueError) as error:
         raise RunError(f"{file} is not of this version of the experiments: {error}") from None
+
+
+def penalised(opt_state) -> list[str]:
+    """Names of the parameters that have a penalty."""
+    return list(snapshots.by_name(pm.group_norms(opt_state)))
 
 
 def others(names, patterns: tuple[str, ...]) -> list[str]:

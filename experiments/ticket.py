@@ -15,7 +15,7 @@ import parsimony as pm
 from . import snapshots
 from .loop import fit, make_accuracy, make_step
 from .record import RunError, free_file, write_json
-from .run import load_run, others
+from .run import load_run, others, penalised
 from .train import clip
 
 
@@ -53,7 +53,7 @@ def ticket(arguments: Ticket) -> dict:
     """Draws the ticket, retrains the three, prints and writes the comparison."""
     run = load_run(arguments.run, arguments.data_dir)
     params, opt_state = run.at(arguments.at_epoch)
-    names = [row.name for row in pm.sparsity_summary(opt_state) if row.groups is not None]
+    names = penalised(opt_state)
     protect = others(names, arguments.layers)
     drawn = [name for name in names if not any(re.search(pattern, name) for pattern in protect)]
     if arguments.sparsity is None:
@@ -111,7 +111,7 @@ def _random(run, params, opt_state, masks, drawn: list[str]):
     random = np.random.default_rng([run.config.seed, 1])
     lot = jax.tree.map(lambda x: random.random(x.shape), pm.group_norms(opt_state))
     parts, treedef = {}, jax.tree.structure(masks)
-    names = [row.name for row in pm.sparsity_summary(opt_state) if row.groups is not None]
+    names = penalised(opt_state)
     sizes = {row.name: row.all_weights / (row.all_groups or 1) for row in pm.sparsity_summary(opt_state)}
     for name, mask in snapshots.by_name(masks).items():
         parts[name] = np.ones(mask.shape, bool)

@@ -58,7 +58,7 @@ def train(name: str, config: Config) -> Path:
             params, opt_state = flax.jax_utils.unreplicate(tuple(replicas))
             line = {"epoch": epoch + 1, "epoch_end": count == (epoch + 1) * steps, "step": count}
             line |= {"loss": float(np.mean(losses)), "seconds": time.perf_counter() - epoch_start}
-            line |= {"time": path_time(opt_state)} | snapshots.density(opt_state)
+            line |= {"time": float(np.asarray(lbi_state(opt_state).time))} | snapshots.density(opt_state)
             line["accuracy"] = accuracy(params, dataset.validation)
             line["sparse_accuracy"] = accuracy(pm.sparse_params(params, opt_state), dataset.validation)
             snapshots.append(directory, line, params, opt_state, config.snapshot_groups)
@@ -94,7 +94,7 @@ def train(name: str, config: Config) -> Path:
     summary = pm.sparsity_summary(opt_state)
     record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}
     record["images"] = {part: len(getattr(dataset, part)) for part in ("train", "validation", "test")}
-    record["penalties"] = {pattern: repr(own) for pattern, own in penalties(config, steps, params).rules}
+    record["penalties"] = {pattern: repr(own) for pattern, own in lbi_state(opt_state).penalty.rules}
     record |= {"curve": curve, "sparsity": [row.__dict__ for row in summary], "final": final}
     record["digest"] = digest((params, opt_state))
     for name, figure in (pictures.path(directory), pictures.accuracy_and_density(curve)):
@@ -182,9 +182,9 @@ def clip(config: Config) -> optax.GradientTransformation:
     return optax.identity() if config.clip_norm == math.inf else optax.clip_by_global_norm(config.clip_norm)
 
 
-def path_time(opt_state) -> float:
-    """t, of the last link of the chain in the chain of `optimizer`."""
-    return float(opt_state.inner_state[1][-1].time)
+def lbi_state(opt_state) -> pm.SplitLBIState:
+    """The last link of the chain in the chain of `optimizer`."""
+    return opt_state.inner_state[1][-1]
 
 
 def open_checkpoints(directory: Path) -> ocp.CheckpointManager:
