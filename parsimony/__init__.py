@@ -4,6 +4,7 @@ Training along an inverse scale space by Split Linearized Bregman Iteration (Spl
 `GradientTransformation`. Start at `split_lbi`; the mathematics is in `inverse_scale_space`.
 """
 
+from . import structure as structure
 from ._masks import apply_masks as apply_masks
 from ._masks import keep_support as keep_support
 from ._nuclear_norm import NuclearNorm as NuclearNorm

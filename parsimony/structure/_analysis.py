@@ -1,0 +1,186 @@
+"""From a function to its units: trace, walk, solve, and gather what belongs together by parameter."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._rules import named_leaves
+from ._coupling import Label, Solution
+from ._units import UnitSet
+from ._values import Value, rigid
+from ._walk import Frame, Walk
+
+
+@dataclasses.dataclass(frozen=True)
+class Analysis:
+    """A traced function and what was found about it; lives as long as the process.
+
+    Attributes:
+      closed: the traced program. frame: what is known of its variables.
+      labels: of each parameter, by name, the labels of its axes.
+      sets, fixed, unknown: see `Units`.
+      atoms: of each set the atoms of its units.
+      out_tree: the structure of what the function returns.
+    """
+
+    closed: Any
+    frame: Frame
+    labels: dict[str, tuple[Label, ...]]
+    solution: Solution
+    sets: dict[str, UnitSet]
+    fixed: dict[str, dict[int, str]]
+    unknown: dict[str, int]
+    atoms: dict[str, np.ndarray]
+    out_tree: Any
+
+    def alive(self, keep: dict[str, np.ndarray]) -> np.ndarray:
+        """For each node whether it stays."""
+        removed = [self.atoms[name][~mask] for name, mask in keep.items()]
+        return self.solution.alive(np.concatenate([np.zeros(0, int), *removed]))
+
+
+def analyse(fn, params, args) -> Analysis:
+    """Traces fn(params, *args) without running it."""
+    names = [name for name, _ in named_leaves(params)[0]]
+    try:
+        closed, out = jax.make_jaxpr(fn, return_shape=True)(params, *args)
+    except Exception as error:
+        raise ValueError(
+            f"find_units could not trace fn(params, {', '.join(['x', *'yz'][: len(args)])}): {type(error).__name__}: "
+            f"{error}\nExpected a function that jax.jit takes, of a tree of parameters and arrays of the shapes given."
+        ) from error
+    walk = Walk()
+    invars = closed.jaxpr.invars
+    own = {}
+    for name, var in zip(names, invars, strict=False):
+        shape = var.aval.shape
+        labels = tuple(walk.coupling.new(n) if n > 1 else "an axis of size one" for n in shape)
+        own[name] = Value(tuple(shape), labels, (True,) * len(shape), (True,) * len(shape), None, True)
+    inputs = [rigid(var.aval.shape, "an axis of the input") for var in invars[len(names) :]]
+    outputs, frame = walk.run(closed, None, [*own.values(), *inputs])
+    for value in outputs:
+        for label in value.labels:
+            walk.coupling.fix(label, "an axis of the output")
+    for value in own.values():
+        if id(value) not in walk.used:
+            for label in value.labels:
+                walk.coupling.fix(label, "the function does not use it")
+    solution = walk.coupling.solve()
+    order = {key: place for place, key in enumerate(walk.used)}
+    labels = {name: value.labels for name, value in own.items()}
+    by_use = sorted(names, key=lambda name: order.get(id(own[name]), len(order)))
+    produced = np.zeros(walk.coupling.count, bool)
+    for nodes in walk.produced:
+        produced[nodes] = True
+    sets, atoms = _sets({name: labels[name] for name in by_use}, solution, produced)
+    fixed = {name: reasons for name in names if (reasons := _fixed(labels[name], solution))}
+    return Analysis(
+        closed, frame, labels, solution, sets, fixed, dict(walk.unknown), atoms, jax.tree.structure(out)
+    )  # fmt: skip
+
+
+def _fixed(labels: tuple[Label, ...], solution: Solution) -> dict[int, str]:
+    """The reason for each axis that has a fixed index: the first."""
+    found = {}
+    for axis, label in enumerate(labels):
+        reasons = [label] if isinstance(label, str) else solution.why_fixed(label)
+        reason = next(filter(None, reasons), None)
+        if reason is not None:
+            found[axis] = reason
+    return found
+
+
+def _sets(labels: dict[str, tuple[Label, ...]], solution: Solution, produced: np.ndarray):
+    """The units, in sets of those with members of the same kind; and the atoms of each set."""
+    places = [
+        (name, axis, label)
+        for name, own in labels.items()
+        for axis, label in enumerate(own)
+        if not isinstance(label, str)
+    ]
+    parts = [(np.zeros(0, int),) * 3]
+    for number, (_, _, label) in enumerate(places):
+        index, atom = solution.atoms(label)
+        parts.append((np.full(len(index), number), index, atom))
+    place, index, atom = (np.concatenate(column) for column in zip(*parts, strict=True))
+    unique, unit = np.unique(atom, return_inverse=True)  # a unit for each atom
+    first = np.full(len(unique), len(atom))  # where each unit first occurs: by place, then by index
+    np.minimum.at(first, unit, np.arange(len(atom)))
+    signature = _signatures(place, unit, len(unique), len(places))
+    signature = _apart(place, index, unit, signature, first)
+    inexact = solution.inexact_atoms()
+    sets, atoms = {}, {}
+    order = np.lexsort((first, _first_of(signature, first)[signature])) if len(unique) else np.zeros(0, int)
+    bounds = np.flatnonzero(np.diff(signature[order])) + 1
+    for units in np.split(order, bounds) if len(order) else []:
+        number = np.full(len(unique), -1)
+        number[units] = np.arange(len(units))
+        mine = np.flatnonzero(number[unit] >= 0)
+        members: dict[str, dict[int, np.ndarray]] = {}
+        makers = []
+        for p in np.unique(place[mine]):
+            name, axis, label = places[p]
+            here = mine[place[mine] == p]
+            which = np.full(len(label), -1)
+            which[index[here]] = number[unit[here]]
+            members.setdefault(name, {})[axis] = which
+            if produced[label].any():
+                makers.append((name, axis))
+        name = _free_name(next(iter(members)), sets)
+        reason = next((inexact[a] for a in unique[units].tolist() if a in inexact), "")
+        sets[name] = UnitSet(name, len(units), members, bool(reason), reason, tuple(makers))
+        atoms[name] = unique[units]
+    return sets, atoms
+
+
+def _signatures(place, unit, units: int, places: int) -> np.ndarray:
+    """A number for each unit, the same for units that have as many members in every (parameter, axis)."""
+    pairs, count = np.unique(unit * max(places, 1) + place, return_counts=True)
+    code = np.random.default_rng(0).integers(2**62, size=max(places, 1), dtype=np.uint64)
+    total = np.zeros(units, np.uint64)
+    with np.errstate(over="ignore"):
+        mixed = (code[pairs % max(places, 1)] ^ (count.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(
+            0xBF58476D1CE4E5B9
+        )
+        np.add.at(total, pairs // max(places, 1), mixed)
+    return np.unique(total, return_inverse=True)[1]
+
+
+def _apart(place, index, unit, signature, first) -> np.ndarray:
+    """Units that share an index of an axis, such as the rows and columns of a square fold, go to sets of their own."""
+    key = np.lexsort((unit, signature[unit], index, place))
+    p, i, u = place[key], index[key], unit[key]
+    neighbours: dict[int, set[int]] = {}
+    for distance in range(1, len(u)):
+        one, other = u[:-distance], u[distance:]
+        same = (p[:-distance] == p[distance:]) & (i[:-distance] == i[distance:]) & (signature[one] == signature[other])
+        if not same.any():
+            break
+        for a, b in np.unique(np.stack([one[same], other[same]], axis=1), axis=0).tolist():
+            neighbours.setdefault(a, set()).add(b)
+            neighbours.setdefault(b, set()).add(a)
+    colour = np.zeros(len(signature), int)
+    seen: set[int] = set()
+    for own in sorted(neighbours, key=first.__getitem__):
+        taken = {colour[other] for other in neighbours[own] & seen}
+        colour[own] = next(c for c in range(len(taken) + 1) if c not in taken)
+        seen.add(own)
+    return np.unique(np.stack([signature, colour]), axis=1, return_inverse=True)[1].ravel()
+
+
+def _first_of(signature, first) -> np.ndarray:
+    earliest = np.full(signature.max() + 1 if len(signature) else 0, np.iinfo(int).max)
+    np.minimum.at(earliest, signature, first)
+    return earliest
+
+
+def _free_name(parameter: str, taken) -> str:
+    """A set is called after the layer whose parameter it is found in first."""
+    name = parameter.rpartition("/")[0] or parameter
+    number = 2
+    free = name
+    while free in taken:
+        free, number = f"{name}.{number}", number + 1
+    return free

@@ -1,0 +1,153 @@
+"""`compact`: a model without the removed units, with the same outputs as with all their members at zero."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from .._rules import named_leaves
+from ._analysis import Analysis, analyse
+from ._narrow import Narrowing, Part, cut
+from ._same import same_program
+from ._transplant import transplant
+from ._units import Units, structs
+
+
+@dataclasses.dataclass(frozen=True)
+class Compact:
+    """A compact model.
+
+    Attributes:
+      params: the parameters (and batch statistics) that are left, a tree like the whole one.
+      opt_state: the optimizer state that belongs to them, or None.
+      fn: fn(params, *args) on them: jit, grad, vmap and training work as on the whole function.
+      route: "module" where the function itself runs on narrower arrays with the same result; "jaxpr" where a width
+        enters its arithmetic or its shapes, and the traced program is evaluated with rewritten ones; "none" where the
+        units came without a function.
+      units, keep: what it was made from.
+    """
+
+    params: Any
+    opt_state: Any
+    fn: Callable[..., Any] | None
+    route: str
+    units: Units = dataclasses.field(repr=False)
+    keep: dict[str, np.ndarray] = dataclasses.field(repr=False)
+
+
+def compact(units: Units, keep, params, opt_state: optax.OptState | None = None, *, exact: bool = True) -> Compact:
+    """Removes units: fewer and smaller arrays, the same outputs as `units.zero(keep, params)` gives the whole function.
+
+    Args:
+      units: what `find_units` found in the function.
+      keep: {set: bool for each unit}, True stays; sets that are left out are kept whole. Made by hand, by
+        `keep_from_masks` or by `choose`.
+      params: the parameters that the units were found in (any values).
+      opt_state: the state of an Optax transformation for `params` or a part of them: what belongs to a removed index
+        goes, all else stays as it is.
+      exact: False also removes from sets that are `reduced`; the outputs then differ from those of the zeroed model.
+
+    Returns:
+      `Compact`.
+
+    Raises:
+      ValueError: an unknown set, a mask of another shape, an emptied set; parameters or a state of other shapes; a
+        removal that is not exact.
+
+    >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm
+    >>> params = {"w1": jnp.ones((4, 6)), "b1": jnp.ones(6), "w2": jnp.ones((6, 3))}
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"] + p["b1"][None]) @ p["w2"]
+    >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
+    >>> small = pm.structure.compact(units, {"w1": np.array([True, False, True, False, False, False])}, params)
+    >>> jax.tree.map(jnp.shape, small.params), small.route
+    ({'b1': (2,), 'w1': (4, 2), 'w2': (2, 3)}, 'module')
+    >>> small.fn(small.params, jnp.ones((1, 4))).tolist()
+    [[10.0, 10.0, 10.0]]
+    """
+    keep = units.checked(keep)
+    leaves, treedef = units.matched(params)
+    for name, mask in keep.items():
+        if exact and not mask.all() and units.sets[name].reduced:
+            raise ValueError(
+                f"removing units of {name!r} is not exact: {units.sets[name].reason}. Leave this set whole, or accept "
+                "other outputs with compact(..., exact=False) and train on."
+            )
+    removed = units.removed(keep)
+    for name, axes in removed.items():
+        for axis, gone in axes.items():
+            if gone.all():
+                raise ValueError(
+                    f"keep would empty axis {axis} of parameter {name!r}: its units, of several sets, are all removed. "
+                    "Keep more of one of them."
+                )
+    small = treedef.unflatten([_cut(leaf, removed.get(name, {})) for name, leaf in leaves])
+    state = None if opt_state is None else transplant(opt_state, units.shapes, removed)
+    if units.fn is None:
+        return Compact(small, state, None, "none", units, keep)
+    if any(np.size(leaf) == 0 for leaf in jax.tree.leaves(small)) or not _runs_alike(units, keep, params, small):
+        return Compact(small, state, narrowed(units, keep, structs(params)), "jaxpr", units, keep)
+    return Compact(small, state, units.fn, "module", units, keep)
+
+
+def _cut(leaf, axes: dict[int, np.ndarray]):
+    masks = tuple(~axes[axis] if axis in axes else None for axis in range(np.ndim(leaf)))
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        sizes = (n if mask is None else int(mask.sum()) for n, mask in zip(leaf.shape, masks, strict=True))
+        return jax.ShapeDtypeStruct(tuple(sizes), leaf.dtype)
+    return cut(leaf, masks)
+
+
+def _runs_alike(units: Units, keep, params, small) -> bool:
+    """Whether the function on narrower arrays is the program that the rewriting gives."""
+    assert units.fn is not None
+    if not units.arguments:
+        return False
+    try:
+        closed = jax.make_jaxpr(units.fn)(structs(small), *units.arguments)
+    except Exception:  # any: a module refuses widths that it does not expect in its own way
+        return False
+    found = _analysis(units, structs(params), units.arguments)
+    return same_program(Narrowing(found.alive(keep)), found.frame, closed)
+
+
+def narrowed(units: Units, keep, whole) -> Callable[..., Any]:
+    """fn on narrower arrays: its program, traced on whole arrays for each new shape of the arguments."""
+
+    @functools.wraps(units.fn)  # type: ignore[arg-type]
+    def function(params, *args):
+        found = _analysis(units, whole, structs(args))
+        alive = Narrowing(found.alive(keep))
+        leaves, _ = named_leaves(params)
+        arrays = [leaf for _, leaf in leaves] + jax.tree.leaves(args)
+        values = [found.frame.read(var) for var in found.frame.jaxpr.invars]
+        for (name, leaf), value in zip(leaves, values, strict=False):
+            if np.shape(leaf) != alive.shape(value):
+                raise ValueError(
+                    f"parameter {name!r}: the compact function expects shape {alive.shape(value)}, got "
+                    f"{np.shape(leaf)}; give it the compact parameters."
+                )
+        outputs = alive.run(
+            found.frame, [Part(a, v) for a, v in zip(map(jax.numpy.asarray, arrays), values, strict=True)]
+        )
+        return jax.tree.unflatten(found.out_tree, [part.array for part in outputs])
+
+    return function
+
+
+def _analysis(units: Units, whole, args) -> Analysis:
+    """The analysis of the function at these shapes, remembered."""
+    leaves, treedef = jax.tree.flatten((whole, args))
+    key = (treedef, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
+    if key not in units._cache:
+        found = analyse(units.fn, whole, args)
+        if {name: s.size for name, s in found.sets.items()} != {name: s.size for name, s in units.sets.items()}:
+            raise ValueError(
+                "at these shapes of its arguments the function has other units than those it was compacted by: "
+                f"{', '.join(found.sets)} instead of {', '.join(units.sets)}. Call find_units at these shapes."
+            )
+        units._cache[key] = found
+    return units._cache[key]

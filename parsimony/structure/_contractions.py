@@ -1,0 +1,86 @@
+"""Rules of products that sum over an axis: matrix products and convolutions."""
+
+import numpy as np
+
+from ._coupling import Label
+from ._values import Value
+
+_SPATIAL = "a spatial axis of a convolution"
+
+
+def dot_general(walk, eqn, operands: list[Value]):
+    """Contracted axes meet, and so do batch axes; a term is gone if either of its factors is zero."""
+    left, right = operands
+    (left_sum, right_sum), (left_batch, right_batch) = eqn.params["dimension_numbers"]
+    for one, other in zip(left_sum, right_sum, strict=True):
+        _contract(walk, left, one, right, other)
+    labels: list[Label] = []
+    zero: list = []
+    alike: list[bool] = []
+    for one, other in zip(left_batch, right_batch, strict=True):
+        labels.append(walk.coupling.unite(left.labels[one], right.labels[other]))
+        zero.append(np.logical_or(left.zero[one], right.zero[other]))
+        alike.append(bool(np.all(zero[-1])))
+    for value, gone in ((left, (*left_sum, *left_batch)), (right, (*right_sum, *right_batch))):
+        for axis in range(value.ndim):
+            if axis not in gone:
+                labels.append(value.labels[axis])
+                zero.append(value.zero[axis])
+                alike.append(value.harmless(axis))
+    shape = tuple(eqn.outvars[0].aval.shape)
+    return Value(shape, tuple(labels), tuple(zero), tuple(alike), None, left.weight and right.weight)
+
+
+def _contract(walk, left: Value, one: int, right: Value, other: int) -> None:
+    label = walk.coupling.unite(left.labels[one], right.labels[other])
+    exact = np.logical_or(left.zero[one], right.zero[other])
+    walk.coupling.inexact(label, exact, "a product that sums over an axis whose removed part is not zero there")
+    _consume(walk, left, one, right, other)
+
+
+def _consume(walk, left: Value, one: int, right: Value, other: int) -> None:
+    """Marks the axes of weights that take in what an earlier layer gives out."""
+    for value, axis, partner in ((right, other, left), (left, one, right)):
+        if value.weight and not partner.weight:
+            walk.summed.add((id(value), axis))
+
+
+def conv_general_dilated(walk, eqn, operands: list[Value]):
+    """Input channels meet the kernel's input axis; with groups, a channel goes with its group or its place in it."""
+    data, kernel = operands
+    params, coupling = eqn.params, walk.coupling
+    numbers, groups = params["dimension_numbers"], params["feature_group_count"]
+    if params["batch_group_count"] != 1:
+        return walk.fix_all(eqn, operands, "a convolution with groups of its batch")
+    for value, spec in ((data, numbers.lhs_spec), (kernel, numbers.rhs_spec)):
+        for axis in spec[2:]:
+            walk.fix(value, axis, _SPATIAL)
+    (batch, channel), (out, into) = numbers.lhs_spec[:2], numbers.rhs_spec[:2]
+    kernel_zero = kernel.zero[out]
+    if groups == 1:
+        _contract(walk, data, channel, kernel, into)
+        out_label: Label = kernel.labels[out]
+    else:
+        inside, outs = data.shape[channel] // groups, kernel.shape[out] // groups
+        data_zero = np.broadcast_to(data.zero[channel], (groups * inside,)).reshape(groups, inside)
+        rows, columns = coupling.unfold(data.labels[channel], (groups, inside))
+        out_rows, _ = coupling.unfold(kernel.labels[out], (groups, outs))
+        rows = coupling.unite(rows, out_rows)
+        if inside > 1:
+            columns = coupling.unite(columns, kernel.labels[into])
+            exact = np.logical_or(data_zero.all(0), kernel.zero[into])
+            coupling.inexact(columns, exact, "a convolution over channels whose removed part is not zero there")
+            _consume(walk, data, channel, kernel, into)
+        out_label = kernel.labels[out]
+        # A group whose channels are all zero gives zero.
+        kernel_zero = np.logical_or(kernel_zero, False) if outs > 1 else np.logical_or(kernel_zero, data_zero.all(1))
+    shape = tuple(eqn.outvars[0].aval.shape)
+    labels: list[Label] = [_SPATIAL] * len(shape)
+    zero: list = [True] * len(shape)
+    labels[numbers.out_spec[0]], zero[numbers.out_spec[0]] = data.labels[batch], data.zero[batch]
+    labels[numbers.out_spec[1]], zero[numbers.out_spec[1]] = out_label, kernel_zero
+    alike = tuple(bool(np.all(z)) for z in zero)
+    return Value(shape, tuple(labels), tuple(zero), alike, None, data.weight and kernel.weight)
+
+
+RULES = {"dot_general": dot_general, "conv_general_dilated": conv_general_dilated}

@@ -1,0 +1,113 @@
+"""Rules of the primitives that hold programs of their own: calls, loops and branches."""
+
+import dataclasses
+
+import numpy as np
+
+from ._values import Value
+
+_LOOP = "the axis that a scan runs over"
+
+
+def plain(value: Value) -> Value:
+    """The value beyond a border across which no correction for removed slices is carried."""
+    return dataclasses.replace(value, alike=tuple(bool(np.all(z)) for z in value.zero))
+
+
+def call(walk, eqn, operands: list[Value]):
+    """A call is walked through with what is known of its operands."""
+    closed = eqn.params["jaxpr" if "jaxpr" in eqn.params else "call_jaxpr"]
+    return walk.enter(closed, None, operands)
+
+
+def bordered_call(walk, eqn, operands: list[Value]):
+    closed = eqn.params["jaxpr" if "jaxpr" in eqn.params else "call_jaxpr"]
+    return [plain(value) for value in walk.enter(closed, None, [plain(value) for value in operands])]
+
+
+def scan_counts(eqn) -> tuple[int, int]:
+    """How many operands of a scan are constants and how many its carry; the rest have an axis that the body lacks."""
+    body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
+    ndim = lambda variables: [len(var.aval.shape) for var in variables]
+    carried = sum(a == b for a, b in zip(ndim(eqn.outvars), ndim(body.outvars), strict=True))
+    rest = sum(a == b for a, b in zip(ndim(eqn.invars), ndim(body.invars), strict=True))
+    return rest - carried, carried
+
+
+def scan(walk, eqn, operands: list[Value]):
+    params = eqn.params
+    consts, carried = scan_counts(eqn)
+    n = consts + carried
+    fixed, carry, sequences = [plain(v) for v in operands[:consts]], operands[consts:n], operands[n:]
+    for value in sequences:
+        walk.fix(value, 0, _LOOP)
+    steps = [
+        plain(dataclasses.replace(v, shape=v.shape[1:], labels=v.labels[1:], zero=v.zero[1:], alike=v.alike[1:]))
+        for v in sequences
+    ]
+    carry, outputs = _settle(walk, carry, lambda carry: walk.enter(params["jaxpr"], None, [*fixed, *carry, *steps]))
+    stacked = [
+        dataclasses.replace(
+            plain(v), shape=(params["length"], *v.shape), labels=(_LOOP, *v.labels), zero=(True, *v.zero),
+            alike=(True, *plain(v).alike),
+        )
+        for v in outputs[carried:]
+    ]  # fmt: skip
+    return [*carry, *stacked]
+
+
+def while_(walk, eqn, operands: list[Value]):
+    params = eqn.params
+    a, b = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    operands = [plain(value) for value in operands]
+
+    def body(carry):
+        walk.enter(params["cond_jaxpr"], None, [*operands[:a], *carry])
+        return walk.enter(params["body_jaxpr"], None, [*operands[a:b], *carry])
+
+    return _settle(walk, operands[b:], body)[0]
+
+
+def _settle(walk, carry: list[Value], body):
+    """The carry of a loop, zero only where it is zero before and after every step; and the last step's outputs."""
+    carry = [dataclasses.replace(plain(value), constant=None) for value in carry]
+    while True:
+        outputs = body(carry)
+        met = [_meet(walk, [old, new]) for old, new in zip(carry, outputs[: len(carry)], strict=True)]
+        same = all(
+            bool(np.all(np.equal(a, b)))
+            for old, new in zip(carry, met, strict=True)
+            for a, b in zip(old.zero, new.zero, strict=True)
+        )
+        if same:
+            return met, outputs
+        carry = met
+        walk.forget()
+
+
+def _meet(walk, values: list[Value]) -> Value:
+    """What holds of a value that may be any of these."""
+    first = values[0]
+    labels, zero = list(first.labels), list(first.zero)
+    for value in values[1:]:
+        labels = [walk.coupling.unite(a, b) for a, b in zip(labels, value.labels, strict=True)]
+        zero = [np.logical_and(a, b) for a, b in zip(zero, value.zero, strict=True)]
+    weight = all(value.weight for value in values)
+    return plain(Value(first.shape, tuple(labels), tuple(zero), first.alike, None, weight))
+
+
+def cond(walk, eqn, operands: list[Value]):
+    operands = [plain(value) for value in operands[1:]]
+    branches = [walk.enter(branch, None, operands) for branch in eqn.params["branches"]]
+    return [_meet(walk, list(values)) for values in zip(*branches, strict=True)]
+
+
+RULES = {
+    "scan": scan,
+    "while": while_,
+    "cond": cond,
+    **dict.fromkeys(["jit", "pjit", "closed_call", "core_call"], call),
+    **dict.fromkeys(
+        ["remat2", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"], bordered_call
+    ),
+}

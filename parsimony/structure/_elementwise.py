@@ -1,0 +1,75 @@
+"""Rules of the primitives that act entry by entry: index i of each operand meets index i of the others."""
+
+import functools
+
+import numpy as np
+
+from ._values import Value
+
+# f(0) = 0
+_KEEP_ZERO = set(
+    """abs asin asinh atan atanh cbrt ceil conj convert_element_type copy copy_p erf erf_inv expm1 floor imag log1p neg
+    real reduce_precision round sign sin sinh sqrt square stop_gradient tan tanh""".split()  # noqa: SIM905
+)
+_OTHERS = set(
+    """acos acosh add add_any and atan2 bessel_i0e bessel_i1e clamp clz complex cos cosh digamma div eq erfc exp exp2 ge
+    gt igamma igammac integer_pow is_finite le lgamma log logistic lt max min mul ne nextafter not or polygamma
+    population_count pow regularized_incomplete_beta rem rsqrt select_n shift_left shift_right_arithmetic
+    shift_right_logical sub xor zeta""".split()  # noqa: SIM905
+)
+
+
+def elementwise(walk, eqn, operands: list[Value]):
+    """Unites the operands axis by axis; scalars go along."""
+    shape = eqn.outvars[0].aval.shape
+    weight = all(value.weight for value in operands)
+    labels, zero, alike = [], [], []
+    for axis, size in enumerate(shape):
+        # Scalars, and axes of size one, are repeated along the others.
+        runs = [value.ndim > 0 and value.shape[axis] == size for value in operands]
+        for value, own in zip(operands, runs, strict=True):
+            if value.ndim and not own:
+                walk.fix(value, axis, "an axis of size one that is repeated")
+        mine = [value for value, own in zip(operands, runs, strict=True) if own]
+        labels.append(functools.reduce(walk.coupling.unite, (value.labels[axis] for value in mine)))
+        zeros = [value.zero[axis] if own else value.constant == 0 for value, own in zip(operands, runs, strict=True)]
+        zero.append(_stays_zero(eqn, operands, zeros))
+        alike.append(bool(np.all(zero[-1])) or all(value.harmless(axis) for value in mine))
+    constant = operands[0].constant if eqn.primitive.name in ("convert_element_type", "copy", "stop_gradient") else None
+    return Value(tuple(shape), tuple(labels), tuple(zero), tuple(alike), constant, weight)
+
+
+def _stays_zero(eqn, operands: list[Value], zeros: list):
+    """Where the result is zero, from where the operands are."""
+    name, number = eqn.primitive.name, [value.constant for value in operands]
+    match name:
+        case "mul" | "and":
+            return zeros[0] | np.asarray(zeros[1])
+        case "div" | "rem":
+            return zeros[0]
+        case "add" | "sub" | "add_any" | "or" | "xor" | "complex" | "atan2":
+            return zeros[0] & np.asarray(zeros[1])
+        case "max" | "min":
+            beyond = (lambda c: c is not None and c <= 0) if name == "max" else (lambda c: c is not None and c >= 0)
+            return (zeros[0] | np.asarray(beyond(number[0]))) & (zeros[1] | np.asarray(beyond(number[1]))) & (
+                np.asarray(zeros[0]) | zeros[1]
+            )  # fmt: skip
+        case "pow":
+            return zeros[0] & np.asarray(number[1] is not None and number[1] > 0)
+        case "integer_pow":
+            return zeros[0] & np.asarray(eqn.params["y"] > 0)
+        case "select_n":
+            return functools.reduce(np.logical_and, zeros[1:])
+        case "clamp":
+            low, _, high = number
+            return zeros[1] & np.asarray(low is not None and high is not None and low <= 0 <= high)
+        case "lt" | "gt" | "ne":
+            return zeros[0] & np.asarray(zeros[1])
+    return zeros[0] if name in _KEEP_ZERO else False
+
+
+def barrier(walk, eqn, operands: list[Value]):
+    return list(operands)
+
+
+RULES = {"optimization_barrier": barrier} | dict.fromkeys([*_KEEP_ZERO, *_OTHERS], elementwise)

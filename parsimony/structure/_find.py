@@ -1,0 +1,57 @@
+"""`find_units`: what can be removed from a function."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._rules import named_leaves
+from ._analysis import analyse
+from ._units import Units, structs
+
+
+def find_units(fn, params, *args) -> Units:
+    """Finds which slices of which parameters live and die together in fn(params, *args).
+
+    The function is traced, not run, and every index of every axis of every array gets a label. One rule for each JAX
+    primitive unites the labels that must go together: a matrix product its contracted indices, a residual sum its
+    channels. What meets the inputs or the outputs is fixed. Every class of labels that is not is a *unit*.
+
+    Removal is exact: `compact` computes what the function computes with all members of the removed units at zero. Where
+    that cannot be had (a softmax over the units), the set is marked `reduced`, and `compact` refuses it.
+
+    Args:
+      fn: fn(params, *args), any function that `jax.jit` takes, of a Flax, Equinox or plain JAX model; at inference
+        (running statistics; no dropout), with batch statistics among `params` where there are any.
+      params: a tree of arrays or `jax.ShapeDtypeStruct`.
+      *args: the other arguments, or their shapes; the same units are found at any batch size.
+
+    Returns:
+      `Units`; `print` shows a table.
+
+    Raises:
+      ValueError: a function that cannot be traced at these shapes; `params` without arrays.
+
+    >>> import jax, jax.numpy as jnp, parsimony as pm
+    >>> params = {"w1": jnp.ones((4, 6)), "b1": jnp.ones(6), "w2": jnp.ones((6, 3))}
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"] + p["b1"][None]) @ p["w2"]
+    >>> print(pm.structure.find_units(fn, params, jnp.ones((2, 4))))
+    set  units  members: parameter[axis]×indices a unit  removal
+    w1   6      w1[1], b1[0], w2[0]                      exact
+    fixed, an axis of the input: w1[0]
+    fixed, an axis of the output: w2[1]
+
+    Source: the coupling of layers as in DepGraph (Fang et al., arXiv 2301.12900), read off the program itself.
+    """
+    leaves, _ = named_leaves(params)
+    if not leaves:
+        raise ValueError(
+            "find_units: params holds no arrays; expected fn(params, x) with its tree of parameters first."
+        )
+    if not callable(fn):
+        raise TypeError(f"find_units({fn!r}, ...): expected a function fn(params, x).")
+    found = analyse(fn, params, args)
+    shapes = {name: tuple(jnp.shape(leaf)) for name, leaf in leaves}
+    dtypes = {name: str(jax.dtypes.result_type(leaf)) for name, leaf in leaves}
+    arguments: Any = structs(args)
+    return Units(found.sets, found.fixed, found.unknown, shapes, dtypes, fn, arguments)

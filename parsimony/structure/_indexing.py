@@ -1,0 +1,97 @@
+"""Rules of the primitives that read or write where a computed index says: an axis that is indexed stays whole."""
+
+import numpy as np
+
+from ._coupling import Label
+from ._values import Value
+
+_INDEXED = "an axis that computed indices point into"
+
+
+def gather(walk, eqn, operands: list[Value]):
+    """Axes that are taken whole go along; so do batch axes, with those of the indices."""
+    operand, indices = operands
+    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    shape = eqn.outvars[0].aval.shape
+    labels: list[Label] = [""] * len(shape)
+    zero: list = [False] * len(shape)
+    batch_axes = list(range(indices.ndim - 1))
+    for to in range(len(shape)):
+        if to not in numbers.offset_dims:
+            axis = batch_axes.pop(0)
+            labels[to] = indices.labels[axis]
+            if axis in numbers.start_indices_batching_dims:
+                own = numbers.operand_batching_dims[numbers.start_indices_batching_dims.index(axis)]
+                labels[to] = walk.coupling.unite(labels[to], operand.labels[own])
+                zero[to] = operand.zero[own]
+    dropped = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
+    for to, axis in zip(numbers.offset_dims, (a for a in range(operand.ndim) if a not in dropped), strict=True):
+        if sizes[axis] == operand.shape[axis] and axis not in numbers.start_index_map:
+            labels[to], zero[to] = operand.labels[axis], operand.zero[axis]
+        else:
+            labels[to], zero[to] = walk.fix(operand, axis, _INDEXED), True
+    for axis in numbers.collapsed_slice_dims:
+        walk.fix(operand, axis, _INDEXED)
+    walk.fix(indices, indices.ndim - 1, _INDEXED)
+    alike = tuple(bool(np.all(z)) for z in zero)
+    return Value(tuple(shape), tuple(labels), tuple(zero), alike, None, operand.weight and indices.weight)
+
+
+def scatter(walk, eqn, operands: list[Value]):
+    """Axes that are written whole go along."""
+    operand, indices, updates = operands
+    numbers = eqn.params["dimension_numbers"]
+    labels, zero = list(operand.labels), list(operand.zero)
+    dropped = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
+    windows = [axis for axis in range(operand.ndim) if axis not in dropped]
+    for own, axis in zip(numbers.update_window_dims, windows, strict=True):
+        if updates.shape[own] == operand.shape[axis] and axis not in numbers.scatter_dims_to_operand_dims:
+            labels[axis] = walk.coupling.unite(labels[axis], updates.labels[own])
+            zero[axis] = np.logical_and(zero[axis], updates.zero[own])
+        else:
+            walk.fix(updates, own, _INDEXED)
+            labels[axis], zero[axis] = walk.fix(operand, axis, _INDEXED), True
+    for axis in dropped:
+        labels[axis], zero[axis] = walk.fix(operand, axis, _INDEXED), True
+    for axis in range(updates.ndim):
+        if axis not in numbers.update_window_dims:
+            walk.fix(updates, axis, _INDEXED)
+    for axis in range(indices.ndim):
+        walk.fix(indices, axis, _INDEXED)
+    alike = tuple(bool(np.all(z)) for z in zero)
+    return Value(operand.shape, tuple(labels), tuple(zero), alike, None, all(v.weight for v in operands))
+
+
+def dynamic_slice(walk, eqn, operands: list[Value]):
+    value, shape = operands[0], eqn.outvars[0].aval.shape
+    labels, zero = list(value.labels), list(value.zero)
+    for axis, size in enumerate(shape):
+        if size != value.shape[axis]:
+            labels[axis], zero[axis] = walk.fix(value, axis, _INDEXED), True
+    alike = tuple(bool(np.all(z)) for z in zero)
+    return Value(tuple(shape), tuple(labels), tuple(zero), alike, value.constant, value.weight)
+
+
+def dynamic_update_slice(walk, eqn, operands: list[Value]):
+    value, update = operands[:2]
+    labels, zero = list(value.labels), list(value.zero)
+    for axis, size in enumerate(update.shape):
+        if size == value.shape[axis]:
+            labels[axis] = walk.coupling.unite(labels[axis], update.labels[axis])
+            zero[axis] = np.logical_and(zero[axis], update.zero[axis])
+        else:
+            walk.fix(update, axis, _INDEXED)
+            labels[axis], zero[axis] = walk.fix(value, axis, _INDEXED), True
+    alike = tuple(bool(np.all(z)) for z in zero)
+    return Value(value.shape, tuple(labels), tuple(zero), alike, None, all(v.weight for v in operands))
+
+
+RULES = {
+    "gather": gather,
+    "dynamic_slice": dynamic_slice,
+    "dynamic_update_slice": dynamic_update_slice,
+    **dict.fromkeys(
+        ["scatter", "scatter-add", "scatter_add", "scatter-mul", "scatter_mul", "scatter-min", "scatter_min",
+         "scatter-max", "scatter_max", "scatter-sub", "scatter_sub"], scatter
+    ),
+}  # fmt: skip

@@ -1,0 +1,257 @@
+"""The same program on narrower arrays: every equation again, with its static shapes rewritten.
+
+A sum over an axis that lost slices stays what it was with those slices at zero: what is removed is zero there, or is
+made up for (`Part.removed_slice`). Constants such as 1/n and 1/√d keep the n and d of the full program.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.api_util import debug_info
+from jax.core import Tracer
+from jax.extend import core as jex
+
+from . import _elementwise
+from ._reductions import RULES as _REDUCTIONS
+from ._shapes import blocks
+from ._values import Value
+from ._walk import Frame
+
+Masks = tuple[np.ndarray | None, ...]
+"""Of each axis which indices stay; None: all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """An array of the narrower program.
+
+    Attributes:
+      array: what is left of it.
+      value: what the analysis knows of the whole.
+      slice_of: axis → the slice, of size one, that each removed index of the axis had, where the analysis says `alike`.
+    """
+
+    array: Any
+    value: Value
+    slice_of: Callable[[int], Any] | None = None
+
+    def removed_slice(self, axis: int):
+        if np.all(self.value.zero[axis]) or self.slice_of is None:
+            shape = tuple(1 if a == axis else n for a, n in enumerate(np.shape(self.array)))
+            return jax.numpy.zeros(shape, self.array.dtype)
+        return self.slice_of(axis)
+
+
+class Narrowing:
+    """Evaluates the frames of an analysis without what was removed."""
+
+    def __init__(self, alive: np.ndarray):
+        self.alive = alive
+        self._touched: dict[int, bool] = {}
+
+    def masks(self, value: Value) -> Masks:
+        kept = (None if isinstance(label, str) else self.alive[label] for label in value.labels)
+        return tuple(None if mask is None or mask.all() else mask for mask in kept)
+
+    def shape(self, value: Value) -> tuple[Any, ...]:
+        pairs = zip(value.shape, self.masks(value), strict=True)
+        return tuple(n if mask is None else int(mask.sum()) for n, mask in pairs)
+
+    def touched(self, frame: Frame) -> bool:
+        """Whether anything is removed inside."""
+        if id(frame) not in self._touched:
+            own = any(mask is not None for value in frame.values.values() for mask in self.masks(value))
+            self._touched[id(frame)] = own or any(self.touched(f) for inner in frame.inner for f in inner)
+        return self._touched[id(frame)]
+
+    def run(self, frame: Frame, parts: list[Part]) -> list[Part]:
+        """The outputs of a frame, from the parts of its arguments."""
+        jaxpr = frame.jaxpr
+        consts = [
+            Part(cut(array, self.masks(value)), value)
+            for array, value in zip(frame.consts, map(frame.read, jaxpr.constvars), strict=True)
+        ]
+        known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *parts], strict=True))
+        read = lambda atom: Part(atom.val, frame.read(atom)) if isinstance(atom, jex.Literal) else known[atom]
+        for eqn, inner in zip(jaxpr.eqns, frame.inner, strict=True):
+            operands = [read(atom) for atom in eqn.invars]
+            values = [frame.read(var) for var in eqn.outvars]
+            for var, part in zip(eqn.outvars, self.equation(eqn, operands, values, inner), strict=True):
+                known[var] = part
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def equation(self, eqn, operands: list[Part], values: list[Value], inner: list[Frame]) -> list[Part]:
+        from . import _narrow_control
+
+        everything = [part.value for part in operands] + values
+        if not any(mask is not None for value in everything for mask in self.masks(value)) and not any(
+            map(self.touched, inner)
+        ):
+            arrays = as_function(eqn)(*(part.array for part in operands))
+            return [Part(array, value) for array, value in zip(arrays, values, strict=True)]
+        if eqn.primitive.name in _narrow_control.RULES:
+            return _narrow_control.RULES[eqn.primitive.name](self, eqn, operands, values, inner)
+        changed = self.parameters(eqn, [part.value for part in operands], values)
+        if changed is None:
+            return [Part(self._picked(eqn, operands, values[0]), values[0])]
+        bound = eqn.primitive.bind(*(part.array for part in operands), **{**eqn.params, **changed})
+        arrays = bound if eqn.primitive.multiple_results else [bound]
+        if eqn.primitive.name == "reduce_sum":
+            arrays = [arrays[0] + lost for lost in self._lost(eqn, operands[0])] or arrays
+        slice_of = _slice_rule(eqn, operands, changed)
+        return [Part(array, value, slice_of) for array, value in zip(arrays, values, strict=True)]
+
+    def _lost(self, eqn, operand: Part):
+        """What the removed slices add to a sum: at most one axis has any that are not zero."""
+        for axis in eqn.params["axes"]:
+            mask = self.masks(operand.value)[axis]
+            if mask is not None and operand.value.alike[axis] and not np.all(operand.value.zero[axis]):
+                total = eqn.primitive.bind(operand.removed_slice(axis), **eqn.params)
+                yield total * np.asarray((~mask).sum(), total.dtype)
+
+    def parameters(self, eqn, operands: list[Value], results: list[Value]) -> dict[str, Any] | None:
+        """The static parameters of an equation that change; None where it is to be picked from the whole."""
+        params, shape = eqn.params, self.shape(results[0]) if results else ()
+        masks = self.masks(operands[0]) if operands else (None,)
+        match eqn.primitive.name:
+            case "broadcast_in_dim":
+                return {"shape": shape}
+            case "reshape":
+                return {"new_sizes": shape}
+            case "iota":
+                return None
+            case "slice":
+                return self._slice_parameters(params, operands[0])
+            case "split":
+                return {"sizes": tuple(self.shape(value)[params["axis"]] for value in results)}
+            case "pad":
+                own = self.masks(results[0])
+                config = [
+                    c if mask is None else (int(mask[: c[0]].sum()), int(mask[len(mask) - c[1] :].sum()), 0)
+                    for c, mask in zip(params["padding_config"], own, strict=True)
+                ]
+                return {"padding_config": tuple(config)}
+            case "gather":
+                pairs = zip(params["slice_sizes"], masks, strict=True)
+                return {"slice_sizes": tuple(n if mask is None else int(mask.sum()) for n, mask in pairs)}
+            case "dynamic_slice":
+                return {"slice_sizes": shape}
+            case "conv_general_dilated" if params["feature_group_count"] > 1:
+                mask = masks[params["dimension_numbers"].lhs_spec[1]]
+                groups = params["feature_group_count"]
+                left = groups if mask is None else int(mask.reshape(groups, -1).any(1).sum())
+                return {"feature_group_count": left}
+        return {}
+
+    def _slice_parameters(self, params, value: Value) -> dict[str, Any] | None:
+        starts, limits = list(params["start_indices"]), list(params["limit_indices"])
+        for axis, mask in enumerate(self.masks(value)):
+            if mask is None:
+                continue
+            if params["strides"] is not None and params["strides"][axis] != 1:
+                return None
+            starts[axis], limits[axis] = int(mask[: starts[axis]].sum()), int(mask[: limits[axis]].sum())
+        return {"start_indices": tuple(starts), "limit_indices": tuple(limits)}
+
+    def _picked(self, eqn, operands: list[Part], result: Value):
+        """A counter cut from the whole, or a strided slice taken index by index."""
+        if eqn.primitive.name == "iota":
+            return cut(eqn.primitive.bind(**eqn.params), self.masks(result))
+        array, params = operands[0].array, eqn.params
+        for axis, (own, mask) in enumerate(zip(self.masks(operands[0].value), self.masks(result), strict=True)):
+            bounds = (params[key][axis] for key in ("start_indices", "limit_indices", "strides"))
+            taken = np.arange(operands[0].value.shape[axis])[slice(*bounds)]
+            place = np.arange(len(taken)) if own is None else np.cumsum(own) - 1
+            chosen = taken if own is None else place[taken if mask is None else taken[mask]]
+            array = jax.numpy.take(array, chosen, axis=axis)
+        return array
+
+
+def cut(array, masks: Masks):
+    """What is left of an array, where it was."""
+    if all(mask is None for mask in masks):
+        return array
+    if isinstance(array, jax.Array) and not isinstance(array, Tracer) and _simple(array):
+        # By the host: a compilation for every shape would take longer.
+        return jax.device_put(cut(np.asarray(array), masks), array.sharding)
+    for axis, mask in enumerate(masks):
+        if mask is not None:
+            index = np.flatnonzero(mask)
+            take = np.take if isinstance(array, np.ndarray) else jax.numpy.take
+            array = take(array, index, axis=axis)
+    return array
+
+
+def _simple(array: jax.Array) -> bool:
+    """One device, and numbers."""
+    return len(array.sharding.device_set) == 1 and not jax.numpy.issubdtype(array.dtype, jax.dtypes.extended)
+
+
+def as_function(eqn):
+    """The equation as a function of its operands."""
+    atoms = list(dict.fromkeys(atom for atom in eqn.invars if not isinstance(atom, jex.Literal)))
+    origin = debug_info(
+        "an equation", lambda *operands: None, atoms, {}, result_paths_thunk=lambda: ("",) * len(eqn.outvars)
+    )
+    program = jex.ClosedJaxpr(jex.Jaxpr([], atoms, eqn.outvars, [eqn], eqn.effects, origin), [])
+
+    def function(*arrays):
+        given = {a: x for a, x in zip(eqn.invars, arrays, strict=True) if not isinstance(a, jex.Literal)}
+        return jex.jaxpr_as_fun(program)(*(given[atom] for atom in atoms))
+
+    return function
+
+
+def _slice_rule(eqn, operands: list[Part], changed) -> Callable[[int], Any] | None:
+    """How the slice of a removed index follows from those of the operands; None where the analysis never asks."""
+    name, bind = eqn.primitive.name, lambda arrays, more=changed: eqn.primitive.bind(*arrays, **{**eqn.params, **more})
+    first = operands[0] if operands else None
+    if name in _elementwise.RULES and name != "optimization_barrier":
+        whole = max(part.value.ndim for part in operands)
+
+        def of(axis):
+            size = max((part.value.shape[axis] for part in operands if part.value.ndim == whole), default=1)
+            runs = [part.value.ndim and part.value.shape[axis] == size for part in operands]
+            return bind([p.removed_slice(axis) if own else p.array for p, own in zip(operands, runs, strict=True)])
+
+        return of
+    if first is None:
+        return None
+    if name == "broadcast_in_dim":
+
+        def of(axis):
+            shape = tuple(1 if a == axis else n for a, n in enumerate(changed["shape"]))
+            source = list(eqn.params["broadcast_dimensions"])
+            runs = axis in source and first.value.shape[source.index(axis)] != 1
+            return bind([first.removed_slice(source.index(axis)) if runs else first.array], {"shape": shape})
+
+        return of
+    if name == "reshape":
+
+        def of(axis):
+            pairs = {new[0]: old[0] for old, new in blocks(first.value.shape, eqn.params["new_sizes"]) or ()}
+            shape = tuple(1 if a == axis else n for a, n in enumerate(changed["new_sizes"]))
+            return bind([first.removed_slice(pairs[axis])], {"new_sizes": shape})
+
+        return of
+    if name == "transpose":
+        return lambda axis: bind([first.removed_slice(eqn.params["permutation"][axis])])
+    gone = eqn.params.get("dimensions") if name == "squeeze" else eqn.params.get("axes")
+    if name == "squeeze" or (name in _REDUCTIONS and gone is not None):
+        left = [axis for axis in range(first.value.ndim) if axis not in gone]
+        return lambda axis: bind([first.removed_slice(left[axis])])
+    if name == "dot_general":
+        (left_sum, right_sum), (left_batch, right_batch) = eqn.params["dimension_numbers"]
+        free = [(i, a) for i, (part, gone) in enumerate(
+            zip(operands, ((*left_sum, *left_batch), (*right_sum, *right_batch)), strict=True)
+        ) for a in range(part.value.ndim) if a not in gone]  # fmt: skip
+
+        def of(axis):
+            which, own = free[axis - len(left_batch)]
+            return bind([p.removed_slice(own) if i == which else p.array for i, p in enumerate(operands)])
+
+        return of
+    return None

@@ -1,0 +1,193 @@
+"""Narrower calls, loops, branches, and functions with derivatives of their own."""
+
+import dataclasses
+
+import jax
+import numpy as np
+from jax import lax
+
+from ._control import scan_counts
+from ._coupling import Coupling
+from ._narrow import Narrowing, Part, as_function
+from ._values import Value
+from ._walk import Frame, Walk
+
+
+def _plain(narrowing: Narrowing, frame: Frame):
+    """The frame as a function of arrays."""
+    invars = frame.jaxpr.invars
+
+    def function(*arrays):
+        parts = [Part(array, frame.read(var)) for array, var in zip(arrays, invars, strict=True)]
+        return [part.array for part in narrowing.run(frame, parts)]
+
+    return function
+
+
+def _parts(arrays, values: list[Value]) -> list[Part]:
+    return [Part(array, value) for array, value in zip(arrays, values, strict=True)]
+
+
+def call(narrowing, eqn, operands, values, inner):
+    return narrowing.run(inner[0], operands)
+
+
+def checkpoint(narrowing, eqn, operands, values, inner):
+    function = jax.checkpoint(
+        _plain(narrowing, inner[0]), prevent_cse=eqn.params["prevent_cse"], policy=eqn.params["policy"]
+    )
+    return _parts(function(*(part.array for part in operands)), values)
+
+
+def scan(narrowing, eqn, operands, values, inner):
+    params, body = eqn.params, _plain(narrowing, inner[0])
+    consts, carried = scan_counts(eqn)
+    n = consts + carried
+    arrays = [part.array for part in operands]
+
+    def step(carry, element):
+        outputs = body(*arrays[:consts], *carry, *element)
+        return outputs[:carried], outputs[carried:]
+
+    carry, stacked = lax.scan(
+        step, arrays[consts:n], arrays[n:], params["length"], params["reverse"], params["unroll"]
+    )  # fmt: skip
+    return _parts([*carry, *stacked], values)
+
+
+def while_(narrowing, eqn, operands, values, inner):
+    params = eqn.params
+    a, b = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+    condition, body = (_plain(narrowing, frame) for frame in inner)
+    arrays = [part.array for part in operands]
+    carry = lax.while_loop(
+        lambda carry: condition(*arrays[:a], *carry)[0], lambda carry: body(*arrays[a:b], *carry), arrays[b:]
+    )
+    return _parts(carry, values)
+
+
+def cond(narrowing, eqn, operands, values, inner):
+    index, *arrays = (part.array for part in operands)
+    return _parts(lax.switch(index, [_plain(narrowing, frame) for frame in inner], *arrays), values)
+
+
+def custom_jvp(narrowing, eqn, operands, values, inner):
+    """With its rule of differentiation: the program of its derivative, narrowed likewise."""
+    function = jax.custom_jvp(_plain(narrowing, inner[0]))
+    floating, full, known = _differentiable(eqn, operands)
+
+    @function.defjvp
+    def _(arrays, tangents):
+        def derivative(floats, others, tangents):
+            return jax.jvp(lambda *floats: full(floats, others), floats, tangents)
+
+        floats, others = _sorted(floating, arrays)
+        tangents = [tangent for tangent, is_float in zip(tangents, floating, strict=True) if is_float]
+        outputs = _narrowed(narrowing, derivative, known, [*floats, *others, *tangents])
+        return outputs[: len(values)], outputs[len(values) :]
+
+    return _parts(function(*(part.array for part in operands)), values)
+
+
+def custom_vjp(narrowing, eqn, operands, values, inner):
+    """As `custom_jvp`, for the transposed derivative, which runs the function once more."""
+    function = jax.custom_vjp(_plain(narrowing, inner[0]))
+    floating, full, known = _differentiable(eqn, operands)
+
+    def forward(*arrays):
+        return _plain(narrowing, inner[0])(*arrays), arrays
+
+    def backward(arrays, cotangents):
+        def derivative(floats, others, cotangents):
+            return jax.vjp(lambda *floats: full(floats, others), *floats)[1](list(cotangents))
+
+        floats, others = _sorted(floating, arrays)
+        outputs = iter(
+            _narrowed(
+                narrowing,
+                derivative,
+                (*known[:2], [_at_zero(value) for value in values]),
+                [*floats, *others, *cotangents],
+            )
+        )
+        return tuple(next(outputs) if is_float else None for is_float in floating)
+
+    function.defvjp(forward, backward)
+    return _parts(function(*(part.array for part in operands)), values)
+
+
+def _differentiable(eqn, operands: list[Part]):
+    """Which operands are floating-point, the whole function of (those, the others), and the values of all."""
+    floating = [jax.numpy.issubdtype(var.aval.dtype, jax.numpy.inexact) for var in eqn.invars]
+
+    def full(floats, others):
+        floats, others = iter(floats), iter(others)
+        return as_function(eqn)(*(next(floats) if is_float else next(others) for is_float in floating))
+
+    floats, others = _sorted(floating, [part.value for part in operands])
+    return floating, full, (floats, others, [_at_zero(value) for value in floats])
+
+
+def _at_zero(value: Value) -> Value:
+    """A tangent or cotangent: what is removed does not move."""
+    return dataclasses.replace(value, zero=(True,) * value.ndim, alike=(True,) * value.ndim)
+
+
+def _sorted(floating, items):
+    pairs = list(zip(floating, items, strict=True))
+    return [item for own, item in pairs if own], [item for own, item in pairs if not own]
+
+
+def _narrowed(narrowing: Narrowing, derivative, values, arrays):
+    """derivative(floats, others, tangents) traced on whole arrays and run on narrow ones."""
+    count = [len(group) for group in values]
+    flat = [value for group in values for value in group]
+    structs = [jax.ShapeDtypeStruct(value.shape, array.dtype) for value, array in zip(flat, arrays, strict=True)]
+
+    def whole(*leaves):
+        groups = np.split(np.arange(len(leaves)), np.cumsum(count)[:-1])
+        return derivative(*([leaves[i] for i in group] for group in groups))
+
+    def flat_whole(*leaves):
+        return jax.tree.leaves(whole(*leaves))
+
+    closed = jax.make_jaxpr(flat_whole)(*structs)
+    walk = Walk()
+    # The same node for the same node, so that what runs in step here did so before.
+    old = [value.labels for value in flat]
+    nodes = np.unique(np.concatenate([np.zeros(0, int), *(x for own in old for x in own if not isinstance(x, str))]))
+    walk.coupling = Coupling()
+    base = walk.coupling.new(len(nodes))
+    renamed = [
+        Value(
+            value.shape,
+            tuple(x if isinstance(x, str) else base[np.searchsorted(nodes, x)] for x in value.labels),
+            value.zero, value.alike, None, False,
+        )
+        for value in flat
+    ]  # fmt: skip
+    _, frame = walk.run(closed, None, renamed)
+    solution = walk.coupling.solve()
+    wanted = narrowing.alive[nodes]
+    position, atom = solution.atoms(base)
+    staying = np.unique(atom[wanted[position]])
+    alive = solution.alive(np.setdiff1d(np.unique(atom[~wanted[position]]), staying))
+    if not np.array_equal(alive[base], wanted):
+        raise ValueError(
+            "the derivative that a function of this model defines for itself (jax.custom_jvp or custom_vjp) binds "
+            "units that its value does not: it cannot be differentiated after the removal. Keep those units, or write "
+            "the function without a derivative of its own."
+        )
+    parts = [Part(array, value) for array, value in zip(arrays, renamed, strict=True)]
+    return [part.array for part in Narrowing(alive).run(frame, parts)]
+
+
+RULES = {
+    "scan": scan,
+    "while": while_,
+    "cond": cond,
+    "custom_jvp_call": custom_jvp,
+    **dict.fromkeys(["custom_vjp_call", "custom_vjp_call_jaxpr"], custom_vjp),
+    **dict.fromkeys(["remat2", "remat", "checkpoint"], checkpoint),
+    **dict.fromkeys(["jit", "pjit", "closed_call", "core_call"], call),
+}

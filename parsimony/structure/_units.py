@@ -1,0 +1,197 @@
+"""Units as data: which slices of which parameters live and die together; to and from JSON."""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._rules import named_leaves
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitSet:
+    """Units of one kind, such as the filters of a layer.
+
+    Attributes:
+      name: the layer in which the function first uses one of its parameters, e.g. "conv1".
+      size: the number of units.
+      members: {parameter: {axis: the unit that each index belongs to, −1 for none}}, int arrays of the axis's size.
+      reduced: whether a removal is not exact: the function reduces over the units what is not zero when they are.
+      reason: why it is not exact, or "".
+      makers: (parameter, axis) of the members that make the units' activations; once these are zero, so are they. The
+        other members only take activations in.
+    """
+
+    name: str
+    size: int
+    members: dict[str, dict[int, np.ndarray]]
+    reduced: bool = False
+    reason: str = ""
+    makers: tuple[tuple[str, int], ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Units:
+    """What can be removed from a function, found by `find_units`.
+
+    Attributes:
+      sets: {name: UnitSet}.
+      fixed: {parameter: {axis: reason}} for the axes that have an index that cannot be removed.
+      unknown: {primitive: count} of the JAX primitives without a rule; what they touch is fixed.
+      shapes, dtypes: of each parameter.
+      fn: the function, or None when read from JSON without one.
+      arguments: shapes and dtypes of the arguments that it was traced with.
+    """
+
+    sets: dict[str, UnitSet]
+    fixed: dict[str, dict[int, str]]
+    unknown: dict[str, int]
+    shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str]
+    fn: Callable[..., Any] | None = dataclasses.field(default=None, repr=False, compare=False)
+    arguments: tuple[Any, ...] = dataclasses.field(default=(), repr=False, compare=False)
+    _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+
+    def zero(self, keep, params):
+        """The parameters with every member of the removed units at zero.
+
+        Args:
+          keep: {set: bool for each unit}; True stays. Sets that are left out are kept whole.
+          params: parameters of the shapes that the units were found in.
+
+        Returns:
+          A tree like `params`.
+
+        Raises:
+          ValueError: an unknown set, a mask of another shape, other parameters.
+        """
+        keep = self.checked(keep)
+        leaves, treedef = self.matched(params)
+        removed = self.removed(keep)
+
+        def own(name, leaf):
+            for axis, gone in removed.get(name, {}).items():
+                shape = tuple(-1 if a == axis else 1 for a in range(jnp.ndim(leaf)))
+                leaf = jnp.where(jnp.asarray(gone.reshape(shape)), jnp.zeros((), leaf.dtype), leaf)
+            return leaf
+
+        return treedef.unflatten([own(name, leaf) for name, leaf in leaves])
+
+    def removed(self, keep: dict[str, np.ndarray]) -> dict[str, dict[int, np.ndarray]]:
+        """{parameter: {axis: bool for each index}}, True for what goes."""
+        gone: dict[str, dict[int, np.ndarray]] = {}
+        for name, mask in keep.items():
+            if mask.all():
+                continue
+            lost = np.append(~mask, False)  # the last entry is for index −1, no unit
+            for parameter, axes in self.sets[name].members.items():
+                for axis, unit in axes.items():
+                    before = gone.setdefault(parameter, {}).get(axis, False)
+                    gone[parameter][axis] = before | lost[unit]
+        return gone
+
+    def checked(self, keep) -> dict[str, np.ndarray]:
+        """`keep` as bool arrays, one for each set that it names."""
+        if not isinstance(keep, dict):
+            raise TypeError(f"keep: expected a dict {{set: bool for each unit}}, got {type(keep).__name__}.")
+        masks = {}
+        for name, mask in keep.items():
+            if name not in self.sets:
+                near = difflib.get_close_matches(str(name), self.sets, n=1, cutoff=0)
+                raise ValueError(
+                    f"keep names the set {name!r}, which there is not{f'; did you mean {near[0]!r}?' if near else '.'} "
+                    f"The sets: {', '.join(list(self.sets)[:12])}{', ...' if len(self.sets) > 12 else ''}."
+                )
+            mask, size = np.asarray(mask), self.sets[name].size
+            if mask.dtype != bool or mask.shape != (size,):
+                raise ValueError(
+                    f"keep[{name!r}]: expected {size} bools, one for each unit, True to keep; got dtype {mask.dtype}, "
+                    f"shape {mask.shape}."
+                )
+            if not mask.any():
+                raise ValueError(
+                    f"keep[{name!r}] would empty the layer: all {size} units are removed and nothing passes through. "
+                    "Keep at least one unit."
+                )
+            masks[name] = mask
+        return masks
+
+    def matched(self, params):
+        """The named leaves of parameters that have the shapes that the units were found in."""
+        leaves, treedef = named_leaves(params)
+        shapes = {name: tuple(jnp.shape(leaf)) for name, leaf in leaves}
+        for name in [*self.shapes, *shapes]:
+            if shapes.get(name) != self.shapes.get(name):
+                raise ValueError(
+                    f"parameter {name!r} has shape {shapes.get(name, 'missing')} in params, but the units were found "
+                    f"with {self.shapes.get(name, 'no such parameter')}; call find_units on these parameters."
+                )
+        return leaves, treedef
+
+    def __str__(self) -> str:
+        rows = [("set", "units", "members: parameter[axis]×indices a unit", "removal")]
+        for unit_set in self.sets.values():
+            members = ", ".join(
+                f"{name}[{axis}]" + (f"×{n}" if (n := int((unit == 0).sum())) != 1 else "")
+                for name, axes in unit_set.members.items()
+                for axis, unit in axes.items()
+            )
+            members = members if len(members) <= 90 else members[:87] + "..."
+            removal = f"not exact: {unit_set.reason}" if unit_set.reduced else "exact"
+            rows.append((unit_set.name, str(unit_set.size), members, removal))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        reasons: dict[str, list[str]] = {}
+        for name, axes in self.fixed.items():
+            for axis, reason in axes.items():
+                reasons.setdefault(reason, []).append(f"{name}[{axis}]")
+        for reason, where in reasons.items():
+            shown = ", ".join(where[:4]) + (f" and {len(where) - 4} more" if len(where) > 4 else "")
+            lines.append(f"fixed, {reason}: {shown}")
+        return "\n".join(lines)
+
+    def to_json(self) -> str:
+        """The units as JSON, without the function."""
+        ints = lambda members: {p: {str(a): unit.tolist() for a, unit in axes.items()} for p, axes in members.items()}
+        data = {
+            "sets": [dataclasses.asdict(s) | {"members": ints(s.members)} for s in self.sets.values()],
+            "fixed": {p: {str(axis): reason for axis, reason in axes.items()} for p, axes in self.fixed.items()},
+            "unknown": self.unknown,
+            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
+            "dtypes": self.dtypes,
+        }
+        return json.dumps(data)
+
+    @classmethod
+    def from_json(cls, text: str, fn: Callable[..., Any] | None = None) -> "Units":
+        """Units written by `to_json`.
+
+        Args:
+          text: the JSON.
+          fn: the function that they were found in, if its compact form is wanted too.
+        """
+        try:
+            data = json.loads(text)
+            sets = {
+                s["name"]: UnitSet(
+                    s["name"], s["size"],
+                    {p: {int(a): np.array(unit) for a, unit in axes.items()} for p, axes in s["members"].items()},
+                    s["reduced"], s["reason"], tuple((p, a) for p, a in s["makers"]),
+                )
+                for s in data["sets"]
+            }  # fmt: skip
+            fixed = {p: {int(axis): reason for axis, reason in axes.items()} for p, axes in data["fixed"].items()}
+            shapes = {name: tuple(shape) for name, shape in data["shapes"].items()}
+            return cls(sets, fixed, data["unknown"], shapes, data["dtypes"], fn)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"this is no JSON of Units.to_json: {type(error).__name__}: {error}.") from None
+
+
+def structs(tree):
+    """Shapes and dtypes in the place of arrays."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jax.dtypes.result_type(x)), tree)
