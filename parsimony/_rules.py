@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 
@@ -79,6 +80,9 @@ def check_penalty(penalty, where: str) -> None:
 def resolve(penalty: Penalty | Rules | None, tree) -> list[Penalty | None]:
     """The penalty of each leaf, in the order of `jax.tree.leaves`.
 
+    A penalty whose groups reach over several parameters (`UnitPenalty`) is bound to the arrays of this tree: its prox
+    holds for them alone.
+
     None means the paper's choice: `GroupLasso(-1)` for kernels of rank 4 (HWIO), `Lasso()` for matrices, nothing
     for the rest. A single penalty goes to every parameter of rank 2 and more.
 
@@ -94,6 +98,8 @@ def resolve(penalty: Penalty | Rules | None, tree) -> list[Penalty | None]:
             raise ValueError("Rules: every parameter is left unpenalised; give some pattern, or default, a penalty.")
     elif penalty is None:
         chosen = [{4: GroupLasso(-1), 2: Lasso()}.get(leaf.ndim) for _, leaf in leaves]
+    elif hasattr(penalty, "bind"):
+        chosen = [penalty] * len(leaves)
     else:
         chosen = [penalty if leaf.ndim >= 2 else None for _, leaf in leaves]
         if leaves and not any(chosen):
@@ -101,6 +107,11 @@ def resolve(penalty: Penalty | Rules | None, tree) -> list[Penalty | None]:
                 f"{penalty!r} finds no parameter of rank 2 or more among {_some(name for name, _ in leaves)}; "
                 "vectors and scalars stay unpenalised, since a penalty would silently decay them to zero."
             )
+    bound: Any = {own for own in chosen if hasattr(own, "bind")}  # their groups reach over several parameters
+    for shared in bound:
+        places = [place for place, own in enumerate(chosen) if own == shared]
+        for place, own in zip(places, shared.bind([leaves[place] for place in places]), strict=True):
+            chosen[place] = own
     for (name, leaf), own in zip(leaves, chosen, strict=True):
         if own is not None:
             try:

@@ -1,9 +1,6 @@
 """From a path to masks at any sparsity: an order of the groups, and how many of them stay."""
 
-import dataclasses
-import difflib
 import math
-import re
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, Literal
@@ -13,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._path import NEVER, entry_steps
-from ._readout import matched
+from ._layers import Layer, layers, one_of, places
 from ._rules import check_patterns, named_leaves
 
 Order = Literal["entry", "dual", "gamma", "magnitude"]
@@ -52,16 +48,20 @@ def rank(params: optax.Params, opt_state: optax.OptState, order: Order | Any = "
 
     Source: arXiv 1905.09449, section 3; the authors' code subtracts the epoch of entry from ‖W‖, two scales in one.
     """
-    layers, treedef, names = _layers(params, opt_state, order)
-    if not layers:
+    found, treedef, names = layers(params, opt_state, order)
+    if not found:
         return treedef.unflatten([None] * len(names))
-    places = _places(*(np.concatenate(keys) for keys in zip(*((x.first, x.rms) for x in layers), strict=True)))
-    ends = np.cumsum([len(layer.first) for layer in layers])[:-1]
-    found = {
-        layer.name: jnp.asarray(part.reshape(layer.shape), jnp.int32)
-        for layer, part in zip(layers, np.split(places, ends), strict=True)
-    }
-    return treedef.unflatten([found.get(name) for name in names])
+    place = places(*(np.concatenate(keys) for keys in zip(*((x.first, x.rms) for x in found), strict=True)))
+    ranks: dict[str, np.ndarray] = {}
+    for layer, part in zip(found, _cut(place, found), strict=True):
+        for member in layer.members:
+            ranks[member.name] = np.where(member.groups >= 0, part[member.groups], ranks.get(member.name, 0))
+    return treedef.unflatten([jnp.asarray(ranks[name], jnp.int32) if name in ranks else None for name in names])
+
+
+def _cut(values, found: list[Layer]) -> list[np.ndarray]:
+    """One part for each layer."""
+    return np.split(values, np.cumsum([len(layer.sizes) for layer in found])[:-1])
 
 
 def select(
@@ -105,117 +105,34 @@ def select(
     Source: arXiv 1905.09449, section 3.
     """
     share = _share(sparsity)
-    _one_of("scope", scope, ("layer", "global"))
-    _one_of("level", level, ("group", "weight"))
+    one_of("scope", scope, ("layer", "global"))
+    one_of("level", level, ("group", "weight"))
     if isinstance(protect, str):
         raise TypeError(f"protect={protect!r}: expected a list of regular expressions, such as [{protect!r}].")
     check_patterns("protect", protect, [name for name, _ in named_leaves(params)[0]])
-    layers, treedef, _ = _layers(params, opt_state, order, protect)
-    if not layers:
+    found, treedef, _ = layers(params, opt_state, order, protect)
+    if not found:
         raise ValueError(f"nothing to select from: every penalised parameter is protected by {list(protect)}.")
     if level == "weight":
-        layers = [layer.by_weight(alone=isinstance(order, str) and order == "magnitude") for layer in layers]
+        found = [layer.by_weight(alone=isinstance(order, str) and order == "magnitude") for layer in found]
 
-    keep = {}
-    for together in [layers] if scope == "global" else [[layer] for layer in layers]:
+    keep: dict[str, np.ndarray] = {}
+    for together in [found] if scope == "global" else [[layer] for layer in found]:
         first, rms, sizes = (
             np.concatenate(x) for x in zip(*((layer.first, layer.rms, layer.sizes) for layer in together), strict=True)
         )
-        places = _places(first, rms)
-        last_first = np.argsort(places)[::-1]
+        place = places(first, rms)
+        last_first = np.argsort(place)[::-1]
         removed = np.searchsorted(np.cumsum(sizes[last_first]), math.floor(share * int(sizes.sum())), side="right")
-        ends = np.cumsum([len(layer.first) for layer in together])[:-1]
-        for layer, part in zip(together, np.split(places < len(places) - removed, ends), strict=True):
-            keep[layer.name] = part[layer.index]
+        for layer, part in zip(together, _cut(place < len(place) - removed, together), strict=True):
+            for member in layer.members:
+                keep[member.name] = np.where(member.inside, part[member.index], keep.get(member.name, True))
 
     def mask(name, w):
         values = keep.get(name, np.ones(np.shape(w), bool))
         return jax.device_put(values, w.sharding) if isinstance(w, jax.Array) else jnp.asarray(values)
 
     return treedef.unflatten([mask(name, w) for name, w in named_leaves(params)[0]])
-
-
-@dataclasses.dataclass(frozen=True)
-class _Layer:
-    """One penalised parameter: the keys of its groups' order (ascending `first`, descending `rms`), and its groups."""
-
-    name: str
-    shape: tuple[int, ...]  # of the array of groups
-    index: np.ndarray  # the number of its group, for each weight
-    sizes: np.ndarray
-    first: np.ndarray
-    rms: np.ndarray
-    magnitudes: np.ndarray  # |W|
-
-    def by_weight(self, alone: bool) -> "_Layer":
-        """The same with every weight a group of its own."""
-        size = self.index.size
-        first = np.zeros(size) if alone else self.first[self.index.ravel()]
-        index = np.arange(size).reshape(self.index.shape)
-        return dataclasses.replace(self, index=index, sizes=np.ones(size, int), first=first, rms=self.magnitudes)
-
-
-def _layers(params, opt_state, order, protect: Sequence[str] = ()) -> tuple[list[_Layer], Any, list[str]]:
-    """The penalised parameters that no pattern protects, the tree's structure, and all names."""
-    weights, treedef, known = matched(params, opt_state)
-    given = {}
-    if not isinstance(order, str):
-        given = dict(named_leaves(order)[0])
-    elif order == "entry":
-        given = dict(named_leaves(entry_steps(opt_state))[0])
-    else:
-        _one_of("order", order, ("entry", "dual", "gamma", "magnitude"))
-    layers = []
-    for name, w in weights:
-        if name not in known or any(re.search(pattern, name) for pattern in protect):
-            continue
-        penalty, gamma, dual = known[name]
-        if not hasattr(penalty, "group_index"):
-            raise ValueError(
-                f"parameter {name!r}: the groups of {type(penalty).__name__} are no sets of weights, so no mask "
-                "selects them; read its model by pm.sparse_params, protect it, or give it another penalty."
-            )
-        index = penalty.group_index(jnp.shape(w))
-        shape = jax.eval_shape(penalty.group_norms, gamma).shape
-        sizes = np.bincount(index.ravel(), minlength=math.prod(shape))
-
-        def rms(x, index=index, sizes=sizes):
-            squares = np.square(np.asarray(x, np.float64)).ravel()
-            return np.sqrt(np.bincount(index.ravel(), squares, minlength=len(sizes)) / np.maximum(sizes, 1))
-
-        if not isinstance(order, str) or order == "entry":
-            if name not in given or jnp.shape(given[name]) != shape:
-                raise ValueError(
-                    f"order: expected the shape {shape} for the groups of {name!r}, "
-                    f"got {jnp.shape(given[name]) if name in given else f'nothing, only {sorted(given)[:8]}'}."
-                )
-            first = np.asarray(given[name], np.float64).ravel()
-            if isinstance(order, str):
-                first = np.where(first == NEVER, np.inf, first)
-        elif order == "dual":
-            first = -_beyond_threshold(penalty, np.asarray(dual), rms, index, sizes)
-        else:
-            first = -rms(gamma) if order == "gamma" else np.zeros(len(sizes))
-        magnitudes = np.abs(np.asarray(w, np.float64)).ravel()
-        layers.append(_Layer(name, shape, index, sizes, first, rms(w), magnitudes))
-    return layers, treedef, [name for name, _ in weights]
-
-
-def _beyond_threshold(penalty: Any, dual, rms, index, sizes) -> np.ndarray:
-    """‖V_g‖/‖u_g − Prox_Ω(u)_g‖ for u_g ∝ V_g so long that it is inside, where v − Prox_Ω(v) has the norm of entry."""
-    norms = rms(dual) * np.sqrt(sizes)
-    inside = 2 * penalty.strength * (1 + np.sqrt(sizes))
-    longer = np.divide(inside, norms, out=np.zeros(len(sizes)), where=norms > 0)
-    u = jnp.asarray(dual * longer[index], dual.dtype)
-    threshold = rms(u - penalty.prox(u)) * np.sqrt(sizes)
-    return np.divide(norms, threshold, out=np.zeros(len(sizes)), where=threshold > 0)
-
-
-def _places(first, rms) -> np.ndarray:
-    """The place of each in the ascending order of `first`, ties by descending `rms`, then as they stand."""
-    places = np.empty(len(first), int)
-    places[np.lexsort((-rms, first))] = np.arange(len(first))
-    return places
 
 
 def _share(sparsity) -> Fraction:
@@ -225,9 +142,3 @@ def _share(sparsity) -> Fraction:
         hint = f"; for {sparsity} % write {float(sparsity) / 100:g}" if 1 < sparsity < 100 else ""
         raise ValueError(f"sparsity={sparsity!r}: expected the share of weights to remove, in [0, 1){hint}.")
     return Fraction(repr(float(sparsity)))  # 0.9 is meant as 9/10: a product of floats could lose a group
-
-
-def _one_of(name: str, value, known: tuple[str, ...]) -> None:
-    if value not in known:
-        near = difflib.get_close_matches(str(value), known, n=1, cutoff=0)[0]
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}; did you mean {near!r}?")

@@ -26,6 +26,7 @@ import optax
 from ._checks import as_arrays, check_positive
 from ._penalties import Penalty
 from ._rules import Rules, named_leaves, resolve
+from ._unit_penalty import UnitPenalty, UnitSlices
 
 
 def path_speed(
@@ -78,7 +79,8 @@ def path_speed(
     named, kinds = named_leaves(params)[0], {}
     for (name, w), own in zip(named, resolve(penalty, params), strict=True):
         if own is not None:
-            kinds.setdefault(own, {})[name] = w.astype(jnp.float32) * (time / nu)
+            kind = own.tree.whole if isinstance(own, UnitSlices) else own
+            kinds.setdefault(kind, {})[name] = w.astype(jnp.float32) * (time / nu)
     paced = {own: _paced(own, duals) for own, duals in kinds.items()}
     return Rules([(f"^{re.escape(name)}$", paced[own]) for own, duals in kinds.items() for name in duals])
 
@@ -96,6 +98,8 @@ def _paced(penalty: Any, duals: dict[str, jax.Array]) -> Any:
 
     def inside(strength: float) -> float:
         own = of(strength)
+        if isinstance(own, UnitPenalty):
+            return float(jnp.mean(own.group_norms(own.prox(duals)) != 0))
         entered = [own.group_norms(own.prox(v)) != 0 for v in duals.values()]
         return sum(int(jnp.sum(x)) for x in entered) / max(1, sum(x.size for x in entered))
 

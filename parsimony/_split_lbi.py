@@ -147,7 +147,7 @@ def inverse_scale_space(
         alpha, dual_alpha = (r(state.count) if callable(r) else r for r in (learning_rate, dual_rate))
 
         steps = []  # (V⁺, (W − Γ)/ν) of each leaf
-        for own, w, v in zip(resolve(penalty, params), weights, duals, strict=True):
+        for own, w, v in zip(resolve(penalty, state.dual), weights, duals, strict=True):
             if own is None:
                 steps.append((v, None))
                 continue

@@ -171,13 +171,13 @@ def test_v_is_measured_in_its_own_threshold():
                                      pm.SparseGroupLasso(-1, 2.0, 0.2)], ids=repr)  # fmt: skip
 def test_v_is_above_one_in_the_support_and_tells_the_way_there_outside(penalty):
     """Scaling V scales its place: a group is in the support where the order's number passes 1."""
-    from parsimony._selection import _layers
+    from parsimony._layers import layers
 
     params = {"w": jnp.ones((4, 30))}
     state = pm.inverse_scale_space(0.1, penalty=penalty).init(params)
     v = np.random.default_rng(0).normal(size=(4, 30)) * np.linspace(0.05, 4, 30)
     state = dataclasses.replace(state, dual={"w": jnp.asarray(v, jnp.float32)})
-    ((layer,), _, _) = _layers(params, state, "dual")
+    ((layer,), _, _) = layers(params, state, "dual")
     inside = np.ravel(pm.group_norms(state)["w"]) > 0
     assert 0 < inside.sum() < 30
     if not isinstance(penalty, pm.SparseGroupLasso):  # there the threshold depends on the direction and is near

@@ -1,10 +1,16 @@
-"""What lives and dies together in any JAX function, and models that are really smaller.
+"""Structure: which slices of which parameters live and die together in a function, and models without some of them.
 
-`find_units` reads a function, `compact` removes units from it.
+fn(params, x) → find_units → choose or keep_from_masks → compact → export
 """
 
+from ._choose import choose as choose
+from ._choose import rank_units as rank_units
 from ._compact import Compact as Compact
 from ._compact import compact as compact
+from ._count import Counts as Counts
+from ._count import count as count
 from ._find import find_units as find_units
+from ._keep import keep_from_masks as keep_from_masks
+from ._penalty import unit_penalty as unit_penalty
 from ._units import Units as Units
 from ._units import UnitSet as UnitSet

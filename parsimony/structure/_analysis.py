@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from .._rules import named_leaves
-from ._coupling import Label, Solution
+from ._coupling import Label, Solution, classes_of
 from ._units import UnitSet
 from ._values import Value, rigid
 from ._walk import Frame, Walk
@@ -71,14 +71,21 @@ def analyse(fn, params, args) -> Analysis:
     order = {key: place for place, key in enumerate(walk.used)}
     labels = {name: value.labels for name, value in own.items()}
     by_use = sorted(names, key=lambda name: order.get(id(own[name]), len(order)))
-    produced = np.zeros(walk.coupling.count, bool)
-    for nodes in walk.produced:
-        produced[nodes] = True
-    sets, atoms = _sets({name: labels[name] for name in by_use}, solution, produced)
+    sets, atoms = _sets({name: labels[name] for name in by_use}, solution, _produced(walk))
     fixed = {name: reasons for name in names if (reasons := _fixed(labels[name], solution))}
     return Analysis(
         closed, frame, labels, solution, sets, fixed, dict(walk.unknown), atoms, jax.tree.structure(out)
     )  # fmt: skip
+
+
+def _produced(walk: Walk) -> np.ndarray:
+    """For each node whether it shapes what is computed from the input, itself or by weights that are made of it."""
+    edges = [np.zeros((2, 0), int), *(np.stack(np.broadcast_arrays(*pair)) for pair in walk.lineage)]
+    classes, size = classes_of(np.concatenate(edges, axis=1), max(walk.coupling.count, 1))
+    produced = np.zeros(size, bool)
+    for nodes in walk.produced:
+        produced[classes[nodes]] = True
+    return produced[classes]
 
 
 def _fixed(labels: tuple[Label, ...], solution: Solution) -> dict[int, str]:

@@ -110,7 +110,7 @@ def _runs_alike(units: Units, keep, params, small) -> bool:
         closed = jax.make_jaxpr(units.fn)(structs(small), *units.arguments)
     except Exception:  # any: a module refuses widths that it does not expect in its own way
         return False
-    found = _analysis(units, structs(params), units.arguments)
+    found = analysis_of(units, structs(params), units.arguments)
     return same_program(Narrowing(found.alive(keep)), found.frame, closed)
 
 
@@ -119,7 +119,7 @@ def narrowed(units: Units, keep, whole) -> Callable[..., Any]:
 
     @functools.wraps(units.fn)  # type: ignore[arg-type]
     def function(params, *args):
-        found = _analysis(units, whole, structs(args))
+        found = analysis_of(units, whole, structs(args))
         alive = Narrowing(found.alive(keep))
         leaves, _ = named_leaves(params)
         arrays = [leaf for _, leaf in leaves] + jax.tree.leaves(args)
@@ -138,7 +138,7 @@ def narrowed(units: Units, keep, whole) -> Callable[..., Any]:
     return function
 
 
-def _analysis(units: Units, whole, args) -> Analysis:
+def analysis_of(units: Units, whole, args) -> Analysis:
     """The analysis of the function at these shapes, remembered."""
     leaves, treedef = jax.tree.flatten((whole, args))
     key = (treedef, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))

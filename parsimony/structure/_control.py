@@ -70,7 +70,7 @@ def while_(walk, eqn, operands: list[Value]):
 
 def _settle(walk, carry: list[Value], body):
     """The carry of a loop, zero only where it is zero before and after every step; and the last step's outputs."""
-    carry = [dataclasses.replace(plain(value), constant=None) for value in carry]
+    carry = [dataclasses.replace(plain(value), constant=None, weight=False) for value in carry]
     while True:
         outputs = body(carry)
         met = [_meet(walk, [old, new]) for old, new in zip(carry, outputs[: len(carry)], strict=True)]

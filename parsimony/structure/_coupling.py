@@ -91,6 +91,17 @@ class Coupling:
         self._product(matrix, rows, columns)
         return rows, columns
 
+    @property
+    def statements(self) -> tuple[int, int]:
+        """How many unions and products there are."""
+        return len(self._unions), len(self._products)
+
+    def pairs_since(self, statements: tuple[int, int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The nodes that were bound to each other since then."""
+        unions, products = statements
+        factors = [pair for m, r, c in self._products[products:] for pair in ((m, r), (m, c))]
+        return self._unions[unions:] + factors
+
     def _product(self, matrix, rows, columns) -> None:
         rows, columns = np.broadcast_arrays(rows[:, None], columns[None, :])
         self._products.append((matrix.ravel(), rows.ravel(), columns.ravel()))
@@ -109,7 +120,7 @@ class Coupling:
             np.minimum.at(why, nodes, reasons.index(reason))
 
         while True:
-            classes, size = _classes(edges, count)
+            classes, size = classes_of(edges, count)
             first = np.empty(size, int)  # a node of each class
             first[classes[::-1]] = np.arange(count)[::-1]
             reason = np.full(size, free)
@@ -159,7 +170,7 @@ _REPEATED = "an axis that others are repeated along"
 _CIRCLE = "an axis that is folded into itself"
 
 
-def _classes(edges: np.ndarray, count: int) -> tuple[np.ndarray, int]:
+def classes_of(edges: np.ndarray, count: int) -> tuple[np.ndarray, int]:
     from scipy.sparse import coo_array  # here, so that `import parsimony` stays quick
     from scipy.sparse.csgraph import connected_components
 

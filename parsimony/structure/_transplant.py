@@ -7,7 +7,9 @@ import numpy as np
 
 from .._path import RecordPathState
 from .._readout import split_lbi_states
-from .._rules import named_leaves, resolve
+from .._rules import Rules, named_leaves, resolve
+from .._split_lbi import SplitLBIState
+from .._unit_penalty import UnitPenalty
 from ._narrow import cut
 
 Removed = dict[str, dict[int, np.ndarray]]
@@ -22,12 +24,29 @@ def transplant(opt_state, shapes: dict[str, tuple[int, ...]], removed: Removed):
     Raises:
       ValueError: a leaf that belongs to a parameter and has another shape, such as a factored moment.
     """
+    is_split_lbi = lambda node: isinstance(node, SplitLBIState)
+    return jax.tree.map(
+        lambda node: dataclasses.replace(node, penalty=_less(node.penalty, removed)) if is_split_lbi(node) else node,
+        _arrays(opt_state, shapes, removed),
+        is_leaf=is_split_lbi,
+    )
+
+
+def _arrays(opt_state, shapes, removed: Removed):
     is_record = lambda node: isinstance(node, RecordPathState)
     return jax.tree.map(
         lambda node: _record(node, shapes, removed) if is_record(node) else _leaves(node, shapes, removed),
         opt_state,
         is_leaf=lambda node: is_record(node) or not _holds_record(node),
     )
+
+
+def _less(penalty, removed: Removed):
+    """The penalty of the units that are left."""
+    if isinstance(penalty, Rules):
+        rules = [(pattern, _less(own, removed)) for pattern, own in penalty.rules]
+        return Rules(rules, _less(penalty.default, removed))
+    return penalty.without(removed) if isinstance(penalty, UnitPenalty) else penalty
 
 
 def _holds_record(node) -> bool:
@@ -91,7 +110,7 @@ def _record(state: RecordPathState, shapes, removed: Removed) -> RecordPathState
                     ]
                 )
             )
-    inner = transplant(state.inner_state, shapes, removed)
+    inner = _arrays(state.inner_state, shapes, removed)
     return dataclasses.replace(state, steps=tuple(steps), times=tuple(times), inner_state=inner)
 
 

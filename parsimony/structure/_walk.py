@@ -48,6 +48,7 @@ class Walk:
     def __init__(self):
         self.coupling = Coupling()
         self.produced: list[np.ndarray] = []  # axes of weights that shape what the program computes from its input
+        self.lineage: list[tuple[np.ndarray, np.ndarray]] = []  # nodes that weights hand on to weights made of them
         self.summed: set[tuple[int, int]] = set()  # (id of a value, axis): summed along by the equation at hand
         self.used: dict[int, None] = {}  # ids of values in the order of their first use
         self.unknown: collections.Counter[str] = collections.Counter()
@@ -65,7 +66,10 @@ class Walk:
                 self.used.setdefault(id(value))
             outer, self._inner = self._inner, []
             self.summed.clear()
+            seen = self.coupling.statements
             results = self.rule(eqn, operands)
+            if all(value.weight for value in results):
+                self.lineage += self.coupling.pairs_since(seen)
             frame.inner.append(self._inner)
             if not self._inner and not all(value.weight for value in results):
                 self._note_produced(operands)

@@ -1,0 +1,206 @@
+"""A group penalty over whole units: slices of several parameters that enter together.
+
+    Ω(x) = λ Σ_u c_u‖x_u‖₂,   ‖x_u‖² = Σ over the unit's slices of all parameters,   prox(v)_u = v_u·(1 − λc_u/‖v_u‖)₊
+
+A filter alone is no unit: its bias and the scale and shift of its normalisation keep a zero filter alive. Where Γ
+leaves out all of them, the unit can be removed without any change of the outputs of the sparse model.
+
+Source: Yuan and Lin, "Model Selection and Estimation in Regression with Grouped Variables" (2006); units
+are the groups.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._penalties import Shape, _group_weight, _shrink_factor, _sqrt, check_fields
+
+
+@dataclasses.dataclass(frozen=True)
+class Slices:
+    """The units of one parameter: index i of its `axis` belongs to unit `units[i]`."""
+
+    name: str
+    shape: Shape
+    axis: int
+    units: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class UnitPenalty:
+    """Ω(x) = λ Σ_u c_u‖x_u‖₂ over the units of a network; made by `parsimony.structure.unit_penalty`.
+
+    Its methods act on trees of parameters, since a unit reaches over several. Parameters that the tree lacks, such as
+    batch statistics, do not count; those without a unit are unpenalised.
+
+    Attributes:
+      slices: the units of each parameter.
+      sets: (name, first unit, number of units) of each set.
+      strength: λ > 0.
+      scale: None for c_u = 1; "rms" for c_u = √|u|, so that units of unequal size have an equal chance.
+    """
+
+    slices: tuple[Slices, ...]
+    sets: tuple[tuple[str, int, int], ...]
+    strength: float = 1.0
+    scale: Literal["rms"] | None = None
+
+    def __post_init__(self):
+        check_fields(self)
+
+    @functools.cached_property
+    def _key(self):
+        digest = hashlib.sha256(repr(self.sets).encode())
+        for part in self.slices:
+            digest.update(repr((part.name, part.shape, part.axis)).encode() + part.units.tobytes())
+        return self.strength, self.scale, digest.digest()
+
+    def __eq__(self, other):
+        return self is other or (isinstance(other, UnitPenalty) and self._key == other._key)
+
+    def __hash__(self):
+        return hash(self._key)
+
+    def __repr__(self):
+        return f"UnitPenalty({sum(n for *_, n in self.sets)} units, strength={self.strength}, scale={self.scale!r})"
+
+    def bind(self, named: list[tuple[str, Any]]) -> list["UnitSlices | None"]:
+        """For each named array of a tree its part of the penalty, which knows ‖x_u‖ of the whole tree."""
+        own = [self._slices_of(name, x) for name, x in named]
+        if named and not any(own):
+            raise ValueError(
+                f"{self!r} finds none of its parameters, {', '.join(part.name for part in self.slices[:6])}, ..., "
+                f"among {', '.join(name for name, _ in named[:6])}, ...; find the units in a function of this tree."
+            )
+        tree = _Tree(self, [(part, x) for part, (_, x) in zip(own, named, strict=True) if part is not None])
+        return [part and UnitSlices(tree, part) for part in own]
+
+    def prox(self, tree):
+        """Prox_Ω of a tree of arrays."""
+        leaves, treedef, parts = self._bound(tree)
+        return treedef.unflatten([x if own is None else own.prox(x) for own, (_, x) in zip(parts, leaves, strict=True)])
+
+    def value(self, tree):
+        """Ω of a tree of arrays, a scalar."""
+        return next(filter(None, self._bound(tree)[2])).value(None)
+
+    def group_norms(self, tree):
+        """‖x_u‖ of each unit, set after set."""
+        return next(filter(None, self._bound(tree)[2])).tree.norms
+
+    def check(self, shape: Shape) -> None:
+        """Every parameter is checked by name, in `bind`."""
+
+    def without(self, removed: dict[str, dict[int, np.ndarray]]) -> "UnitPenalty":
+        """The penalty of what is left: {parameter: {axis: bool for each index}}, True for what goes."""
+        alive = np.zeros(sum(n for *_, n in self.sets), bool)
+        left = []
+        for part in self.slices:
+            gone = removed.get(part.name, {})
+            shape = tuple(n - int(gone[axis].sum()) if axis in gone else n for axis, n in enumerate(part.shape))
+            units = part.units[~gone[part.axis]] if part.axis in gone else part.units
+            alive[units] = True
+            left.append(Slices(part.name, shape, part.axis, units))
+        number = np.cumsum(alive) - 1
+        sizes = [int(alive[start : start + n].sum()) for _, start, n in self.sets]
+        starts = np.cumsum([0, *sizes[:-1]]).tolist()
+        sets = tuple((name, start, n) for (name, *_), start, n in zip(self.sets, starts, sizes, strict=True))
+        slices = tuple(dataclasses.replace(part, units=number[part.units]) for part in left)
+        return UnitPenalty(slices, sets, self.strength, self.scale)
+
+    def _bound(self, tree):
+        from ._rules import named_leaves
+
+        leaves, treedef = named_leaves(tree)
+        return leaves, treedef, self.bind(leaves)
+
+    @functools.cached_property
+    def _by_name(self) -> dict[str, Slices]:
+        return {part.name: part for part in self.slices}
+
+    def _slices_of(self, name: str, x) -> Slices | None:
+        part = self._by_name.get(name)
+        if part is None:  # the optimizer may see only a part of the variables, such as Linen's variables["params"]
+            found = [own for own in self.slices if own.name.endswith("/" + name)]
+            part = found[0] if len(found) == 1 else None
+        if part is not None and part.shape != tuple(jnp.shape(x)):
+            raise ValueError(
+                f"parameter {name!r} has shape {jnp.shape(x)}, but {self!r} was made for {part.shape}; find the units "
+                "of these parameters, and make the penalty of them."
+            )
+        return part
+
+
+class _Tree:
+    """The arrays of one tree that have units."""
+
+    def __init__(self, whole: UnitPenalty, arrays: list[tuple[Slices, Any]]):
+        self.whole, self._arrays = whole, arrays
+        self._count = sum(n for *_, n in whole.sets)
+
+    @functools.cached_property
+    def norms(self) -> jax.Array:
+        """‖x_u‖ of each unit; computed where it is asked for."""
+        squares = jnp.zeros(self._count, jnp.result_type(jnp.float32, *(x.dtype for _, x in self._arrays)))
+        for part, x in self._arrays:
+            squares = squares.at[part.units].add(_squares(part, x).astype(squares.dtype))
+        return _sqrt(squares)
+
+    @functools.cached_property
+    def thresholds(self) -> np.ndarray:
+        """λc_u."""
+        sizes = np.zeros(self._count)
+        for part, _ in self._arrays:
+            np.add.at(sizes, part.units, math.prod(part.shape) // part.shape[part.axis])
+        return self.whole.strength * _group_weight(self.whole.scale, sizes)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class UnitSlices:
+    """A `UnitPenalty` on one parameter, `part`, beside the others of the `tree` that it was bound to."""
+
+    tree: _Tree
+    part: Slices
+
+    @property
+    def strength(self) -> float:
+        return self.tree.whole.strength
+
+    def check(self, shape: Shape) -> None:
+        assert shape == self.part.shape
+
+    def soft(self, v):
+        return v
+
+    def shrink(self, v):
+        norms = self.tree.norms
+        factor = _shrink_factor(norms, jnp.asarray(self.tree.thresholds, norms.dtype))[self.part.units]
+        shape = tuple(n if axis == self.part.axis else 1 for axis, n in enumerate(self.part.shape))
+        return factor.reshape(shape).astype(v.dtype)
+
+    def prox(self, v):
+        """Of the array that the penalty was bound to."""
+        return self.shrink(v) * v
+
+    def value(self, x):
+        """Ω of the whole tree."""
+        return jnp.sum(jnp.asarray(self.tree.thresholds, self.tree.norms.dtype) * self.tree.norms)
+
+    def group_norms(self, x):
+        """One norm for each index of the axis: this parameter's share of its unit."""
+        return _sqrt(_squares(self.part, x))
+
+    def group_index(self, shape: Shape):
+        own = tuple(-1 if axis == self.part.axis else 1 for axis in range(len(shape)))
+        return np.broadcast_to(np.arange(shape[self.part.axis]).reshape(own), shape)
+
+
+def _squares(part: Slices, x):
+    """Σx² over each index of the axis."""
+    return jnp.sum(jnp.square(x), axis=tuple(axis for axis in range(len(part.shape)) if axis != part.axis))

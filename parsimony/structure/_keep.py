@@ -1,0 +1,108 @@
+"""`keep_from_masks`: from masks on weights to the units that stay."""
+
+from typing import Literal
+
+import numpy as np
+
+from .._rules import named_leaves
+from ._transplant import belongs
+from ._units import Units, UnitSet
+
+
+def keep_from_masks(units: Units, masks, *, conflicts: Literal["error", "keep"] = "error") -> dict[str, np.ndarray]:
+    """The units that masks leave alive.
+
+    A unit goes when the masks remove everything that makes it: its filter, in each layer that adds to it. It goes as
+    well when they remove everything that reads it. A bias or a normalisation without a mask of its own goes along.
+
+    Args:
+      units: what `find_units` found.
+      masks: a tree of bool arrays of the parameters' shapes, from `pm.select` or `pm.support`; parameters that it has
+        not are kept.
+      conflicts: what becomes of a unit whose filter is removed in one place and kept in another: "error", or "keep".
+
+    Returns:
+      {set: bool for each unit}, for `compact`; a set that would be emptied keeps all its units only by an error.
+
+    Raises:
+      ValueError: masks that contradict the units, masks of other shapes, a set that is left without a unit.
+
+    >>> import jax, jax.numpy as jnp, parsimony as pm
+    >>> params = {"w1": jnp.ones((4, 3)), "b1": jnp.ones(3), "w2": jnp.ones((3, 2))}
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"] + p["b1"][None]) @ p["w2"]
+    >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
+    >>> masks = {"w1": jnp.ones((4, 3), bool).at[:, 1].set(False)}
+    >>> pm.structure.keep_from_masks(units, masks)["w1"].tolist()
+    [True, False, True]
+    """
+    if conflicts not in ("error", "keep"):
+        raise ValueError(f"conflicts={conflicts!r}: expected 'error' or 'keep'.")
+    inside = _by_parameter(units, masks)
+    return {name: keep for name, own in units.sets.items() if not (keep := _alive(own, inside, conflicts)).all()}
+
+
+def _by_parameter(units: Units, masks) -> dict[str, np.ndarray]:
+    found = {}
+    for name, mask in named_leaves(masks)[0]:
+        parameter, mask = belongs(name, units.shapes), np.asarray(mask)
+        if parameter is None:
+            raise ValueError(
+                f"masks: {name!r} is no parameter of these units; they have {', '.join(list(units.shapes)[:8])}."
+            )
+        if mask.dtype != bool or mask.shape != units.shapes[parameter]:
+            raise ValueError(
+                f"masks: {name!r} has dtype {mask.dtype} and shape {mask.shape}; expected bool of shape "
+                f"{units.shapes[parameter]}, from pm.select or pm.support."
+            )
+        found[parameter] = mask
+    return found
+
+
+def _alive(own: UnitSet, inside: dict[str, np.ndarray], conflicts: str) -> np.ndarray:
+    """For each unit whether the masks leave it."""
+    kept = {}  # (parameter, axis) → for each unit whether anything of it is kept there
+    for parameter, axes in own.members.items():
+        if parameter not in inside:
+            continue
+        for axis, unit in axes.items():
+            mask = inside[parameter]
+            left = np.logical_or.reduce(mask, axis=tuple(a for a in range(mask.ndim) if a != axis))
+            kept[parameter, axis] = np.zeros(own.size, bool)
+            np.logical_or.at(kept[parameter, axis], unit[unit >= 0], left[unit >= 0])
+    of_rank = lambda place: len(inside[place[0]].shape) >= 2
+    makers = [place for place in kept if place in own.makers]
+    # A bias that no penalty touches has a mask of True: where there are filters, they decide.
+    makers = [place for place in makers if of_rank(place)] or makers
+    takers = [place for place in kept if place not in own.makers and of_rank(place)]
+    alive = np.ones(own.size, bool)
+    if makers:
+        made: np.ndarray = np.stack([kept[place] for place in makers])
+        alive = np.logical_or.reduce(made)
+        torn = alive & ~np.logical_and.reduce(made)
+        if conflicts == "error" and torn.any():
+            _refuse(own, makers, kept, int(np.flatnonzero(torn)[0]), int(torn.sum()))
+    every_taker = {(p, a) for p, axes in own.members.items() for a in axes if (p, a) not in own.makers}
+    if takers and every_taker <= set(takers):
+        alive &= np.any([kept[place] for place in takers], axis=0)
+    if not alive.any():
+        raise ValueError(
+            f"the masks leave no unit of the set {own.name!r} ({own.size} units): nothing would pass through. "
+            "Select fewer, with scope='layer', or protect its parameters."
+        )
+    return alive
+
+
+def _refuse(own: UnitSet, makers, kept, unit: int, count: int) -> None:
+    show = lambda place: f"axis {place[1]} of parameter {place[0]!r}, index {_first(own, place, unit)}"
+    removed = next(place for place in makers if not kept[place][unit])
+    stays = next(place for place in makers if kept[place][unit])
+    raise ValueError(
+        f"the masks contradict the units: unit {unit} of the set {own.name!r} is removed on {show(removed)}, but kept "
+        f"on {show(stays)}, and they live and die together ({count} such units in this set). Train with "
+        "pm.structure.unit_penalty, whose groups are the units, take the units by pm.structure.choose, or keep such "
+        "units by conflicts='keep'."
+    )
+
+
+def _first(own: UnitSet, place: tuple[str, int], unit: int) -> int:
+    return int(np.flatnonzero(own.members[place[0]][place[1]] == unit)[0])

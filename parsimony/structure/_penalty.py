@@ -1,0 +1,96 @@
+"""`unit_penalty`: the groups of Split LBI's penalty are the units that can be removed."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from .._unit_penalty import Slices, UnitPenalty
+from ._units import Units
+
+
+def unit_penalty(
+    units: Units, strength: float = 1.0, scale: Literal["rms"] | None = None, *, sets: Sequence[str] | None = None
+) -> UnitPenalty:
+    """The group penalty over whole units: a filter with its bias and the scale and shift of its normalisation.
+
+        Ω(x) = λ Σ_u c_u‖x_u‖₂,   x_u = what makes unit u's activations, in all parameters
+
+    What Γ leaves out is zero as a whole, so the sparse model W̃ is `units.zero(...)` in all that counts, and `compact`
+    removes it without any change of W̃'s outputs. Channels that are added to one stream are one group.
+
+    Args:
+      units: of the function that is trained. Batch statistics may be among its parameters; they are not penalised.
+      strength: λ > 0; `path_speed` sets it from the length of a training.
+      scale: None for c_u = 1; "rms" for c_u = √|u|: small units have an equal chance.
+      sets: names of the sets to penalise; None: all whose removal is exact.
+
+    Returns:
+      A penalty for `split_lbi` and `inverse_scale_space`, alone or in `Rules`.
+
+    Raises:
+      ValueError: an unknown set; sets that share weights, such as the heads of an attention and the features inside
+        them; a parameter of which only some indices are in a unit.
+
+    >>> import jax, jax.numpy as jnp, parsimony as pm
+    >>> params = {"w1": jnp.ones((4, 6)), "b1": jnp.ones(6), "w2": jnp.ones((6, 3))}
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"] + p["b1"][None]) @ p["w2"]
+    >>> penalty = pm.structure.unit_penalty(pm.structure.find_units(fn, params, jnp.ones((2, 4))), strength=2.0)
+    >>> (penalty.group_norms(params) ** 2).tolist()  # four weights and a bias each
+    [5.0, 5.0, 5.0, 5.0, 5.0, 5.0]
+    >>> tx = pm.split_lbi(0.1, penalty=penalty)
+
+    Source: arXiv 2007.02010 penalises filters alone; whole units are ours.
+    """
+    names = [name for name, s in units.sets.items() if not s.reduced] if sets is None else list(sets)
+    for name in names:
+        if name not in units.sets:
+            near = difflib.get_close_matches(name, units.sets, n=1, cutoff=0)
+            raise ValueError(f"sets: there is no set {name!r}{f'; did you mean {near[0]!r}?' if near else '.'}")
+    owner: dict[str, str] = {}
+    found: dict[str, tuple[int, np.ndarray]] = {}
+    table, start = [], 0
+    for name in names:
+        own = units.sets[name]
+        for parameter, axis in own.makers:
+            unit = own.members[parameter][axis]
+            before = found.get(parameter, (axis, np.full(unit.shape, -1)))
+            if before[0] != axis or ((before[1] >= 0) & (unit >= 0)).any():
+                raise ValueError(
+                    f"the sets {owner[parameter]!r} and {name!r} share weights of parameter {parameter!r}, and a "
+                    f"weight can be in one group only. Choose, for example sets={_apart(units, names)}."
+                )
+            owner[parameter] = name
+            found[parameter] = (axis, np.where(unit >= 0, unit + start, before[1]))
+        table.append((name, start, own.size))
+        start += own.size
+    for parameter, (axis, unit) in found.items():
+        if (unit < 0).any():
+            raise ValueError(
+                f"parameter {parameter!r}, axis {axis}: only {int((unit >= 0).sum())} of {len(unit)} indices are in a "
+                "unit of these sets, and a parameter is penalised as a whole or not at all. Add the sets of the "
+                f"others, or leave out {owner[parameter]!r}."
+            )
+    if not found:
+        raise ValueError("there are no units to penalise: print the units to see why each axis is fixed.")
+    slices = tuple(Slices(name, units.shapes[name], axis, unit) for name, (axis, unit) in found.items())
+    return UnitPenalty(slices, tuple(table), strength, scale)
+
+
+def _apart(units: Units, names: list[str]) -> list[str]:
+    """Of these sets, the first ones that share no parameter's weights."""
+    taken: dict[str, list[tuple[int, np.ndarray]]] = {}
+    free = []
+    for name in names:
+        own = units.sets[name]
+        mine = [(parameter, axis, own.members[parameter][axis] >= 0) for parameter, axis in own.makers]
+        if not any(
+            axis != other or (inside & before).any()
+            for parameter, axis, inside in mine
+            for other, before in taken.get(parameter, [])
+        ):
+            free.append(name)
+            for parameter, axis, inside in mine:
+                taken.setdefault(parameter, []).append((axis, inside))
+    return free
