@@ -9,8 +9,11 @@ from ._compact import Compact as Compact
 from ._compact import compact as compact
 from ._count import Counts as Counts
 from ._count import count as count
+from ._export import export as export
 from ._find import find_units as find_units
 from ._keep import keep_from_masks as keep_from_masks
+from ._load import load_compact as load_compact
+from ._load import load_opt_state as load_opt_state
 from ._penalty import unit_penalty as unit_penalty
 from ._units import Units as Units
 from ._units import UnitSet as UnitSet

@@ -1,0 +1,149 @@
+"""A compact model on disk: arrays by safetensors, structure by JSON, the program as StableHLO. No pickle.
+
+PATH/params.safetensors     the parameters, by name
+PATH/model.stablehlo        the program, for `jax.export.deserialize`: call({name: array}, x)
+PATH/model.json             names, shapes, units, what was kept, a SHA-256 of each file
+PATH/opt_state.safetensors  the optimizer's arrays, where there are any
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+
+from .._rules import named_leaves
+from ._compact import Compact
+
+FORMAT = 1
+
+
+def export(
+    small: Compact,
+    path: str | os.PathLike[str],
+    *args,
+    batch: Literal["any", "fixed"] = "any",
+    platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+) -> Path:
+    """Writes a compact model into a new folder: it runs with JAX alone, without the code that made it.
+
+    Args:
+      small: what `compact` returned.
+      path: a folder that does not exist. It appears as a whole or not at all.
+      *args: arguments of small.fn, or their shapes.
+      batch: "any": the program takes any size of the first axis of x (and of the arguments that share it); "fixed":
+        that of the arguments given.
+      platforms: what the program is lowered for.
+
+    Returns:
+      The folder.
+
+    Raises:
+      FileExistsError: something is there. ValueError: no function (units from JSON alone), or a function that cannot
+        be exported for any batch size.
+
+    >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm, tempfile
+    >>> params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
+    >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
+    >>> small = pm.structure.compact(units, {"w1": np.arange(6) < 2}, params)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fn, params = pm.structure.load_compact(pm.structure.export(small, folder + "/mlp", jnp.ones((2, 4))))
+    >>> fn(params, jnp.ones((1, 4))).tolist()
+    [[8.0, 8.0, 8.0]]
+    """
+    path = Path(path)
+    if path.exists() or path.is_symlink():
+        raise FileExistsError(f"{path} exists: a model is never overwritten. Give another folder, or remove this one.")
+    if small.fn is None:
+        raise ValueError("this compact model has no function: give Units.from_json(text, fn) the one it was found in.")
+    if batch not in ("any", "fixed"):
+        raise ValueError(f"batch={batch!r}: expected 'any' or 'fixed'.")
+    from safetensors.numpy import save
+
+    keys = jax.tree_util.tree_flatten_with_path(small.params)[0]
+    names = [name for name, _ in named_leaves(small.params)[0]]
+    arrays = {name: np.asarray(leaf) for name, (_, leaf) in zip(names, keys, strict=True)}
+    files = {
+        "params.safetensors": save(arrays),
+        "model.stablehlo": bytes(_program(small, arrays, args, batch, platforms).serialize()),
+    }
+    if small.opt_state is not None:
+        state = {name: np.asarray(leaf) for name, leaf in named_leaves(small.opt_state)[0]}
+        files["opt_state.safetensors"] = save(state)
+    files["model.json"] = json.dumps(
+        {
+            "format": FORMAT,
+            "parsimony": importlib.metadata.version("parsimony"),
+            "jax": jax.__version__,
+            "route": small.route,
+            "batch": batch,
+            "arguments": [[list(np.shape(leaf)), str(leaf.dtype)] for leaf in jax.tree.leaves(args)],
+            "parameters": [
+                [name, [_step(key) for key in keypath]] for name, (keypath, _) in zip(names, keys, strict=True)
+            ],
+            "keep": {name: np.flatnonzero(mask).tolist() for name, mask in small.keep.items()},
+            "units": json.loads(small.units.to_json()),
+            "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        },
+        indent=1,
+    ).encode()
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        for name, data in files.items():
+            with open(folder / name, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        folder.chmod(0o755)
+        folder.rename(path)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return path
+
+
+def _program(small: Compact, arrays: dict[str, np.ndarray], args, batch: str, platforms):
+    from jax import export as jax_export
+
+    treedef = jax.tree.structure(small.params)
+
+    def by_name(named, *args):
+        assert small.fn is not None
+        return small.fn(treedef.unflatten([named[name] for name in arrays]), *args)
+
+    struct = lambda shape, leaf: jax.ShapeDtypeStruct(shape, jax.dtypes.result_type(leaf))
+    leaves = jax.tree.leaves(args)
+    shapes = [np.shape(leaf) for leaf in leaves]
+    if batch == "any":
+        if not shapes or not shapes[0]:
+            raise ValueError("batch='any' needs an argument with a batch axis; write batch='fixed'.")
+        size, (symbol,) = shapes[0][0], jax_export.symbolic_shape("batch")
+        shapes = [(symbol, *shape[1:]) if shape and shape[0] == size else shape for shape in shapes]
+    args = jax.tree.unflatten(jax.tree.structure(args), [struct(*pair) for pair in zip(shapes, leaves, strict=True)])
+    named = {name: struct(array.shape, array) for name, array in arrays.items()}
+    try:
+        return jax_export.export(jax.jit(by_name), platforms=tuple(platforms))(named, *args)
+    except Exception as error:
+        way_out = " If it needs to know the batch size, write batch='fixed'." if batch == "any" else ""
+        raise ValueError(f"export of the function failed: {type(error).__name__}: {error}{way_out}") from error
+
+
+def _step(key) -> list[Any]:
+    """One step of a key path, for JSON."""
+    if isinstance(key, jax.tree_util.SequenceKey):
+        return ["index", key.idx]
+    if isinstance(key, jax.tree_util.GetAttrKey):
+        return ["key", key.name]
+    if isinstance(key, jax.tree_util.DictKey):
+        return ["key", key.key if isinstance(key.key, int) else str(key.key)]
+    return ["key", getattr(key, "key", str(key))]

@@ -1,0 +1,129 @@
+"""Reading what `export` wrote: the function, the parameters, the optimizer state."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from .._rules import named_leaves
+from ._export import FORMAT
+
+
+def load_compact(path: str | os.PathLike[str]) -> tuple[Callable[..., Any], Any]:
+    """The function and the parameters of a model that `export` wrote.
+
+    Args:
+      path: the folder.
+
+    Returns:
+      fn, params: fn(params, *args), compiled at its first call; params as nested dicts and lists.
+
+    Raises:
+      FileNotFoundError: no such folder, or a file of it is missing. ValueError: a file that is damaged or of a newer
+        format; the message names it.
+    """
+    path = Path(path)
+    data = _model(path)
+    from jax import export as jax_export
+
+    arrays = _arrays(_checked(path, data, "params.safetensors"))
+    program = jax_export.deserialize(bytearray(_checked(path, data, "model.stablehlo")))
+    names = [name for name, _ in data["parameters"]]
+    paths = dict(data["parameters"])
+
+    def fn(params, *args):
+        leaves = dict(named_leaves(params)[0])
+        if wrong := [name for name in names if np.shape(leaves.get(name, 0)) != arrays[name].shape]:
+            raise ValueError(
+                f"parameter {wrong[0]!r} has shape {np.shape(leaves[wrong[0]]) if wrong[0] in leaves else 'missing'}; "
+                f"this model has {arrays[wrong[0]].shape}."
+            )
+        return program.call({name: leaves[name] for name in names}, *args)
+
+    return jax.jit(fn), _nested([(paths[name], jax.numpy.asarray(arrays[name])) for name in names])
+
+
+def load_opt_state(path: str | os.PathLike[str], like):
+    """The optimizer state that was exported beside a model.
+
+    Args:
+      path: the folder.
+      like: a state of the same optimizer for the loaded parameters, tx.init(params).
+
+    Returns:
+      `like` with the arrays that were saved.
+
+    Raises:
+      ValueError: no state was exported, or one of another optimizer; and as `load_compact`.
+    """
+    path = Path(path)
+    data = _model(path)
+    if "opt_state.safetensors" not in data["sha256"]:
+        raise ValueError(f"{path} holds no optimizer state: none was given to compact.")
+    arrays = _arrays(_checked(path, data, "opt_state.safetensors"))
+    leaves, treedef = named_leaves(like)
+    found = {name: np.shape(leaf) for name, leaf in leaves}
+    saved = {name: array.shape for name, array in arrays.items()}
+    if found != saved:
+        name = next(iter(sorted(name for name in found.keys() | saved.keys() if found.get(name) != saved.get(name))))
+        raise ValueError(
+            f"the optimizer state in {path} is of another optimizer: {name!r} has shape {saved.get(name, 'missing')} "
+            f"there, and {found.get(name, 'missing')} in `like`."
+        )
+    return treedef.unflatten([jax.numpy.asarray(arrays[name]) for name, _ in leaves])
+
+
+def _model(path: Path) -> dict[str, Any]:
+    if not (path / "model.json").is_file():
+        raise FileNotFoundError(f"{path / 'model.json'} is missing: expected a folder that pm.structure.export wrote.")
+    try:
+        data = json.loads((path / "model.json").read_text())
+        version = data["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path / 'model.json'} is damaged: {type(error).__name__}: {error}.") from None
+    if version != FORMAT:
+        raise ValueError(f"{path / 'model.json'} has format {version}; this version of parsimony reads {FORMAT}.")
+    return data
+
+
+def _checked(path: Path, data: dict[str, Any], name: str) -> bytes:
+    if not (path / name).is_file():
+        raise FileNotFoundError(f"{path / name} is missing: the folder is not complete. Export the model again.")
+    content = (path / name).read_bytes()
+    if hashlib.sha256(content).hexdigest() != data["sha256"][name]:
+        raise ValueError(f"{path / name} is damaged: its SHA-256 is not the one in model.json. Export the model again.")
+    return content
+
+
+_DTYPES = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jax.numpy.bfloat16,
+    "F8_E4M3": jax.numpy.float8_e4m3fn, "F8_E5M2": jax.numpy.float8_e5m2, "BOOL": np.bool_,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
+    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
+}  # fmt: skip
+
+
+def _arrays(content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file; its own NumPy reader knows no bfloat16."""
+    from safetensors import deserialize
+
+    return {
+        name: np.frombuffer(bytes(own["data"]), _DTYPES[own["dtype"]]).reshape(own["shape"])
+        for name, own in deserialize(content)
+    }
+
+
+def _nested(pairs) -> Any:
+    """Nested dicts and lists from (steps, leaf)."""
+    if not pairs[0][0]:
+        return pairs[0][1]
+    children: dict[Any, list[Any]] = {}
+    for (first, *rest), leaf in pairs:
+        children.setdefault(tuple(first), []).append((rest, leaf))
+    built = {key: _nested(below) for (_, key), below in children.items()}
+    return list(built.values()) if next(iter(children))[0] == "index" else built
