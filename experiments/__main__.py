@@ -16,6 +16,7 @@ USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
   train [CONFIG]     train a network along the path (CONFIG: {configs}; default digits)
   prune RUN          cut a run to several sparsities, by several orders, with and without fine-tuning
   ticket RUN         retrain inside the mask of an early epoch; compared with dense and with a random mask
+  compact RUN        remove units of a run: a smaller, faster model with the same outputs, saved and exported
   stop RUN           where a stopping rule ends a recorded path
   report RUN...      one HTML page about one or more runs, with all pictures inside
   prepare DATASET    download and prepare a TFDS data set once (mnist)
@@ -30,7 +31,7 @@ def main(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE.format(configs=", ".join(configs.names())))
         return 0
-    on_runs = {name: functools.partial(_on_runs, name) for name in ("prune", "ticket", "stop", "report")}
+    on_runs = {name: functools.partial(_on_runs, name) for name in ("prune", "ticket", "compact", "stop", "report")}
     commands = {"train": _train, **on_runs, "prepare": _prepare}
     if words[0] not in commands:
         return _unknown("command", words[0], commands)

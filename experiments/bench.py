@@ -1,4 +1,4 @@
-"""Speed and memory: `python -m experiments.bench update`.
+"""Speed and memory: `python -m experiments.bench update`, and `structure` (`bench_structure.py`).
 
 The update alone: donated and not, Split LBI beside `optax.sgd` and `optax.adam` in turn, on parameters shaped like
 LeNet, ResNet-20 and ResNet-50; then what it adds to a whole training step. Ratios are medians over rounds in which all
@@ -17,6 +17,8 @@ import optax
 import tyro
 
 import parsimony as pm
+
+from .bench_structure import structure
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -195,4 +197,6 @@ def _lenet_loss(params, x, labels):
 
 
 if __name__ == "__main__":
-    tyro.extras.subcommand_cli_from_dict({"update": update}, prog="python -m experiments.bench", description=__doc__)
+    tyro.extras.subcommand_cli_from_dict(
+        {"update": update, "structure": structure}, prog="python -m experiments.bench", description=__doc__
+    )

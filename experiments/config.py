@@ -35,11 +35,14 @@ class Config:
     """κ, the damping."""
     nu: float = 10.0
     """ν, the coupling of W and Γ."""
+    groups: Literal["layers", "units"] = "layers"
+    """layers: the filters of convolutions and the single weights of dense layers. units: each filter and each neuron
+    with its bias, which can then be removed exactly."""
     share: float | None = 0.4
     """Share of the training after which half of the groups would have entered with the weights of the start
     (parsimony.path_speed): sets the two strengths. None: they are taken as given."""
     filter_strength: float = 1.0
-    """λ of the group lasso on the filters of convolutions; only without a share."""
+    """λ of the group lasso on the filters of convolutions, or on all units; only without a share."""
     filter_scale: Literal["rms"] | None = None
     """rms: a filter enters when its root mean square, not its norm, exceeds λ."""
     weight_strength: float = 1.0

@@ -11,11 +11,16 @@ from . import data
 from .record import RunError
 
 
-def make_step(graphdef, tx, maximum: int):
+def function(graphdef):
+    """A network as fn(params, images): logits."""
+    return lambda params, images: nnx.merge(graphdef, params)(images)
+
+
+def make_step(fn, tx, maximum: int):
     """The compiled data-parallel step: each device takes its share of the batch, and all take the same update."""
 
     def loss_of(params, images, labels):
-        logits = nnx.merge(graphdef, params)(images.astype(jnp.float32) / maximum)
+        logits = fn(params, images.astype(jnp.float32) / maximum)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     def step(params, opt_state, images, labels, index):
@@ -42,12 +47,12 @@ def advance(step, replicas, images, labels, index):
     yield replicas, float(np.asarray(previous)[0])
 
 
-def make_accuracy(graphdef, maximum: int, chunk: int = 500):
+def make_accuracy(fn, maximum: int, chunk: int = 500):
     """accuracy(params, split): share of a split's images that the network names right, in [0, 1]."""
 
     @jax.jit
     def correct(params, images, labels):
-        logits = nnx.merge(graphdef, params)(images.astype(jnp.float32) / maximum)
+        logits = fn(params, images.astype(jnp.float32) / maximum)
         return jnp.sum(jnp.argmax(logits, -1) == labels)
 
     def accuracy(params, split: data.Split) -> float:

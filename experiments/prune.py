@@ -59,10 +59,10 @@ def prune(arguments: Prune) -> dict:
     params, opt_state = run.at()
     names = penalised(opt_state)
     protect = others(names, arguments.layers)
-    accuracy = make_accuracy(run.graphdef, run.dataset.maximum)
+    accuracy = make_accuracy(run.fn, run.dataset.maximum)
     tuned = lambda masks: pm.keep_support(optax.sgd(arguments.learning_rate, momentum=0.9), masks)
     # The masks are in the state, so that one compiled step serves them all.
-    step = make_step(run.graphdef, tuned(jax.tree.map(lambda w: w != 0, params)), run.dataset.maximum)
+    step = make_step(run.fn, tuned(jax.tree.map(lambda w: w != 0, params)), run.dataset.maximum)
 
     def trained(masks, epochs: int):
         sparse = pm.apply_masks(params, masks)

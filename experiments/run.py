@@ -10,6 +10,7 @@ import parsimony as pm
 
 from . import data, snapshots
 from .config import Config
+from .loop import function
 from .record import RunError
 from .train import initial, load_data, open_checkpoints, optimizer, restore
 
@@ -25,6 +26,11 @@ class Run:
     start: Any  # the weights that the seed makes
     tx: Any
     epochs: list[int]  # those whose checkpoints are there
+
+    @property
+    def fn(self):
+        """The network as fn(params, images)."""
+        return function(self.graphdef)
 
     def at(self, epoch: int | None = None):
         """(params, opt_state) after an epoch; None: the last that is there."""

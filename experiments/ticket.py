@@ -71,9 +71,9 @@ def ticket(arguments: Ticket) -> dict:
     steps = len(run.dataset.train) // run.config.batch_size
     alpha = optax.piecewise_constant_schedule(run.config.learning_rate, {2 * epochs * steps // 3: 0.1})
     sgd = optax.chain(clip(run.config), optax.sgd(alpha, momentum=run.config.momentum))
-    accuracy = make_accuracy(run.graphdef, run.dataset.maximum)
+    accuracy = make_accuracy(run.fn, run.dataset.maximum)
     everything = jax.tree.map(lambda mask: np.ones(mask.shape, bool), masks)
-    step = make_step(run.graphdef, pm.keep_support(sgd, everything), run.dataset.maximum)
+    step = make_step(run.fn, pm.keep_support(sgd, everything), run.dataset.maximum)
     result = {"run": str(arguments.run), "epochs": epochs} | {
         name: value
         for name, value in dataclasses.asdict(arguments).items()

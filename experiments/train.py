@@ -18,7 +18,7 @@ import parsimony as pm
 
 from . import data, models, pictures, snapshots, stopping
 from .config import Config
-from .loop import advance, batches, make_accuracy, make_step
+from .loop import advance, batches, function, make_accuracy, make_step
 from .record import RunError, digest, environment, open_run, write_json
 
 
@@ -37,8 +37,8 @@ def train(name: str, config: Config) -> Path:
         print(f"resuming {directory} after epoch {done}")
     snapshots.resume(directory, done)
 
-    accuracy = make_accuracy(graphdef, dataset.maximum)
-    step = make_step(graphdef, tx, dataset.maximum)
+    accuracy = make_accuracy(function(graphdef), dataset.maximum)
+    step = make_step(function(graphdef), tx, dataset.maximum)
     images, labels = flax.jax_utils.replicate((dataset.train.images, dataset.train.labels))
     replicas = flax.jax_utils.replicate((params, opt_state))
     bar = tqdm(total=config.epochs * steps, initial=done * steps, unit="step", disable=None, dynamic_ncols=True)
@@ -121,7 +121,7 @@ def load_data(config: Config) -> tuple[data.Dataset, int]:
     steps = len(dataset.train) // config.batch_size
     if steps == 0:
         raise RunError(f"batch_size {config.batch_size} is more than the {len(dataset.train)} training images.")
-    if dataset.train.images.shape[1] != models.models[config.model].image_size:
+    if dataset.train.images.shape[1:] != models.models[config.model].image_shape:
         raise RunError(f"model {config.model} takes images of another size than {config.dataset} has.")
     if config.snapshots > steps:
         raise RunError(f"snapshots {config.snapshots} are more than the {steps} steps of an epoch.")
@@ -151,12 +151,17 @@ def dual_rate(config: Config, steps: int) -> optax.Schedule:
 
 
 def penalties(config: Config, steps: int, params) -> pm.Rules:
-    """The filters of convolutions as groups, the weights of dense layers one by one; paced where a share is given."""
-    rules = [
-        ("conv", pm.GroupLasso(-1, config.filter_strength, config.filter_scale)),
-        ("dense", pm.Lasso(config.weight_strength)),
-    ]
-    penalty = pm.Rules([(f"{kind}.*kernel", own) for kind, own in rules if any(kind in name for name in params)])
+    """Filters as groups and the weights of dense layers one by one, or whole units; paced where a share is given."""
+    if config.groups == "units":
+        images = jax.ShapeDtypeStruct((1, *models.models[config.model].image_shape), "float32")
+        units = pm.structure.find_units(function(initial(config)[0]), params, images)
+        penalty = pm.Rules([("", pm.structure.unit_penalty(units, config.filter_strength, config.filter_scale))])
+    else:
+        rules = [
+            ("conv", pm.GroupLasso(-1, config.filter_strength, config.filter_scale)),
+            ("dense", pm.Lasso(config.weight_strength)),
+        ]
+        penalty = pm.Rules([(f"{kind}.*kernel", own) for kind, own in rules if any(kind in name for name in params)])
     if config.share is None:
         return penalty
     # The pace is that of the path before its finish, which comes after W has found its place.

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from ._penalties import GroupLasso, Lasso, Penalty
+from ._unit_penalty import UnitPenalty
 
 
 def name_of(path) -> str:
@@ -46,8 +47,8 @@ class Rules:
       TypeError, ValueError: at construction, for what is no such pair or no regular expression.
     """
 
-    rules: Sequence[tuple[str, Penalty | None]]
-    default: Penalty | None = None
+    rules: Sequence[tuple[str, Penalty | UnitPenalty | None]]
+    default: Penalty | UnitPenalty | None = None
 
     def __post_init__(self):
         try:
@@ -77,7 +78,7 @@ def check_penalty(penalty, where: str) -> None:
         raise TypeError(f"{where}: expected a penalty such as GroupLasso(-1){rules} or None, got {penalty!r}.")
 
 
-def resolve(penalty: Penalty | Rules | None, tree) -> list[Penalty | None]:
+def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree) -> list[Penalty | None]:
     """The penalty of each leaf, in the order of `jax.tree.leaves`.
 
     A penalty whose groups reach over several parameters (`UnitPenalty`) is bound to the arrays of this tree: its prox
@@ -91,6 +92,7 @@ def resolve(penalty: Penalty | Rules | None, tree) -> list[Penalty | None]:
         parameter. The message names the parameter.
     """
     leaves, _ = named_leaves(tree)
+    chosen: list[Any]
     if isinstance(penalty, Rules):
         chosen = [_by_rule(penalty, name, leaf.ndim) for name, leaf in leaves]
         check_patterns("Rules", (pattern for pattern, _ in penalty.rules), [name for name, _ in leaves])
@@ -123,7 +125,7 @@ def resolve(penalty: Penalty | Rules | None, tree) -> list[Penalty | None]:
     return chosen
 
 
-def _by_rule(rules: Rules, name: str, rank: int) -> Penalty | None:
+def _by_rule(rules: Rules, name: str, rank: int) -> Any:
     for pattern, penalty in rules.rules:
         if re.search(pattern, name):
             return penalty

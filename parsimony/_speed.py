@@ -34,7 +34,7 @@ def path_speed(
     steps: int,
     learning_rate: optax.ScalarOrSchedule,
     nu: float = 100.0,
-    penalty: Penalty | Rules | None = None,
+    penalty: Penalty | UnitPenalty | Rules | None = None,
     *,
     share: float = 0.5,
 ) -> Rules:

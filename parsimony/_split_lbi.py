@@ -26,6 +26,7 @@ from ._checks import aligned, as_arrays, check_positive, concrete
 from ._in_place import gamma_from_next, recovery_is_exact
 from ._penalties import Penalty
 from ._rules import Rules, check_penalty, resolve
+from ._unit_penalty import UnitPenalty
 
 
 @functools.partial(
@@ -58,7 +59,7 @@ def inverse_scale_space(
     learning_rate: optax.ScalarOrSchedule,
     kappa: float = 1.0,
     nu: float = 100.0,
-    penalty: Penalty | Rules | None = None,
+    penalty: Penalty | UnitPenalty | Rules | None = None,
     *,
     dual_learning_rate: optax.ScalarOrSchedule | None = None,
     inner: optax.GradientTransformation | None = None,
@@ -184,7 +185,7 @@ def split_lbi(
     learning_rate: optax.ScalarOrSchedule,
     kappa: float = 1.0,
     nu: float = 100.0,
-    penalty: Penalty | Rules | None = None,
+    penalty: Penalty | UnitPenalty | Rules | None = None,
     *,
     momentum: float | None = None,
     nesterov: bool = False,

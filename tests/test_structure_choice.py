@@ -98,7 +98,7 @@ def test_units_are_ranked_by_the_first_of_the_groups_that_make_them():
         np.testing.assert_array_equal(ranks[name], by_group[name]["kernel"])
     np.testing.assert_array_equal(ranks["dense1"], by_group["dense1"]["kernel"].min(0))
     entered = np.asarray(pm.entry_steps(state)["conv3"]["kernel"])
-    first = choose(units, params, state, at_most=0.5)["conv3"]
+    first = choose(units, params, state, at_most=0.5, scope="layer")["conv3"]
     assert first.sum() == 5
     ticks = np.where(entered < 0, 10**6, entered)
     assert ticks[first].max() <= ticks[~first].min()

@@ -86,7 +86,7 @@ def choose(
     at_most: float,
     target: Literal["units", "parameters", "macs"] = "units",
     order: Order | dict[str, np.ndarray] = "entry",
-    scope: Literal["layer", "global"] = "layer",
+    scope: Literal["global", "layer"] = "global",
     round_to: int = 1,
     minimum: int = 1,
     protect: Sequence[str] = (),
@@ -98,7 +98,8 @@ def choose(
       at_most: what may be left: a share in (0, 1) of what the whole model has, or a number of at least 1.
       target: of what: "units"; "parameters" of the function; "macs", its multiply-adds (see `count`).
       order: see `pm.rank`; or {set: numbers}, smallest first. Without `opt_state`: "magnitude".
-      scope: "layer": every set gives up the same share; "global": one order of the units of all sets.
+      scope: "global": one order of the units of all sets; "layer": every set gives up the same share, which suits
+        orders that do not compare between layers (magnitudes) and hurts small layers.
       round_to: the number of units that a set keeps is rounded up to a multiple of it (8 for tensor cores).
       minimum: a set keeps at least so many.
       protect: regular expressions; sets whose names they are found in are kept whole. So are sets that are `reduced`.
@@ -117,7 +118,7 @@ def choose(
     [False, True, False, True]
     """
     one_of("target", target, ("units", "parameters", "macs"))
-    one_of("scope", scope, ("layer", "global"))
+    one_of("scope", scope, ("global", "layer"))
     for name, value in (("round_to", round_to), ("minimum", minimum)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r}: expected an int of at least 1.")

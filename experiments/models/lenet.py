@@ -1,4 +1,4 @@
-"""Networks, in Flax NNX. Images are float32 NHWC in [0, 1]."""
+"""The networks of the digits and of MNIST."""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -10,7 +10,7 @@ kernel_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 class SmallCNN(nnx.Module):
     """Two 3×3 convolutions with 16 and 32 filters, pooled, then dense 64 and the classes; for 8×8 images."""
 
-    image_size = 8
+    image_shape = (8, 8, 1)
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.conv1 = nnx.Conv(1, 16, (3, 3), kernel_init=kernel_init, rngs=rngs)
@@ -28,7 +28,7 @@ class SmallCNN(nnx.Module):
 class LeNet(nnx.Module):
     """LeNet-5 as in the published code: 61,706 parameters; for 28×28 images."""
 
-    image_size = 28
+    image_shape = (28, 28, 1)
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.conv1 = nnx.Conv(1, 6, (5, 5), kernel_init=kernel_init, rngs=rngs)
@@ -48,7 +48,7 @@ class LeNet(nnx.Module):
 class LeNet300(nnx.Module):
     """LeNet-300-100: dense 784→300→100→10; 266,610 parameters; for 28×28 images."""
 
-    image_size = 28
+    image_shape = (28, 28, 1)
 
     def __init__(self, *, rngs: nnx.Rngs):
         self.dense1 = nnx.Linear(784, 300, kernel_init=kernel_init, rngs=rngs)
@@ -58,6 +58,3 @@ class LeNet300(nnx.Module):
     def __call__(self, x):
         x = nnx.relu(self.dense1(jnp.reshape(x, (x.shape[0], -1))))
         return self.dense3(nnx.relu(self.dense2(x)))
-
-
-models = {"small_cnn": SmallCNN, "lenet": LeNet, "lenet300": LeNet300}

@@ -1,0 +1,197 @@
+"""From a trained run to a smaller, faster network with the same outputs: units removed, saved, exported, measured."""
+
+import dataclasses
+import functools
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import safetensors.numpy
+import tyro
+
+import parsimony as pm
+
+from .latency import in_turn, ratio
+from .loop import fit, make_accuracy, make_step
+from .record import RunError, environment, free_file, write_json
+from .run import Run, load_run
+from .snapshots import by_name
+
+
+@dataclasses.dataclass(frozen=True)
+class Compact:
+    """Removes the units of a run that the path leaves behind; the result goes to RUN/compact.json, the model to
+    RUN/compact (compact-2, ...). The size is given by one of --sparsity, --parameters, --macs; by none: the support."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a trained run."""
+    sparsity: float | None = None
+    """Share of the units (filters, neurons) to remove, in [0, 1)."""
+    parameters: float | None = None
+    """Parameters that may be left: a share in (0, 1), or a number."""
+    macs: float | None = None
+    """Multiply-adds that may be left: a share in (0, 1), or a number for one image."""
+    order: Literal["entry", "dual", "gamma", "magnitude"] = "entry"
+    """Order in which units are kept, as in parsimony.rank."""
+    scope: Literal["global", "layer"] = "global"
+    """One order of all units, or an equal share of each layer."""
+    round_to: int = 1
+    """Layers keep a multiple of so many units."""
+    minimum: int = 1
+    """Layers keep at least so many units."""
+    protect: tuple[str, ...] = ()
+    """Regular expressions: layers that are kept whole."""
+    fine_tune: int = 0
+    """Epochs of SGD with momentum on the small network."""
+    learning_rate: float = 0.01
+    """Of the fine-tuning."""
+    rounds: int = 30
+    """Rounds of the timing."""
+    data_dir: Path | None = None
+    """Where TFDS keeps its data."""
+
+    def __post_init__(self):
+        given = [n for n in ("sparsity", "parameters", "macs") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise ValueError(f"expected one of --sparsity, --parameters, --macs, got {' and '.join(given)}.")
+        if self.sparsity is not None and not 0 <= self.sparsity < 1:
+            raise ValueError(f"--sparsity: expected a share of the units in [0, 1), got {self.sparsity}.")
+        if self.fine_tune < 0 or not self.learning_rate > 0 or self.rounds < 1:
+            raise ValueError("--fine-tune must be ≥ 0, --learning-rate > 0, --rounds ≥ 1.")
+
+
+def compact(arguments: Compact) -> dict[str, Any]:
+    """Cuts, checks, tunes, writes and times the network; prints the table."""
+    run = load_run(arguments.run, arguments.data_dir)
+    params, opt_state = run.at()
+    image = jax.ShapeDtypeStruct((1, *run.dataset.train.images.shape[1:]), "float32")
+    units = pm.structure.find_units(run.fn, params, image)
+    try:
+        keep = _keep(arguments, units, params, opt_state)
+        small = pm.structure.compact(units, keep, params, opt_state)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+    zeroed = units.zero(keep, params)
+    equality = _compare(run, zeroed, small)
+    accuracy = lambda fn, params: {
+        split: make_accuracy(fn, run.dataset.maximum)(params, getattr(run.dataset, split))
+        for split in ("validation", "test")
+    }
+    rows = {"whole": (run.fn, params), "cut": (small.fn, small.params)}
+    scores = {name: accuracy(*row) for name, row in rows.items()}
+    scores["sparse W̃"] = accuracy(run.fn, pm.sparse_params(params, opt_state))
+    if arguments.fine_tune:
+        tuned = _tuned(arguments, run, small)
+        small = dataclasses.replace(small, params=tuned, opt_state=None)  # it belongs to the weights before
+        scores["tuned"] = accuracy(small.fn, tuned)
+        rows["cut"] = (small.fn, tuned)
+
+    file = free_file(arguments.run, "compact")
+    folder = pm.structure.export(small, file.with_suffix(""), image)
+    loaded, back = pm.structure.load_compact(folder)
+    rows["exported"] = (loaded, back)
+    result: dict[str, Any] = {"run": str(arguments.run), "epoch": run.epochs[-1], "route": small.route}
+    result |= {name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")}
+    result |= {
+        "units": {name: [s.size, int(keep[name].sum()) if name in keep else s.size] for name, s in units.sets.items()}
+    }
+    result |= {"equality": equality, "accuracy": scores, "size": {}, "latency": {}}
+    for name, (fn, weights) in rows.items():
+        if name != "exported":
+            counted = pm.structure.count(fn, weights, image)
+            stored = len(safetensors.numpy.save({key: np.asarray(leaf) for key, leaf in by_name(weights).items()}))
+            result["size"][name] = dataclasses.asdict(counted) | {"bytes on disk": stored}
+    for batch in (1, 128):
+        images = jnp.asarray(run.dataset.test.images[:batch], jnp.float32) / run.dataset.maximum
+        calls = {name: functools.partial(jax.jit(fn), weights, images) for name, (fn, weights) in rows.items()}
+        times = in_turn(calls, arguments.rounds)
+        result["latency"][str(batch)] = {name: float(np.median(own)) for name, own in times.items()} | {
+            "speed": ratio(times, "whole", "cut")
+        }
+    result |= environment()
+    write_json(file, result)
+    print(table(result), f"\nmodel: {folder}\nwritten: {file}", sep="")
+    return result
+
+
+def _keep(arguments: Compact, units: pm.structure.Units, params, opt_state) -> dict[str, np.ndarray]:
+    wanted: list[tuple[Literal["units", "parameters", "macs"], float | None]] = [
+        ("units", None if arguments.sparsity is None else 1 - arguments.sparsity),
+        ("parameters", arguments.parameters),
+        ("macs", arguments.macs),
+    ]
+    for target, at_most in wanted:
+        if at_most == 1:  # --sparsity 0
+            return {}
+        if at_most is not None:
+            options: Any = {
+                key: getattr(arguments, key) for key in ("order", "scope", "round_to", "minimum", "protect")
+            }
+            return pm.structure.choose(units, params, opt_state, at_most=at_most, target=target, **options)
+    return pm.structure.keep_from_masks(units, pm.support(opt_state))
+
+
+def _compare(run: Run, zeroed, small) -> dict[str, float]:
+    """Outputs of the small network and of the whole one with the removed units at zero, on the test set."""
+    whole_fn, small_fn = jax.jit(run.fn), jax.jit(small.fn)
+    error, scale, agree = 0.0, 0.0, 0
+    images = run.dataset.test.images
+    for part in (slice(i, i + 500) for i in range(0, len(images), 500)):
+        x = jnp.asarray(images[part], jnp.float32) / run.dataset.maximum
+        whole, narrow = np.asarray(whole_fn(zeroed, x)), np.asarray(small_fn(small.params, x))
+        error = max(error, float(np.abs(whole - narrow).max()))
+        scale = max(scale, float(np.abs(whole).max()))
+        agree += int((whole.argmax(-1) == narrow.argmax(-1)).sum())
+    if error > 1e-4 * scale:
+        raise RunError(f"the compact network differs from the zeroed one by {error / scale:.1e}; nothing was written.")
+    return {"relative error": error / scale, "same answers": agree / len(images)}
+
+
+def _tuned(arguments: Compact, run: Run, small):
+    tx = optax.sgd(arguments.learning_rate, momentum=0.9)
+    step = make_step(small.fn, tx, run.dataset.maximum)
+    config, state = run.config, tx.init(small.params)
+    print(f"fine-tuning for {arguments.fine_tune} epochs", file=sys.stderr)
+    return fit(step, small.params, state, run.dataset, arguments.fine_tune, config.batch_size, config.seed + 1)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Before and after."""
+    size, scores, latency = result["size"], result["accuracy"], result["latency"]
+    of = lambda key: (size["whole"][key], size["cut"][key])
+    lines = [("", "whole", "cut", "whole/cut")]
+    lines.append(("test accuracy", f"{scores['whole']['test']:.2%}", f"{scores['cut']['test']:.2%}", ""))
+    if "tuned" in scores:
+        lines.append(("  fine-tuned", "", f"{scores['tuned']['test']:.2%}", ""))
+    for key, label in (("parameters", "parameters"), ("macs", "multiply-adds"), ("bytes on disk", "bytes on disk")):
+        whole, cut = of(key)
+        lines.append((label, f"{whole:,}", f"{cut:,}", f"{whole / cut:.2f}"))
+    for batch, own in latency.items():
+        middle, low, high = own["speed"]
+        lines.append(
+            (
+                f"ms, batch {batch}",
+                f"{1e3 * own['whole']:.3f}",
+                f"{1e3 * own['cut']:.3f}",
+                f"{middle:.2f} ({low:.2f}–{high:.2f})",
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    align = lambda line: "  ".join(
+        cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
+    )
+    rows = map(align, lines)
+    kept = ", ".join(f"{name} {left}/{n}" for name, (n, left) in result["units"].items())
+    equality = result["equality"]
+    return "\n".join(
+        [
+            f"units kept: {kept}; route: {result['route']}",
+            f"compact against zeroed, test set: relative error {equality['relative error']:.1e}, "
+            f"same answers {equality['same answers']:.2%}; W̃ has {scores['sparse W̃']['test']:.2%}",
+            *rows,
+        ]
+    )

@@ -1,0 +1,33 @@
+"""How long functions take, measured in turn: a machine's drift meets all of them alike."""
+
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+
+def in_turn(calls: dict[str, Callable[[], object]], rounds: int, seconds: float = 0.02) -> dict[str, list[float]]:
+    """Seconds a call, one number a round, of each of `calls`; in a round each runs for about `seconds`."""
+    repeats = {}
+    for name, call in calls.items():
+        jax.block_until_ready(call())  # compiles
+        begin = time.perf_counter()
+        jax.block_until_ready(call())
+        repeats[name] = max(1, round(seconds / max(time.perf_counter() - begin, 1e-7)))
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for trial in range(rounds + 2):  # two to warm up
+        for name, call in calls.items():
+            begin = time.perf_counter()
+            for _ in range(repeats[name]):
+                result = call()
+            jax.block_until_ready(result)
+            if trial >= 2:
+                times[name].append((time.perf_counter() - begin) / repeats[name])
+    return times
+
+
+def ratio(times: dict[str, list[float]], of: str, to: str) -> tuple[float, float, float]:
+    """Median and quartiles of times[of]/times[to], round by round."""
+    low, middle, high = np.percentile(np.array(times[of]) / np.array(times[to]), [25, 50, 75])
+    return float(middle), float(low), float(high)

@@ -1,0 +1,112 @@
+"""`compact`: a trained run becomes a small network on disk, with a table of what it costs."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import parsimony as pm
+from experiments import __main__ as cli
+from experiments import train
+from experiments.bench_structure import structure
+from experiments.config import Config
+from experiments.models.resnet import ResNet
+from experiments.run import load_run
+
+SHORT = Config(epochs=8, drop_epochs=(6,), checkpoint_every=8, share=0.3)
+
+
+@pytest.fixture(scope="module", params=["layers", "units"])
+def directory(request, tmp_path_factory):
+    """One short run on the digits, with each notion of a group."""
+    folder = tmp_path_factory.mktemp("runs") / request.param
+    return train.train("digits", dataclasses.replace(SHORT, groups=request.param, run_dir=folder))
+
+
+def test_a_run_is_cut_checked_saved_exported_and_timed(directory, capsys):
+    assert cli.main(["compact", str(directory), "--macs", "0.4", "--order", "dual", "--rounds", "2"]) == 0
+    printed = capsys.readouterr().out
+    result = json.loads((directory / "compact.json").read_text())
+    assert result["size"]["cut"]["macs"] <= 0.4 * result["size"]["whole"]["macs"]
+    assert result["equality"]["relative error"] < 1e-5
+    assert result["equality"]["same answers"] == 1
+    assert f"{result['size']['cut']['parameters']:,}" in printed
+    run = load_run(directory)
+    images = np.asarray(run.dataset.test.images, np.float32) / run.dataset.maximum
+    fn, params = pm.structure.load_compact(directory / "compact")
+    right = float(np.mean(np.argmax(fn(params, images), -1) == run.dataset.test.labels))
+    assert right == pytest.approx(result["accuracy"]["cut"]["test"])
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == result["size"]["cut"]["parameters"]
+    stored = (directory / "compact/params.safetensors").stat().st_size
+    assert stored == result["size"]["cut"]["bytes on disk"]
+
+
+def test_fine_tuning_works_on_the_small_network_and_nothing_is_overwritten(directory):
+    before = sorted(path.name for path in directory.iterdir())
+    words = [
+        "compact",
+        str(directory),
+        "--sparsity",
+        "0.6",
+        "--scope",
+        "layer",
+        "--order",
+        "magnitude",
+        "--fine-tune",
+        "2",
+        "--rounds",
+        "1",
+    ]
+    assert cli.main(words) == 0
+    (name,) = {path.name for path in directory.iterdir() if path.suffix == ".json"} - set(before)
+    scores = json.loads((directory / name).read_text())["accuracy"]
+    assert scores["tuned"]["validation"] >= scores["cut"]["validation"]
+    assert scores["tuned"]["test"] > 0.3
+
+
+def test_the_support_of_a_path_over_units_is_removed_without_a_change(tmp_path):
+    """No retraining, no loss: the small network is W̃."""
+    config = dataclasses.replace(SHORT, epochs=20, drop_epochs=(18,), groups="units", share=0.8, checkpoint_every=20)
+    folder = train.train("digits", dataclasses.replace(config, run_dir=tmp_path / "run"))
+    assert cli.main(["compact", str(folder), "--rounds", "1"]) == 0
+    result = json.loads((folder / "compact.json").read_text())
+    assert result["size"]["cut"]["parameters"] < 0.8 * result["size"]["whole"]["parameters"]
+    assert result["accuracy"]["cut"] == result["accuracy"]["sparse W̃"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--sparsity", "1.0"], 2, r"--sparsity: expected a share of the units in [0, 1), got 1.0"),
+        (["--sparsity", "0.5", "--macs", "0.5"], 2, "expected one of --sparsity, --parameters, --macs"),
+        (["--parameters", "3"], 1, "the least that this order can leave is"),
+        (["--sparsity", "0.5", "--protect", "convv"], 1, "pattern 'convv' is found in no parameter name"),
+    ],
+)
+def test_bad_words_end_in_one_sentence(directory, words, code, message, capsys):
+    before = sorted(path.name for path in directory.iterdir())
+    try:
+        found = cli.main(["compact", str(directory), *words])
+    except SystemExit as stop:
+        found = stop.code
+    assert found == code
+    assert " ".join(message.split()) in " ".join(capsys.readouterr().err.replace("│", "").split())
+    assert sorted(path.name for path in directory.iterdir()) == before
+
+
+@pytest.mark.parametrize(("depth", "shortcut", "count"), [(20, "identity", 269_722), (20, "projection", 272_474),
+                                                         (56, "identity", 853_018)])  # fmt: skip
+def test_the_published_residual_networks_have_their_parameters(depth, shortcut, count):
+    from flax import nnx
+
+    network = nnx.eval_shape(lambda: ResNet(depth, shortcut, rngs=nnx.Rngs(0)))
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))) == count
+
+
+def test_the_benchmark_of_structure_says_what_it_measured(capsys):
+    structure(rounds=1)
+    printed = capsys.readouterr().out
+    assert "100,000 units: 50 sets" in printed
+    assert printed.count("as fast") == 16
