@@ -7,7 +7,6 @@ PATH/opt_state.safetensors  the optimizer's arrays, where there are any
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import shutil
@@ -68,6 +67,8 @@ def export(
         raise ValueError(f"batch={batch!r}: expected 'any' or 'fixed'.")
     from safetensors.numpy import save
 
+    from .. import __version__
+
     keys = jax.tree_util.tree_flatten_with_path(small.params)[0]
     names = [name for name, _ in named_leaves(small.params)[0]]
     arrays = {name: np.asarray(leaf) for name, (_, leaf) in zip(names, keys, strict=True)}
@@ -81,7 +82,7 @@ def export(
     files["model.json"] = json.dumps(
         {
             "format": FORMAT,
-            "parsimony": importlib.metadata.version("parsimony"),
+            "parsimony": __version__,
             "jax": jax.__version__,
             "route": small.route,
             "batch": batch,
