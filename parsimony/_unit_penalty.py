@@ -97,22 +97,42 @@ class UnitPenalty:
     def check(self, shape: Shape) -> None:
         """Every parameter is checked by name, in `bind`."""
 
-    def without(self, removed: dict[str, dict[int, np.ndarray]]) -> "UnitPenalty":
-        """The penalty of what is left: {parameter: {axis: bool for each index}}, True for what goes."""
-        alive = np.zeros(sum(n for *_, n in self.sets), bool)
-        left = []
+    def moved(self, places: dict[str, dict[int, Any]]) -> "UnitPenalty":
+        """The penalty after surgery: {parameter: {axis: where its indices come from, and which are new}}.
+
+        See `parsimony.structure._layout.Layout`. Units of which nothing is left go; new ones follow those of their set.
+        """
+        alive, added, parts = np.zeros(sum(n for *_, n in self.sets), bool), dict.fromkeys(self._starts, 0), []
         for part in self.slices:
-            gone = removed.get(part.name, {})
-            shape = tuple(n - int(gone[axis].sum()) if axis in gone else n for axis, n in enumerate(part.shape))
-            units = part.units[~gone[part.axis]] if part.axis in gone else part.units
-            alive[units] = True
-            left.append(Slices(part.name, shape, part.axis, units))
-        number = np.cumsum(alive) - 1
-        sizes = [int(alive[start : start + n].sum()) for _, start, n in self.sets]
-        starts = np.cumsum([0, *sizes[:-1]]).tolist()
-        sets = tuple((name, start, n) for (name, *_), start, n in zip(self.sets, starts, sizes, strict=True))
-        slices = tuple(dataclasses.replace(part, units=number[part.units]) for part in left)
-        return UnitPenalty(slices, sets, self.strength, self.scale)
+            axes = places.get(part.name, {})
+            shape = tuple(len(axes[axis].source) if axis in axes else n for axis, n in enumerate(part.shape))
+            source, owner, copy = np.arange(part.shape[part.axis]), None, np.zeros(part.shape[part.axis], int)
+            if part.axis in axes:
+                source, owner, copy = axes[part.axis].source, axes[part.axis].owner, axes[part.axis].copy
+                copy = np.where([name in added for name in owner], copy, 0)
+                for name, k in zip(owner[copy > 0], copy[copy > 0].tolist(), strict=True):
+                    added[name] = max(added[name], k)
+            alive[part.units[source[copy == 0]]] = True
+            parts.append((part, shape, source, owner, copy))
+        table, number, start = [], np.zeros(len(alive), int), 0
+        first_new: dict[str, int] = {}
+        for name, before, n in self.sets:
+            left = alive[before : before + n]
+            number[before : before + n] = start + np.cumsum(left) - 1
+            first_new[name] = start + int(left.sum())
+            table.append((name, start, int(left.sum()) + added[name]))
+            start = table[-1][1] + table[-1][2]
+        slices = []
+        for part, shape, source, owner, copy in parts:
+            units = number[part.units[source]]
+            if owner is not None and (copy > 0).any():
+                units[copy > 0] = [first_new[name] for name in owner[copy > 0]] + copy[copy > 0] - 1
+            slices.append(Slices(part.name, shape, part.axis, units))
+        return UnitPenalty(tuple(slices), tuple(table), self.strength, self.scale)
+
+    @functools.cached_property
+    def _starts(self) -> dict[str, int]:
+        return {name: start for name, start, _ in self.sets}
 
     def _bound(self, tree):
         from ._rules import named_leaves

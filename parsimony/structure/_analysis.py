@@ -22,6 +22,7 @@ class Analysis:
       labels: of each parameter, by name, the labels of its axes.
       sets, fixed, unknown: see `Units`.
       atoms: of each set the atoms of its units.
+      marks: the nodes that have each mark of `Walk.mark`.
       out_tree: the structure of what the function returns.
     """
 
@@ -33,12 +34,13 @@ class Analysis:
     fixed: dict[str, dict[int, str]]
     unknown: dict[str, int]
     atoms: dict[str, np.ndarray]
+    marks: dict[str, np.ndarray]
     out_tree: Any
 
-    def alive(self, keep: dict[str, np.ndarray]) -> np.ndarray:
-        """For each node whether it stays."""
-        removed = [self.atoms[name][~mask] for name, mask in keep.items()]
-        return self.solution.alive(np.concatenate([np.zeros(0, int), *removed]))
+    def copies(self, number: dict[str, np.ndarray]) -> np.ndarray:
+        """For each node how many there are of it: {set: for each unit 0 or False to remove it, 1 or True, 2, ...}."""
+        atoms = [np.zeros(0, int), *(self.atoms[name] for name in number)]
+        return self.solution.copies(np.concatenate(atoms), np.concatenate([[], *number.values()]).astype(int))
 
 
 def analyse(fn, params, args) -> Analysis:
@@ -71,21 +73,33 @@ def analyse(fn, params, args) -> Analysis:
     order = {key: place for place, key in enumerate(walk.used)}
     labels = {name: value.labels for name, value in own.items()}
     by_use = sorted(names, key=lambda name: order.get(id(own[name]), len(order)))
-    sets, atoms = _sets({name: labels[name] for name in by_use}, solution, _produced(walk))
+    marks = _spread(walk)
+    produced = np.logical_or.reduce([marks[role] for role in _ROLES])
+    sets, atoms = _sets({name: labels[name] for name in by_use}, solution, produced)
     fixed = {name: reasons for name in names if (reasons := _fixed(labels[name], solution))}
-    return Analysis(
-        closed, frame, labels, solution, sets, fixed, dict(walk.unknown), atoms, jax.tree.structure(out)
-    )  # fmt: skip
+    out_tree = jax.tree.structure(out)
+    return Analysis(closed, frame, labels, solution, sets, fixed, dict(walk.unknown), atoms, marks, out_tree)
 
 
-def _produced(walk: Walk) -> np.ndarray:
-    """For each node whether it shapes what is computed from the input, itself or by weights that are made of it."""
+_ROLES = ("kernel", "factor", "term")
+
+
+def _spread(walk: Walk) -> dict[str, np.ndarray]:
+    """For each mark of `Walk.mark` the nodes that have it; roles are handed on to what weights are made of."""
+    count = max(walk.coupling.count, 1)
     edges = [np.zeros((2, 0), int), *(np.stack(np.broadcast_arrays(*pair)) for pair in walk.lineage)]
-    classes, size = classes_of(np.concatenate(edges, axis=1), max(walk.coupling.count, 1))
-    produced = np.zeros(size, bool)
-    for nodes in walk.produced:
-        produced[classes[nodes]] = True
-    return produced[classes]
+    classes, size = classes_of(np.concatenate(edges, axis=1), count)
+    found = {}
+    for kind in (*_ROLES, "consumed", "divisor", "reduced", "paired"):
+        own = np.zeros(count, bool)
+        for nodes in walk.marks[kind]:
+            own[nodes] = True
+        if kind in (*_ROLES, "consumed"):
+            of_class = np.zeros(size, bool)
+            of_class[classes[own]] = True
+            own = of_class[classes]
+        found[kind] = own
+    return found
 
 
 def _fixed(labels: tuple[Label, ...], solution: Solution) -> dict[int, str]:

@@ -11,7 +11,8 @@ import optax
 
 from .._rules import named_leaves
 from ._analysis import Analysis, analyse
-from ._narrow import Narrowing, Part, cut
+from ._layout import Layout, cut_layouts, spread
+from ._narrow import Narrowing, Part
 from ._same import same_program
 from ._transplant import transplant
 from ._units import Units, structs
@@ -84,24 +85,24 @@ def compact(units: Units, keep, params, opt_state: optax.OptState | None = None,
                     f"keep would empty axis {axis} of parameter {name!r}: its units, of several sets, are all removed. "
                     "Keep more of one of them."
                 )
-    small = treedef.unflatten([_cut(leaf, removed.get(name, {})) for name, leaf in leaves])
-    state = None if opt_state is None else transplant(opt_state, units.shapes, removed)
+    places = cut_layouts(removed)
+    small = treedef.unflatten([_cut(leaf, places.get(name, {})) for name, leaf in leaves])
+    state = None if opt_state is None else transplant(opt_state, units.shapes, places)
     if units.fn is None:
         return Compact(small, state, None, "none", units, keep)
-    if any(np.size(leaf) == 0 for leaf in jax.tree.leaves(small)) or not _runs_alike(units, keep, params, small):
+    if any(np.size(leaf) == 0 for leaf in jax.tree.leaves(small)) or not runs_alike(units, keep, params, small):
         return Compact(small, state, narrowed(units, keep, structs(params)), "jaxpr", units, keep)
     return Compact(small, state, units.fn, "module", units, keep)
 
 
-def _cut(leaf, axes: dict[int, np.ndarray]):
-    masks = tuple(~axes[axis] if axis in axes else None for axis in range(np.ndim(leaf)))
+def _cut(leaf, axes: dict[int, Layout]):
     if isinstance(leaf, jax.ShapeDtypeStruct):
-        sizes = (n if mask is None else int(mask.sum()) for n, mask in zip(leaf.shape, masks, strict=True))
+        sizes = (len(axes[axis].source) if axis in axes else n for axis, n in enumerate(leaf.shape))
         return jax.ShapeDtypeStruct(tuple(sizes), leaf.dtype)
-    return cut(leaf, masks)
+    return spread(leaf, axes, 0)
 
 
-def _runs_alike(units: Units, keep, params, small) -> bool:
+def runs_alike(units: Units, keep, params, small) -> bool:
     """Whether the function on narrower arrays is the program that the rewriting gives."""
     assert units.fn is not None
     if not units.arguments:
@@ -111,7 +112,7 @@ def _runs_alike(units: Units, keep, params, small) -> bool:
     except Exception:  # any: a module refuses widths that it does not expect in its own way
         return False
     found = analysis_of(units, structs(params), units.arguments)
-    return same_program(Narrowing(found.alive(keep)), found.frame, closed)
+    return same_program(Narrowing(found.copies(keep)), found.frame, closed)
 
 
 def narrowed(units: Units, keep, whole) -> Callable[..., Any]:
@@ -120,7 +121,7 @@ def narrowed(units: Units, keep, whole) -> Callable[..., Any]:
     @functools.wraps(units.fn)  # type: ignore[arg-type]
     def function(params, *args):
         found = analysis_of(units, whole, structs(args))
-        alive = Narrowing(found.alive(keep))
+        alive = Narrowing(found.copies(keep))
         leaves, _ = named_leaves(params)
         arrays = [leaf for _, leaf in leaves] + jax.tree.leaves(args)
         values = [found.frame.read(var) for var in found.frame.jaxpr.invars]

@@ -48,7 +48,7 @@ def count(fn, params, *args) -> Counts:
 
 def counts(found: Analysis, params, keep: dict[str, np.ndarray]) -> Counts:
     """The same of the program without the removed units."""
-    narrowing = Narrowing(found.alive(keep))
+    narrowing = Narrowing(found.copies(keep))
     numbers, size = 0, 0
     for (_, leaf), var in zip(named_leaves(params)[0], found.frame.jaxpr.invars, strict=False):
         own = math.prod(narrowing.shape(found.frame.values[var]))

@@ -221,13 +221,17 @@ class Solution:
         offset = np.arange(len(position)) - np.repeat(np.cumsum(count) - count, count)
         return position, self.pairs[1][start[position] + offset]
 
-    def alive(self, removed: np.ndarray) -> np.ndarray:
-        """For each node whether it stays when these atoms (classes) are removed."""
-        dead = np.zeros(len(self.reason), bool)
-        dead[removed] = True
-        gone = np.zeros(len(self.reason), bool)
-        np.logical_or.at(gone, self.pairs[0], dead[self.pairs[1]])
-        return ~gone[self.classes]
+    def copies(self, atoms: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """For each node how many there are of it, from the numbers of these atoms: 0 removed, 1 as ever, 2 doubled."""
+        of_atom = np.ones(len(self.reason), int)
+        of_atom[atoms] = numbers
+        of_class = np.ones(len(self.reason), int)
+        np.multiply.at(of_class, self.pairs[0], of_atom[self.pairs[1]])
+        return of_class[self.classes]
+
+    def atoms_of(self, nodes: np.ndarray) -> np.ndarray:
+        """All atoms that these nodes go with."""
+        return np.unique(self.atoms(nodes)[1])
 
     def why_fixed(self, nodes: np.ndarray) -> list[str]:
         """For each node the reason why it stays, or ""."""

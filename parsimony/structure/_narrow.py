@@ -20,8 +20,8 @@ from ._shapes import blocks
 from ._values import Value
 from ._walk import Frame
 
-Masks = tuple[np.ndarray | None, ...]
-"""Of each axis which indices stay; None: all."""
+Copies = tuple[np.ndarray | None, ...]
+"""Of each axis how many there are of each index: 0 (or False) where it goes; None: one of each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,24 +46,24 @@ class Part:
 
 
 class Narrowing:
-    """Evaluates the frames of an analysis without what was removed."""
+    """Evaluates the frames of an analysis without what was removed, and with what was doubled."""
 
-    def __init__(self, alive: np.ndarray):
-        self.alive = alive
+    def __init__(self, number: np.ndarray):
+        self.number = number  # of each node
         self._touched: dict[int, bool] = {}
 
-    def masks(self, value: Value) -> Masks:
-        kept = (None if isinstance(label, str) else self.alive[label] for label in value.labels)
-        return tuple(None if mask is None or mask.all() else mask for mask in kept)
+    def copies(self, value: Value) -> Copies:
+        own = (None if isinstance(label, str) else self.number[label] for label in value.labels)
+        return tuple(None if n is None or (n == 1).all() else n for n in own)
 
     def shape(self, value: Value) -> tuple[Any, ...]:
-        pairs = zip(value.shape, self.masks(value), strict=True)
+        pairs = zip(value.shape, self.copies(value), strict=True)
         return tuple(n if mask is None else int(mask.sum()) for n, mask in pairs)
 
     def touched(self, frame: Frame) -> bool:
         """Whether anything is removed inside."""
         if id(frame) not in self._touched:
-            own = any(mask is not None for value in frame.values.values() for mask in self.masks(value))
+            own = any(mask is not None for value in frame.values.values() for mask in self.copies(value))
             self._touched[id(frame)] = own or any(self.touched(f) for inner in frame.inner for f in inner)
         return self._touched[id(frame)]
 
@@ -71,7 +71,7 @@ class Narrowing:
         """The outputs of a frame, from the parts of its arguments."""
         jaxpr = frame.jaxpr
         consts = [
-            Part(cut(array, self.masks(value)), value)
+            Part(cut(array, self.copies(value)), value)
             for array, value in zip(frame.consts, map(frame.read, jaxpr.constvars), strict=True)
         ]
         known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *parts], strict=True))
@@ -87,7 +87,7 @@ class Narrowing:
         from . import _narrow_control
 
         everything = [part.value for part in operands] + values
-        if not any(mask is not None for value in everything for mask in self.masks(value)) and not any(
+        if not any(mask is not None for value in everything for mask in self.copies(value)) and not any(
             map(self.touched, inner)
         ):
             arrays = as_function(eqn)(*(part.array for part in operands))
@@ -107,15 +107,15 @@ class Narrowing:
     def _lost(self, eqn, operand: Part):
         """What the removed slices add to a sum: at most one axis has any that are not zero."""
         for axis in eqn.params["axes"]:
-            mask = self.masks(operand.value)[axis]
+            mask = self.copies(operand.value)[axis]
             if mask is not None and operand.value.alike[axis] and not np.all(operand.value.zero[axis]):
                 total = eqn.primitive.bind(operand.removed_slice(axis), **eqn.params)
-                yield total * np.asarray((~mask).sum(), total.dtype)
+                yield total * np.asarray((1 - mask).sum(), total.dtype)
 
     def parameters(self, eqn, operands: list[Value], results: list[Value]) -> dict[str, Any] | None:
         """The static parameters of an equation that change; None where it is to be picked from the whole."""
         params, shape = eqn.params, self.shape(results[0]) if results else ()
-        masks = self.masks(operands[0]) if operands else (None,)
+        masks = self.copies(operands[0]) if operands else (None,)
         match eqn.primitive.name:
             case "broadcast_in_dim":
                 return {"shape": shape}
@@ -128,7 +128,7 @@ class Narrowing:
             case "split":
                 return {"sizes": tuple(self.shape(value)[params["axis"]] for value in results)}
             case "pad":
-                own = self.masks(results[0])
+                own = self.copies(results[0])
                 config = [
                     c if mask is None else (int(mask[: c[0]].sum()), int(mask[len(mask) - c[1] :].sum()), 0)
                     for c, mask in zip(params["padding_config"], own, strict=True)
@@ -140,15 +140,17 @@ class Narrowing:
             case "dynamic_slice":
                 return {"slice_sizes": shape}
             case "conv_general_dilated" if params["feature_group_count"] > 1:
-                mask = masks[params["dimension_numbers"].lhs_spec[1]]
-                groups = params["feature_group_count"]
-                left = groups if mask is None else int(mask.reshape(groups, -1).any(1).sum())
-                return {"feature_group_count": left}
+                numbers = params["dimension_numbers"]
+                channels, inside = (
+                    self.shape(operands[0])[numbers.lhs_spec[1]],
+                    self.shape(operands[1])[numbers.rhs_spec[1]],
+                )
+                return {"feature_group_count": channels // inside}
         return {}
 
     def _slice_parameters(self, params, value: Value) -> dict[str, Any] | None:
         starts, limits = list(params["start_indices"]), list(params["limit_indices"])
-        for axis, mask in enumerate(self.masks(value)):
+        for axis, mask in enumerate(self.copies(value)):
             if mask is None:
                 continue
             if params["strides"] is not None and params["strides"][axis] != 1:
@@ -159,29 +161,32 @@ class Narrowing:
     def _picked(self, eqn, operands: list[Part], result: Value):
         """A counter cut from the whole, or a strided slice taken index by index."""
         if eqn.primitive.name == "iota":
-            return cut(eqn.primitive.bind(**eqn.params), self.masks(result))
+            return cut(eqn.primitive.bind(**eqn.params), self.copies(result))
         array, params = operands[0].array, eqn.params
-        for axis, (own, mask) in enumerate(zip(self.masks(operands[0].value), self.masks(result), strict=True)):
+        for axis, own in enumerate(self.copies(operands[0].value)):
             bounds = (params[key][axis] for key in ("start_indices", "limit_indices", "strides"))
             taken = np.arange(operands[0].value.shape[axis])[slice(*bounds)]
-            place = np.arange(len(taken)) if own is None else np.cumsum(own) - 1
-            chosen = taken if own is None else place[taken if mask is None else taken[mask]]
+            number: Any = np.ones(operands[0].value.shape[axis], int) if own is None else own.astype(int)
+            first = np.cumsum(number) - number  # the new place of each index
+            chosen = np.concatenate([first[i] + np.arange(number[i]) for i in taken.tolist()])
             array = jax.numpy.take(array, chosen, axis=axis)
         return array
 
 
-def cut(array, masks: Masks):
-    """What is left of an array, where it was."""
-    if all(mask is None for mask in masks):
+def cut(array, copies: Copies):
+    """What there is of an array, on the device where it was."""
+    return taken(array, {axis: np.repeat(np.arange(len(n)), n) for axis, n in enumerate(copies) if n is not None})
+
+
+def taken(array, index: dict[int, np.ndarray]):
+    """The array with these indices of these axes."""
+    if not index:
         return array
     if isinstance(array, jax.Array) and not isinstance(array, Tracer) and _simple(array):
         # By the host: a compilation for every shape would take longer.
-        return jax.device_put(cut(np.asarray(array), masks), array.sharding)
-    for axis, mask in enumerate(masks):
-        if mask is not None:
-            index = np.flatnonzero(mask)
-            take = np.take if isinstance(array, np.ndarray) else jax.numpy.take
-            array = take(array, index, axis=axis)
+        return jax.device_put(taken(np.asarray(array), index), array.sharding)
+    for axis, own in index.items():
+        array = (np if isinstance(array, np.ndarray) else jax.numpy).take(array, own, axis=axis)
     return array
 
 

@@ -168,18 +168,23 @@ def _narrowed(narrowing: Narrowing, derivative, values, arrays):
     ]  # fmt: skip
     _, frame = walk.run(closed, None, renamed)
     solution = walk.coupling.solve()
-    wanted = narrowing.alive[nodes]
+    wanted = narrowing.number[nodes]
     position, atom = solution.atoms(base)
-    staying = np.unique(atom[wanted[position]])
-    alive = solution.alive(np.setdiff1d(np.unique(atom[~wanted[position]]), staying))
-    if not np.array_equal(alive[base], wanted):
+    # Of an atom there are as many as of the scarcest node that goes with it and is left.
+    atoms = np.unique(atom)
+    numbers = np.full(len(atoms), np.iinfo(int).max)
+    left = wanted[position] > 0
+    np.minimum.at(numbers, np.searchsorted(atoms, atom[left]), wanted[position][left])
+    numbers[numbers == np.iinfo(int).max] = 0
+    copies = solution.copies(atoms, numbers)
+    if not np.array_equal(copies[base], wanted):
         raise ValueError(
             "the derivative that a function of this model defines for itself (jax.custom_jvp or custom_vjp) binds "
             "units that its value does not: it cannot be differentiated after the removal. Keep those units, or write "
             "the function without a derivative of its own."
         )
     parts = [Part(array, value) for array, value in zip(arrays, renamed, strict=True)]
-    return [part.array for part in Narrowing(alive).run(frame, parts)]
+    return [part.array for part in Narrowing(copies).run(frame, parts)]
 
 
 RULES = {

@@ -29,6 +29,8 @@ def _reduce(walk, eqn, operands: list[Value], exact):
         for axis in axes:
             cause = f"{eqn.primitive.name} over an axis whose removed part is not zero there"
             walk.coupling.inexact(value.labels[axis], exact(value, axis, len(loose) == 1), cause)
+            if not value.weight:
+                walk.mark("reduced", value.labels[axis])
         kept = [axis for axis in range(value.ndim) if axis not in axes]
         pick = lambda items, kept=kept: tuple(items[axis] for axis in kept)
         zero = pick(value.zero) if eqn.primitive.name != "reduce_and" else (False,) * len(kept)
@@ -50,6 +52,7 @@ def argument(walk, eqn, operands: list[Value]):
 
 def cumulative(walk, eqn, operands: list[Value]):
     (value,), axis = operands, eqn.params["axis"]
+    walk.mark("reduced", value.labels[axis])
     if eqn.primitive.name == "cumsum":
         walk.coupling.inexact(value.labels[axis], value.zero[axis], "cumsum along it")
         zero = (*value.zero[:axis], False, *value.zero[axis + 1 :])

@@ -1,76 +1,83 @@
-"""An optimizer state after surgery: what belongs to a removed index goes, all else stays."""
+"""An optimizer state after surgery: old entries go where their parameter's go, new ones start afresh."""
 
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from .._path import RecordPathState
+from .._path import NEVER, RecordPathState
 from .._readout import split_lbi_states
 from .._rules import Rules, named_leaves, resolve
 from .._split_lbi import SplitLBIState
 from .._unit_penalty import UnitPenalty
-from ._narrow import cut
-
-Removed = dict[str, dict[int, np.ndarray]]
+from ._layout import Places, spread
 
 
-def transplant(opt_state, shapes: dict[str, tuple[int, ...]], removed: Removed):
-    """The optimizer state for the parameters without what is removed.
+def transplant(opt_state, shapes: dict[str, tuple[int, ...]], places: Places, fresh=None):
+    """The optimizer state for the parameters in another layout.
 
     A leaf of the state belongs to the parameter whose name its own name ends with, and has its shape. That is so in the
-    states of Optax: traces, moments, accumulated gradients, masks, V. What `record_path` noted is cut by groups.
+    states of Optax: traces, moments, accumulated gradients, masks, V. What `record_path` noted moves by groups.
+
+    Args:
+      opt_state: the state before. shapes: of the parameters before. places: what became of their axes.
+      fresh: a state of the new shapes that has the new entries; None: zero, True in a mask, `NEVER` in a record.
 
     Raises:
       ValueError: a leaf that belongs to a parameter and has another shape, such as a factored moment.
     """
     is_split_lbi = lambda node: isinstance(node, SplitLBIState)
     return jax.tree.map(
-        lambda node: dataclasses.replace(node, penalty=_less(node.penalty, removed)) if is_split_lbi(node) else node,
-        _arrays(opt_state, shapes, removed),
+        lambda node: dataclasses.replace(node, penalty=_moved(node.penalty, places)) if is_split_lbi(node) else node,
+        _arrays(opt_state, shapes, places, fresh),
         is_leaf=is_split_lbi,
     )
 
 
-def _arrays(opt_state, shapes, removed: Removed):
+def _arrays(opt_state, shapes, places: Places, fresh):
     is_record = lambda node: isinstance(node, RecordPathState)
-    return jax.tree.map(
-        lambda node: _record(node, shapes, removed) if is_record(node) else _leaves(node, shapes, removed),
-        opt_state,
-        is_leaf=lambda node: is_record(node) or not _holds_record(node),
+    holds_record = lambda node: any(map(is_record, jax.tree.leaves(node, is_leaf=is_record)))
+    stop = lambda node: is_record(node) or not holds_record(node)
+    nodes, treedef = jax.tree.flatten(opt_state, is_leaf=stop)
+    news = [None] * len(nodes) if fresh is None else jax.tree.leaves(fresh, is_leaf=stop)
+    return treedef.unflatten(
+        [
+            _record(node, shapes, places, new) if is_record(node) else _leaves(node, shapes, places, new)
+            for node, new in zip(nodes, news, strict=True)
+        ]
     )
 
 
-def _less(penalty, removed: Removed):
-    """The penalty of the units that are left."""
+def _moved(penalty, places: Places):
+    """The penalty of the units that there are now."""
     if isinstance(penalty, Rules):
-        rules = [(pattern, _less(own, removed)) for pattern, own in penalty.rules]
-        return Rules(rules, _less(penalty.default, removed))
-    return penalty.without(removed) if isinstance(penalty, UnitPenalty) else penalty
+        return Rules(
+            [(pattern, _moved(own, places)) for pattern, own in penalty.rules], _moved(penalty.default, places)
+        )
+    return penalty.moved(places) if isinstance(penalty, UnitPenalty) else penalty
 
 
-def _holds_record(node) -> bool:
-    is_record = lambda node: isinstance(node, RecordPathState)
-    return any(map(is_record, jax.tree.leaves(node, is_leaf=is_record)))
-
-
-def _leaves(tree, shapes, removed: Removed):
+def _leaves(tree, shapes, places: Places, fresh):
     leaves, treedef = named_leaves(tree)
-    return treedef.unflatten([_own(name, leaf, shapes, removed) for name, leaf in leaves])
+    news = [None] * len(leaves) if fresh is None else jax.tree.leaves(fresh)
+    return treedef.unflatten(
+        [_own(name, leaf, shapes, places, new) for (name, leaf), new in zip(leaves, news, strict=True)]
+    )
 
 
-def _own(name: str, leaf, shapes, removed: Removed):
+def _own(name: str, leaf, shapes, places: Places, fresh):
     parameter = belongs(name, shapes)
     shape = tuple(np.shape(leaf))
-    if parameter is None or parameter not in removed or shape == ():
+    if parameter is None or parameter not in places or shape == ():
         return leaf
     if shape != shapes[parameter]:
         raise ValueError(
-            f"opt_state leaf {name!r} has shape {shape}, but parameter {parameter!r}, which loses units, has shape "
+            f"opt_state leaf {name!r} has shape {shape}, but parameter {parameter!r}, which changes, has shape "
             f"{shapes[parameter]}: a state of this kind (a factored moment, say) cannot follow. Start the optimizer "
-            "afresh on the compact parameters, or use one with moments of the parameters' shapes."
+            "afresh on the new parameters, or use one with moments of the parameters' shapes."
         )
-    return _cut(leaf, removed[parameter])
+    return spread(leaf, places[parameter], np.array(leaf.dtype == bool, leaf.dtype) if fresh is None else fresh)
 
 
 def belongs(name: str, shapes) -> str | None:
@@ -90,12 +97,8 @@ def belongs(name: str, shapes) -> str | None:
     return None
 
 
-def _cut(leaf, axes: dict[int, np.ndarray]):
-    return cut(leaf, tuple(~axes[axis] if axis in axes else None for axis in range(np.ndim(leaf))))
-
-
-def _record(state: RecordPathState, shapes, removed: Removed) -> RecordPathState:
-    """The steps and times of the groups that stay; those of `inner_state` follow as everywhere."""
+def _record(state: RecordPathState, shapes, places: Places, fresh: RecordPathState | None) -> RecordPathState:
+    """The steps and times of the groups; those of `inner_state` follow as everywhere."""
     steps, times = [], []
     for own, own_steps, own_times in zip(split_lbi_states(state.inner_state), state.steps, state.times, strict=True):
         penalties = resolve(own.penalty, own.dual)
@@ -105,33 +108,34 @@ def _record(state: RecordPathState, shapes, removed: Removed) -> RecordPathState
             out.append(
                 treedef.unflatten(
                     [
-                        leaf if penalty is None else _groups(name, leaf, penalty, np.shape(v), shapes, removed)
+                        leaf if penalty is None else _groups(name, leaf, penalty, np.shape(v), shapes, places)
                         for (name, v), leaf, penalty in zip(duals, leaves, penalties, strict=True)
                     ]
                 )
             )
-    inner = _arrays(state.inner_state, shapes, removed)
+    inner = _arrays(state.inner_state, shapes, places, None if fresh is None else fresh.inner_state)
     return dataclasses.replace(state, steps=tuple(steps), times=tuple(times), inner_state=inner)
 
 
-def _groups(name: str, leaf, penalty, shape, shapes, removed: Removed):
-    """The records of the groups that some weight is left of."""
-    parameter = belongs(name, shapes)
-    if parameter not in removed:
+def _groups(name: str, leaf, penalty, shape, shapes, places: Places):
+    """The records of the groups that there are now; those of which no weight was there have not entered."""
+    axes = places.get(belongs(name, shapes) or "")
+    if axes is None:
         return leaf
     if not hasattr(penalty, "group_index"):
         raise ValueError(
             f"parameter {name!r}: the groups of {type(penalty).__name__} are no sets of weights; their record cannot "
-            "follow a removal. Take the path's inner_state, or leave this parameter whole."
+            "follow a surgery. Take the path's inner_state, or leave this parameter whole."
         )
-    old = _cut(penalty.group_index(shape), removed[parameter])
+    old = np.asarray(spread(penalty.group_index(shape), axes, -1))
     new = penalty.group_index(old.shape)
-    # Each group that is left is one group of the smaller array, and the other way round.
-    pairs = np.unique(np.stack([new.ravel(), old.ravel()]), axis=1)
-    if len(pairs[0]) != new.max() + 1 or len(np.unique(pairs[1])) != len(pairs[1]):
+    # Each group that is left is one group of the new array, and the other way round.
+    pairs = np.unique(np.stack([new[old >= 0], old[old >= 0]]), axis=1)
+    if any(len(np.unique(side)) != len(side) for side in pairs):
         raise ValueError(
-            f"parameter {name!r}: the groups of {penalty!r} are cut through by the removal, and their record cannot "
-            "follow. Remove whole groups, or take the path's inner_state."
+            f"parameter {name!r}: the groups of {penalty!r} are cut through by the surgery, and their record cannot "
+            "follow. Change whole groups, or take the path's inner_state."
         )
     norms = jax.eval_shape(penalty.group_norms, jax.ShapeDtypeStruct(old.shape, np.float32))
-    return jax.numpy.reshape(jax.numpy.ravel(leaf)[pairs[1]], norms.shape)
+    record = jnp.full(new.max() + 1, NEVER, leaf.dtype).at[pairs[0]].set(jnp.ravel(leaf)[pairs[1]])
+    return jnp.reshape(record, norms.shape)

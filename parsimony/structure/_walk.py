@@ -42,14 +42,17 @@ def scalar_or_rigid(literal) -> Value:
     return rigid(np.shape(literal.val), "a literal of the program")
 
 
+_ROLES = {"mul": "factor", "div": "factor"} | dict.fromkeys(["dot_general", "conv_general_dilated", "gather"], "kernel")
+
+
 class Walk:
     """Walks a program and collects statements in `coupling`."""
 
     def __init__(self):
         self.coupling = Coupling()
-        self.produced: list[np.ndarray] = []  # axes of weights that shape what the program computes from its input
         self.lineage: list[tuple[np.ndarray, np.ndarray]] = []  # nodes that weights hand on to weights made of them
         self.summed: set[tuple[int, int]] = set()  # (id of a value, axis): summed along by the equation at hand
+        self.marks: dict[str, list[np.ndarray]] = collections.defaultdict(list)  # see `mark`
         self.used: dict[int, None] = {}  # ids of values in the order of their first use
         self.unknown: collections.Counter[str] = collections.Counter()
         self._inner: list[Frame] = []
@@ -71,8 +74,8 @@ class Walk:
             if all(value.weight for value in results):
                 self.lineage += self.coupling.pairs_since(seen)
             frame.inner.append(self._inner)
-            if not self._inner and not all(value.weight for value in results):
-                self._note_produced(operands)
+            if not self._inner:
+                self._note_use(eqn, operands, all(value.weight for value in results))
             self._inner = outer
             for var, value in zip(eqn.outvars, results, strict=True):
                 assert len(value.labels) == len(var.aval.shape), (eqn.primitive.name, value, var.aval)
@@ -92,11 +95,16 @@ class Walk:
         self._inner.append(frame)
         return outputs
 
-    def _note_produced(self, operands: list[Value]) -> None:
-        for value in operands:
+    def _note_use(self, eqn, operands: list[Value], weights_alone: bool) -> None:
+        """What weights are to the activations that they meet."""
+        name = eqn.primitive.name
+        for place, value in enumerate(operands):
+            if value.weight and (name in ("rsqrt", "sqrt") or (name == "div" and place == 1)):
+                for label in value.labels:
+                    self.mark("divisor", label)
             for axis, label in enumerate(value.labels):
-                if value.weight and not isinstance(label, str) and (id(value), axis) not in self.summed:
-                    self.produced.append(label)
+                if value.weight and not weights_alone and (id(value), axis) not in self.summed:
+                    self.mark(_ROLES.get(name, "term"), label)
 
     def forget(self) -> None:
         """Drops the frames of the equation at hand: another pass replaces them."""
@@ -114,6 +122,16 @@ class Walk:
                 self.coupling.fix(label, reason)
         weight = all(value.weight for value in operands)
         return [rigid(var.aval.shape, reason, weight) for var in eqn.outvars]
+
+    def mark(self, kind: str, label) -> None:
+        """Notes what happens along an axis, for growth.
+
+        "reduced": a sum, extreme or order over it; "paired": a product of two activations sums over it; "consumed": one
+        of an activation with weights. And of weights, "kernel", "factor" or "term": what they are to the activations;
+        "divisor": they divide, as a variance does.
+        """
+        if not isinstance(label, str):
+            self.marks[kind].append(label)
 
     def fix(self, value: Value, axis: int, reason: str) -> str:
         self.coupling.fix(value.labels[axis], reason)

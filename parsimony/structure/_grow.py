@@ -1,0 +1,223 @@
+"""`grow`: more units, the same outputs."""
+
+import dataclasses
+import difflib
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ._analysis import Analysis
+from ._compact import analysis_of, narrowed, runs_alike
+from ._layout import Layout, layouts, spread
+from ._transplant import transplant
+from ._units import Units, UnitSet, structs
+
+
+@dataclasses.dataclass(frozen=True)
+class Grown:
+    """A wider model.
+
+    Attributes:
+      params, opt_state, fn, route: as in `Compact`; opt_state is None where none was given.
+      units: what it was made from.
+      widths: {set: units} of the sets that grew.
+    """
+
+    params: Any
+    opt_state: Any
+    fn: Callable[..., Any]
+    route: str
+    units: Units = dataclasses.field(repr=False)
+    widths: dict[str, int]
+
+
+def grow(
+    units: Units,
+    widths: dict[str, int],
+    params,
+    opt_state: optax.OptState | None = None,
+    *,
+    key: jax.Array,
+    tx: optax.GradientTransformation | None = None,
+) -> Grown:
+    """Adds units to sets: the wider function computes what the narrow one does, and can learn more.
+
+    What was there stays bit for bit: weights, batch statistics, momentum, V, the record of the path. Of a new unit
+
+    - the kernels that make it are random, of the size of the others, and outside the span of the others as far as there
+      is room (their orthogonal complement); its scale and variance are 1, its shift and mean 0;
+    - the kernels that read it are zero, so that nothing changes.
+
+    Where something else than a kernel reads the units, that is not enough: units that a normalisation sums over start
+    as zeros that are read by random weights; of the two sides of a product (queries and keys) one starts at zero.
+
+    Args:
+      units: what `find_units` found.
+      widths: {set: number of units that it is to have}.
+      params, opt_state: as in `compact`.
+      key: of the new weights.
+      tx: the transformation that opt_state belongs to: new entries are those of tx.init on the new parameters. None:
+        zero, True in a mask, and never entered.
+
+    Returns:
+      `Grown`. For the next step of a `unit_penalty`, find the units of the wider function and make a penalty of them.
+
+    Raises:
+      ValueError: an unknown set, a width below the present one, a set that cannot be changed exactly, no function;
+        and as `compact`.
+
+    >>> import jax, jax.numpy as jnp, parsimony as pm
+    >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 3))}
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
+    >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
+    >>> wider = pm.structure.grow(units, {"w1": 5}, params, key=jax.random.key(0))
+    >>> wider.params["w1"].shape, wider.fn(wider.params, jnp.ones((1, 4))).tolist()
+    ((4, 5), [[8.0, 8.0, 8.0]])
+
+    Source: Chen, Goodfellow, Shlens, "Net2Net" (arXiv 1511.05641) for the idea of growth that keeps the function; the
+    published code of arXiv 1905.09449 does not.
+    """
+    _check(units, widths)
+    leaves, treedef = units.matched(params)
+    widths = {name: int(width) for name, width in widths.items() if width > units.sets[name].size}
+    found = analysis_of(units, structs(params), units.arguments)
+    places = layouts(units, widths)
+    ways = {name: _way(found, units.sets[name], name) for name in widths}
+    grown = treedef.unflatten(
+        [
+            _parameter(units, found, ways, name, leaf, places[name], jax.random.fold_in(key, zlib.crc32(name.encode())))
+            if name in places
+            else leaf
+            for name, leaf in leaves
+        ]
+    )
+    state = None
+    if opt_state is not None:
+        state = transplant(opt_state, units.shapes, places, None if tx is None else tx.init(grown))
+    number = {name: _number(units.sets[name].size, width) for name, width in widths.items()}
+    wider = narrowed(units, number, structs(params))
+    try:
+        jax.eval_shape(wider, structs(grown), *units.arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the function cannot have {widths}: {error}\nUnits that it folds into each other, such as the groups of a "
+            "shuffled convolution, cannot grow by themselves, and rotary features only in pairs."
+        ) from None
+    if runs_alike(units, number, params, grown):
+        assert units.fn is not None
+        return Grown(grown, state, units.fn, "module", units, widths)
+    return Grown(grown, state, wider, "jaxpr", units, widths)
+
+
+def _check(units: Units, widths) -> None:
+    if not isinstance(widths, dict):
+        raise TypeError(f"widths: expected a dict {{set: number of units}}, got {type(widths).__name__}.")
+    if units.fn is None or not units.arguments:
+        raise ValueError("grow needs the function that the units were found in: call find_units.")
+    for name, width in widths.items():
+        if name not in units.sets:
+            near = difflib.get_close_matches(str(name), units.sets, n=1, cutoff=0)
+            raise ValueError(f"widths: there is no set {name!r}{f'; did you mean {near[0]!r}?' if near else '.'}")
+        own = units.sets[name]
+        if isinstance(width, bool) or not isinstance(width, int | np.integer):
+            raise TypeError(f"widths[{name!r}]: expected an int, got {width!r}.")
+        if width < own.size:
+            raise ValueError(
+                f"widths[{name!r}] = {width} is below the present {own.size} units; to remove units use compact."
+            )
+        if own.reduced and width > own.size:
+            raise ValueError(f"{name!r} cannot grow without a change of the outputs: {own.reason}. Leave it as it is.")
+
+
+def _number(size: int, width: int) -> np.ndarray:
+    """How many there will be of each unit: copies of the last."""
+    number = np.ones(size, int)
+    number[-1] += width - size
+    return number
+
+
+def _way(found: Analysis, own: UnitSet, name: str) -> str:
+    """How new units of a set are kept silent: "unread" (their readers are zero), "paired", or "zero" themselves."""
+    nodes = lambda kind: found.solution.atoms_of(np.flatnonzero(found.marks[kind]))
+    touched = lambda kind: np.isin(found.atoms[name], nodes(kind)).any()
+    places = [(parameter, axis) for parameter, axes in own.members.items() for axis in axes]
+    readers = [place for place in places if place not in own.makers]
+    marked = lambda kind, place: found.marks[kind][found.labels[place[0]][place[1]]].any()
+    if touched("reduced") or any(marked("consumed", place) for place in own.makers):
+        return "zero"
+    if touched("paired"):
+        # Queries and keys in one slice of one kernel cannot be told apart: both start at zero.
+        return "paired" if sum(_runs(own, *place) for place in _kernels(found, own)) > 1 else "zero"
+    return "unread" if readers else "zero"
+
+
+def _kernels(found: Analysis, own: UnitSet) -> list[tuple[str, int]]:
+    """The makers that are contracted or looked up."""
+    return [place for place in own.makers if found.marks["kernel"][found.labels[place[0]][place[1]]].any()]
+
+
+def _runs(own: UnitSet, parameter: str, axis: int) -> int:
+    """In how many places of the axis the last unit lies."""
+    last = own.members[parameter][axis] == own.size - 1
+    return int((last[1:] & ~last[:-1]).sum() + last[0])
+
+
+def _parameter(units: Units, found: Analysis, ways, name: str, leaf, axes: dict[int, Layout], key):
+    """The parameter in its new layout, with the values of the new units."""
+    wide = jnp.asarray(spread(leaf, axes, jnp.zeros((), leaf.dtype)))
+    for axis, own in axes.items():
+        others = [axes[a].new if a in axes else np.zeros(n, bool) for a, n in enumerate(wide.shape)]
+        for owner in dict.fromkeys(own.owner[own.new].tolist()):
+            fresh = np.flatnonzero(own.owner == owner)
+            value = _value(units, found, ways[owner], owner, name, axis)
+            if ways[owner] == "paired" and value == "random":  # the first place alone: the others are the other side
+                fresh = fresh[: np.append(np.flatnonzero(np.diff(fresh) > 1) + 1, len(fresh))[0]]
+            if value == "random":
+                old = [np.flatnonzero(~new) for new in others]
+                block = jnp.moveaxis(wide[np.ix_(*old)], axis, 0)
+                rows = outside_span(jax.random.fold_in(key, axis), block.reshape(len(block), -1), len(fresh))
+                rows = jnp.moveaxis(rows.reshape(len(fresh), *block.shape[1:]), 0, axis)
+                old[axis] = fresh
+                wide = wide.at[np.ix_(*old)].set(rows.astype(wide.dtype))
+            elif value == "one":
+                where: list[Any] = [slice(None)] * wide.ndim
+                where[axis] = fresh
+                wide = wide.at[tuple(where)].set(1)
+    return wide
+
+
+def _value(units: Units, found: Analysis, way: str, owner: str, name: str, axis: int) -> str:
+    """What a new unit's entries start as, on one axis of a parameter: "random", "one" or "zero"."""
+    own, label = units.sets[owner], found.labels[name][axis]
+    has = lambda kind: bool(found.marks[kind][label].any())
+    if (name, axis) not in own.makers:
+        return "random" if way == "zero" else "zero"
+    if has("divisor"):
+        return "one"
+    if way == "zero":
+        return "zero"
+    if has("kernel"):
+        return "random" if way == "unread" or (name, axis) == _kernels(found, own)[0] else "zero"
+    return "one" if has("factor") else "zero"
+
+
+def outside_span(key, old, count: int):
+    """So many rows as long as the old ones are, orthogonal to them and to each other where there is room."""
+    accurate = jnp.promote_types(old.dtype, jnp.float32)
+    old = old.astype(accurate)
+    fresh = jax.random.normal(key, (count, old.shape[1]), accurate)
+    room = old.shape[1] - old.shape[0]
+    if room > 0:
+        basis, _ = jnp.linalg.qr(old.T)
+        for _ in range(2):  # once more, for what rounding left
+            fresh = fresh - (fresh @ basis) @ basis.T
+        most = min(count, room)
+        fresh = fresh.at[:most].set(jnp.linalg.qr(fresh[:most].T)[0].T)
+    length = jnp.sqrt(jnp.mean(jnp.sum(jnp.square(old), axis=1)))
+    norm = jnp.linalg.norm(fresh, axis=1, keepdims=True)
+    return fresh * jnp.where(length > 0, length, 1) / jnp.where(norm > 0, norm, 1)

@@ -1,0 +1,112 @@
+"""When a layer uses all it has, and how wide it is to become."""
+
+import math
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from .._readout import gammas, split_lbi_states
+from .._rules import check_patterns
+from ._transplant import belongs
+from ._units import Units
+
+
+def saturation(opt_state, units: Units) -> dict[str, float]:
+    """For each set the share of its units that are in the support of Γ, in [0, 1].
+
+    A unit is in when something that makes it is. Under one strength for all sets, those whose kernels have the largest
+    norms, as with many inputs, fill first. Give each set a penalty of its own and let `path_speed` set its strength by
+    the weights of that set: then the share tells how many units have earned their place.
+
+    Args:
+      opt_state: a state with Split LBI in it.
+      units: of the function that is trained.
+
+    Returns:
+      {set: share}; sets without a penalised parameter are left out.
+
+    Raises:
+      ValueError: no Split LBI state; parameters of other shapes.
+
+    >>> import jax, jax.numpy as jnp, parsimony as pm
+    >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 3))}
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
+    >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
+    >>> pm.structure.saturation(pm.split_lbi(0.1, penalty=pm.structure.unit_penalty(units)).init(params), units)
+    {'w1': 0.0}
+
+    Source: arXiv 1905.09449 grows a layer when 80 % of its filters are in supp Γ, under one strength for all layers.
+    """
+    inside = {}
+    for state in split_lbi_states(opt_state):
+        for name, penalty, structure in gammas(state):
+            parameter = belongs(name, units.shapes)
+            if penalty is not None and parameter is not None:
+                if structure.shape != units.shapes[parameter]:
+                    raise ValueError(
+                        f"{name!r} has shape {structure.shape} in opt_state, but the units were found with "
+                        f"{units.shapes[parameter]}; find the units of the function as it is now."
+                    )
+                inside[parameter] = np.asarray(structure) != 0
+    shares = {}
+    for set_name, own in units.sets.items():
+        used = np.zeros(own.size, bool)
+        makers = [place for place in own.makers if place[0] in inside]
+        for parameter, axis in makers:
+            unit, mask = own.members[parameter][axis], inside[parameter]
+            left = np.logical_or.reduce(mask, axis=tuple(a for a in range(mask.ndim) if a != axis))
+            np.logical_or.at(used, unit[unit >= 0], left[unit >= 0])
+        if makers:
+            shares[set_name] = float(used.mean())
+    return shares
+
+
+def next_widths(
+    units: Units,
+    shares: dict[str, float],
+    *,
+    tau: float | Sequence[tuple[str, float]] = 0.8,
+    step: int = 1,
+    ratio: float = 0.5,
+    round_to: int = 1,
+    caps: Sequence[tuple[str, int]] = (),
+) -> dict[str, int]:
+    """The widths after a round: a set whose saturation reaches τ grows by max(step, ratio·size).
+
+    Args:
+      units, shares: the sets, and what `saturation` says of them.
+      tau: τ in (0, 1], for all sets or by rule: pairs (regular expression, τ), the first found in the set's name.
+      step, ratio: units to add, at least; and as a share of those there are.
+      round_to: widths that grow are rounded up to a multiple.
+      caps: pairs (regular expression, most units).
+
+    Returns:
+      {set: width} of the sets that grow; empty when nothing saturates.
+
+    Raises:
+      ValueError: a τ, step, ratio or multiple out of range; a pattern that is found in no set.
+
+    >>> import jax, jax.numpy as jnp, parsimony as pm
+    >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 6)), "w3": jnp.ones((6, 3))}
+    >>> fn = lambda p, x: jax.nn.relu(jax.nn.relu(x @ p["w1"]) @ p["w2"]) @ p["w3"]
+    >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
+    >>> pm.structure.next_widths(units, {"w1": 1.0, "w2": 0.5}, step=2, round_to=4)
+    {'w1': 4}
+    """
+    rules = [("", tau)] if isinstance(tau, int | float) else list(tau)
+    check_patterns("tau", (pattern for pattern, _ in rules), list(units.sets))
+    check_patterns("caps", (pattern for pattern, _ in caps), list(units.sets))
+    if any(not 0 < value <= 1 for _, value in rules):
+        raise ValueError(f"tau={tau!r}: expected a share of the units, in (0, 1].")
+    if step < 1 or not 0 <= ratio < math.inf or round_to < 1:
+        raise ValueError(f"step={step!r}, ratio={ratio!r}, round_to={round_to!r}: expected ≥ 1, ≥ 0 and ≥ 1.")
+    first = lambda rules, name, default: next((value for p, value in rules if re.search(p, name)), default)
+    widths = {}
+    for name, share in shares.items():
+        size = units.sets[name].size
+        width = size + max(step, math.ceil(ratio * size))
+        width = min(-(-width // round_to) * round_to, first(caps, name, math.inf))
+        if share >= first(rules, name, math.inf) and width > size and not units.sets[name].reduced:
+            widths[name] = int(width)
+    return widths
