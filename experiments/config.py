@@ -13,7 +13,7 @@ class Config:
     dataset: Literal["digits", "mnist"] = "digits"
     """digits: scikit-learn's handwritten digits, embedded. mnist: through TFDS."""
     model: Literal["small_cnn", "lenet", "lenet300"] = "small_cnn"
-    """Network, from experiments/models.py."""
+    """Network, from experiments/models."""
     seed: int = 0
     """Of the initial weights and the order of the batches."""
     epochs: int = 120

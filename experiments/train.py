@@ -121,7 +121,7 @@ def load_data(config: Config) -> tuple[data.Dataset, int]:
     steps = len(dataset.train) // config.batch_size
     if steps == 0:
         raise RunError(f"batch_size {config.batch_size} is more than the {len(dataset.train)} training images.")
-    if dataset.train.images.shape[1:] != models.models[config.model].image_shape:
+    if dataset.train.images.shape[1:] != models.image_shape(config.model):
         raise RunError(f"model {config.model} takes images of another size than {config.dataset} has.")
     if config.snapshots > steps:
         raise RunError(f"snapshots {config.snapshots} are more than the {steps} steps of an epoch.")
@@ -153,7 +153,7 @@ def dual_rate(config: Config, steps: int) -> optax.Schedule:
 def penalties(config: Config, steps: int, params) -> pm.Rules:
     """Filters as groups and the weights of dense layers one by one, or whole units; paced where a share is given."""
     if config.groups == "units":
-        images = jax.ShapeDtypeStruct((1, *models.models[config.model].image_shape), "float32")
+        images = jax.ShapeDtypeStruct((1, *models.image_shape(config.model)), "float32")
         units = pm.structure.find_units(function(initial(config)[0]), params, images)
         penalty = pm.Rules([("", pm.structure.unit_penalty(units, config.filter_strength, config.filter_scale))])
     else:

@@ -12,7 +12,6 @@ from experiments import __main__ as cli
 from experiments import train
 from experiments.bench_structure import structure
 from experiments.config import Config
-from experiments.models.resnet import ResNet
 from experiments.run import load_run
 
 SHORT = Config(epochs=8, drop_epochs=(6,), checkpoint_every=8, share=0.3)
@@ -94,15 +93,6 @@ def test_bad_words_end_in_one_sentence(directory, words, code, message, capsys):
     assert found == code
     assert " ".join(message.split()) in " ".join(capsys.readouterr().err.replace("│", "").split())
     assert sorted(path.name for path in directory.iterdir()) == before
-
-
-@pytest.mark.parametrize(("depth", "shortcut", "count"), [(20, "identity", 269_722), (20, "projection", 272_474),
-                                                         (56, "identity", 853_018)])  # fmt: skip
-def test_the_published_residual_networks_have_their_parameters(depth, shortcut, count):
-    from flax import nnx
-
-    network = nnx.eval_shape(lambda: ResNet(depth, shortcut, rngs=nnx.Rngs(0)))
-    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(network, nnx.Param))) == count
 
 
 def test_the_benchmark_of_structure_says_what_it_measured(capsys):

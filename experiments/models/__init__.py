@@ -1,5 +1,44 @@
-"""Networks, in Flax NNX. Images are float32 NHWC in [0, 1]; each class has the `image_shape` that it takes."""
+"""Networks, in Flax NNX: `models[name](rngs=rngs)`. Images are float32 NHWC in [0, 1].
 
+All but those for the digits and MNIST take `classes`, and the `dtype` of their convolutions and dense layers; their
+parameters, normalisations and logits are float32. `network.train()` and `network.eval()` switch the batch statistics
+and the dropout, and the whole state is nnx.Param and nnx.BatchStat. Each device normalises its own share of a batch,
+unless `network.set_attributes(nnx.BatchNorm, axis_name=...)` says otherwise.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from .alexnet import AlexNet
 from .lenet import LeNet, LeNet300, SmallCNN
+from .mobilenet import MobileNetV2
+from .resnet import ImageNetResNet, ResNet, WideResNet
+from .vgg import VGG
+from .vit import ViT
 
-models = {"small_cnn": SmallCNN, "lenet": LeNet, "lenet300": LeNet300}
+models: dict[str, Callable[..., Any]] = {
+    "small_cnn": SmallCNN,
+    "lenet": LeNet,
+    "lenet300": LeNet300,
+    "vgg16": partial(VGG, 16),
+    "vgg19": partial(VGG, 19),
+    "resnet20": partial(ResNet, 20),
+    "resnet32": partial(ResNet, 32),
+    "resnet44": partial(ResNet, 44),
+    "resnet56": partial(ResNet, 56),
+    "resnet110": partial(ResNet, 110),
+    "wrn22_2": partial(WideResNet, 22, 2),
+    "mobilenetv2": MobileNetV2,
+    "alexnet": AlexNet,
+    "resnet18": partial(ImageNetResNet, 18),
+    "resnet34": partial(ImageNetResNet, 34),
+    "resnet50": partial(ImageNetResNet, 50),
+    "vit_ti16": ViT,
+}
+
+
+def image_shape(name: str) -> tuple[int, int, int]:
+    """Height, width and channels of the images that a model takes."""
+    model = models[name]
+    return getattr(model, "func", model).image_shape

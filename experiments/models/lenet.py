@@ -3,8 +3,7 @@
 import jax.numpy as jnp
 from flax import nnx
 
-# Uniform in ±1/√fan_in: PyTorch's default, and so the published recipe's. Flax's default has three times the variance.
-kernel_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+from .layers import torch_uniform
 
 
 class SmallCNN(nnx.Module):
@@ -13,10 +12,10 @@ class SmallCNN(nnx.Module):
     image_shape = (8, 8, 1)
 
     def __init__(self, *, rngs: nnx.Rngs):
-        self.conv1 = nnx.Conv(1, 16, (3, 3), kernel_init=kernel_init, rngs=rngs)
-        self.conv2 = nnx.Conv(16, 32, (3, 3), kernel_init=kernel_init, rngs=rngs)
-        self.dense1 = nnx.Linear(4 * 4 * 32, 64, kernel_init=kernel_init, rngs=rngs)
-        self.dense2 = nnx.Linear(64, 10, kernel_init=kernel_init, rngs=rngs)
+        self.conv1 = nnx.Conv(1, 16, (3, 3), kernel_init=torch_uniform, rngs=rngs)
+        self.conv2 = nnx.Conv(16, 32, (3, 3), kernel_init=torch_uniform, rngs=rngs)
+        self.dense1 = nnx.Linear(4 * 4 * 32, 64, kernel_init=torch_uniform, rngs=rngs)
+        self.dense2 = nnx.Linear(64, 10, kernel_init=torch_uniform, rngs=rngs)
 
     def __call__(self, x):
         x = nnx.relu(self.conv1(x))
@@ -31,11 +30,11 @@ class LeNet(nnx.Module):
     image_shape = (28, 28, 1)
 
     def __init__(self, *, rngs: nnx.Rngs):
-        self.conv1 = nnx.Conv(1, 6, (5, 5), kernel_init=kernel_init, rngs=rngs)
-        self.conv2 = nnx.Conv(6, 16, (5, 5), padding="VALID", kernel_init=kernel_init, rngs=rngs)
-        self.conv3 = nnx.Conv(16, 120, (5, 5), padding="VALID", kernel_init=kernel_init, rngs=rngs)
-        self.dense1 = nnx.Linear(120, 84, kernel_init=kernel_init, rngs=rngs)
-        self.dense2 = nnx.Linear(84, 10, kernel_init=kernel_init, rngs=rngs)
+        self.conv1 = nnx.Conv(1, 6, (5, 5), kernel_init=torch_uniform, rngs=rngs)
+        self.conv2 = nnx.Conv(6, 16, (5, 5), padding="VALID", kernel_init=torch_uniform, rngs=rngs)
+        self.conv3 = nnx.Conv(16, 120, (5, 5), padding="VALID", kernel_init=torch_uniform, rngs=rngs)
+        self.dense1 = nnx.Linear(120, 84, kernel_init=torch_uniform, rngs=rngs)
+        self.dense2 = nnx.Linear(84, 10, kernel_init=torch_uniform, rngs=rngs)
 
     def __call__(self, x):
         x = nnx.max_pool(nnx.relu(self.conv1(x)), (2, 2), (2, 2))
@@ -51,9 +50,9 @@ class LeNet300(nnx.Module):
     image_shape = (28, 28, 1)
 
     def __init__(self, *, rngs: nnx.Rngs):
-        self.dense1 = nnx.Linear(784, 300, kernel_init=kernel_init, rngs=rngs)
-        self.dense2 = nnx.Linear(300, 100, kernel_init=kernel_init, rngs=rngs)
-        self.dense3 = nnx.Linear(100, 10, kernel_init=kernel_init, rngs=rngs)
+        self.dense1 = nnx.Linear(784, 300, kernel_init=torch_uniform, rngs=rngs)
+        self.dense2 = nnx.Linear(300, 100, kernel_init=torch_uniform, rngs=rngs)
+        self.dense3 = nnx.Linear(100, 10, kernel_init=torch_uniform, rngs=rngs)
 
     def __call__(self, x):
         x = nnx.relu(self.dense1(jnp.reshape(x, (x.shape[0], -1))))

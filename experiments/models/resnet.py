@@ -1,39 +1,37 @@
-"""Residual networks for 32×32 images: 6n + 2 layers with 16, 32 and 64 channels.
+"""Residual networks: for 32×32 images, 6n + 2 layers with 16, 32 and 64 channels, or wide; and for ImageNet.
 
-Source: He et al., "Deep Residual Learning for Image Recognition" (arXiv 1512.03385), section 4.2.
+Sources: He et al., "Deep Residual Learning for Image Recognition" (arXiv 1512.03385), sections 4.1 and 4.2; Zagoruyko
+and Komodakis, "Wide Residual Networks" (arXiv 1605.07146).
 """
 
-from typing import Literal
+import functools
+from typing import Any, Literal
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
-kernel_init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
-
-
-class ConvNorm(nnx.Module):
-    """A convolution without bias, and its batch normalisation."""
-
-    def __init__(self, inputs: int, outputs: int, size: int, stride: int, *, rngs: nnx.Rngs):
-        self.conv = nnx.Conv(
-            inputs, outputs, (size, size), strides=stride, padding=size // 2, use_bias=False,
-            kernel_init=kernel_init, rngs=rngs,
-        )  # fmt: skip
-        self.norm = nnx.BatchNorm(outputs, momentum=0.9, epsilon=1e-5, rngs=rngs)
-
-    def __call__(self, x):
-        return self.norm(self.conv(x))
+from .layers import ConvNorm, batch_norm, conv, torch_uniform
 
 
 class Block(nnx.Module):
     """Two 3×3 convolutions around which the input is carried, or projected, or padded with zero channels."""
 
-    def __init__(self, inputs: int, width: int, stride: int, shortcut: str, *, rngs: nnx.Rngs):
-        self.conv1 = ConvNorm(inputs, width, 3, stride, rngs=rngs)
-        self.conv2 = ConvNorm(width, width, 3, 1, rngs=rngs)
-        self.stride, self.padding = stride, (width - inputs) // 2
+    def __init__(
+        self,
+        inputs: int,
+        width: int,
+        stride: int,
+        shortcut: Literal["identity", "projection"],
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        self.conv1 = ConvNorm(inputs, width, 3, stride, dtype=dtype, rngs=rngs)
+        self.conv2 = ConvNorm(width, width, 3, 1, dtype=dtype, rngs=rngs)
+        self.stride, self.padding, self.outputs = stride, (width - inputs) // 2, width
         if inputs != width and shortcut == "projection":
-            self.shortcut = ConvNorm(inputs, width, 1, stride, rngs=rngs)
+            self.shortcut = ConvNorm(inputs, width, 1, stride, dtype=dtype, rngs=rngs)
 
     def __call__(self, x):
         y = self.conv2(nnx.relu(self.conv1(x)))
@@ -42,6 +40,53 @@ class Block(nnx.Module):
         elif self.padding:
             x = jnp.pad(x[:, :: self.stride, :: self.stride], ((0, 0), (0, 0), (0, 0), (self.padding, self.padding)))
         return nnx.relu(x + y)
+
+
+class Bottleneck(nnx.Module):
+    """1×1, 3×3 and 1×1 convolutions, the last to 4·width channels; the 3×3 one takes the stride, as in torchvision."""
+
+    def __init__(self, inputs: int, width: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.outputs = 4 * width
+        self.conv1 = ConvNorm(inputs, width, 1, 1, dtype=dtype, rngs=rngs)
+        self.conv2 = ConvNorm(width, width, 3, stride, dtype=dtype, rngs=rngs)
+        self.conv3 = ConvNorm(width, self.outputs, 1, 1, dtype=dtype, rngs=rngs)
+        if inputs != self.outputs:
+            self.shortcut = ConvNorm(inputs, self.outputs, 1, stride, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        y = self.conv3(nnx.relu(self.conv2(nnx.relu(self.conv1(x)))))
+        if hasattr(self, "shortcut"):
+            x = self.shortcut(x)
+        return nnx.relu(x + y)
+
+
+class WideBlock(nnx.Module):
+    """Two 3×3 convolutions, each normalised before it; a projection shares the first normalisation."""
+
+    def __init__(self, inputs: int, width: int, stride: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
+        self.norm1 = batch_norm(inputs, rngs=rngs)
+        self.conv1 = conv(inputs, width, 3, stride, dtype=dtype, rngs=rngs)
+        self.norm2 = batch_norm(width, rngs=rngs)
+        self.conv2 = conv(width, width, 3, 1, dtype=dtype, rngs=rngs)
+        self.outputs = width
+        if inputs != width:
+            self.shortcut_conv = conv(inputs, width, 1, stride, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x):
+        y = nnx.relu(self.norm1(x))
+        if hasattr(self, "shortcut_conv"):
+            x = self.shortcut_conv(y)
+        return x + self.conv2(nnx.relu(self.norm2(self.conv1(y))))
+
+
+def stages(block, inputs: int, widths: tuple[int, ...], counts: tuple[int, ...]) -> nnx.Sequential:
+    """`counts` blocks of each of `widths`; the first block of every stage but the first halves the image."""
+    blocks = []
+    for stage, (width, count) in enumerate(zip(widths, counts, strict=True)):
+        for i in range(count):
+            blocks.append(block(inputs, width, 2 if stage > 0 and i == 0 else 1))
+            inputs = blocks[-1].outputs
+    return nnx.Sequential(*blocks)
 
 
 class ResNet(nnx.Module):
@@ -55,17 +100,51 @@ class ResNet(nnx.Module):
         shortcut: Literal["identity", "projection"] = "identity",
         classes: int = 10,
         *,
+        dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.stem = ConvNorm(3, 16, 3, 1, rngs=rngs)
-        blocks, inputs = [], 16
-        for width in (16, 32, 64):
-            for i in range((depth - 2) // 6):
-                blocks.append(Block(inputs, width, 2 if i == 0 and width > 16 else 1, shortcut, rngs=rngs))
-                inputs = width
-        self.blocks = nnx.Sequential(*blocks)
-        self.head = nnx.Linear(64, classes, rngs=rngs)
+        block = functools.partial(Block, shortcut=shortcut, dtype=dtype, rngs=rngs)
+        self.stem = ConvNorm(3, 16, 3, 1, dtype=dtype, rngs=rngs)
+        self.blocks = stages(block, 16, (16, 32, 64), 3 * ((depth - 2) // 6,))
+        self.head = nnx.Linear(64, classes, kernel_init=torch_uniform, rngs=rngs)
 
     def __call__(self, x):
         x = self.blocks(nnx.relu(self.stem(x)))
+        return self.head(jnp.mean(x, axis=(1, 2), dtype=jnp.float32))
+
+
+class WideResNet(nnx.Module):
+    """depth = 6n + 4, and `wide` times the channels of ResNet. WRN-28-10 has 36,479,194 parameters."""
+
+    image_shape = (32, 32, 3)
+
+    def __init__(
+        self, depth: int = 22, wide: int = 2, classes: int = 10, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
+    ):
+        block = functools.partial(WideBlock, dtype=dtype, rngs=rngs)
+        self.stem_conv = conv(3, 16, 3, 1, dtype=dtype, rngs=rngs)
+        self.blocks = stages(block, 16, (16 * wide, 32 * wide, 64 * wide), 3 * ((depth - 4) // 6,))
+        self.norm = batch_norm(64 * wide, rngs=rngs)
+        self.head = nnx.Linear(64 * wide, classes, kernel_init=torch_uniform, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.relu(self.norm(self.blocks(self.stem_conv(x))))
         return self.head(jnp.mean(x, axis=(1, 2)))
+
+
+class ImageNetResNet(nnx.Module):
+    """As in torchvision: ResNet-18 has 11,689,512 parameters, ResNet-34 21,797,672 and ResNet-50 25,557,032."""
+
+    image_shape = (224, 224, 3)
+
+    def __init__(self, depth: int = 50, classes: int = 1000, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+        block = Bottleneck if depth == 50 else functools.partial(Block, shortcut="projection")
+        counts = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}[depth]
+        self.stem = ConvNorm(3, 64, 7, 2, dtype=dtype, rngs=rngs)
+        self.blocks = stages(functools.partial(block, dtype=dtype, rngs=rngs), 64, (64, 128, 256, 512), counts)
+        self.head = nnx.Linear(2048 if depth == 50 else 512, classes, kernel_init=torch_uniform, rngs=rngs)
+
+    def __call__(self, x):
+        around: Any = ((1, 1), (1, 1))  # Flax's default makes it a str to the type checker
+        x = nnx.max_pool(nnx.relu(self.stem(x)), (3, 3), (2, 2), around)
+        return self.head(jnp.mean(self.blocks(x), axis=(1, 2), dtype=jnp.float32))
