@@ -54,7 +54,8 @@ def grow(
     - the kernels that read it are zero, so that nothing changes.
 
     Where something else than a kernel reads the units, that is not enough: units that a normalisation sums over start
-    as zeros that are read by random weights; of the two sides of a product (queries and keys) one starts at zero.
+    as zeros that are read by random weights; of the two sides of a product (queries and keys) one starts at zero. By
+    the route "jaxpr" the program keeps its constants, such as the width that a LayerNorm divides by.
 
     Args:
       units: what `find_units` found.

@@ -22,7 +22,7 @@ def keep_from_masks(units: Units, masks, *, conflicts: Literal["error", "keep"] 
       conflicts: what becomes of a unit whose filter is removed in one place and kept in another: "error", or "keep".
 
     Returns:
-      {set: bool for each unit}, for `compact`; a set that would be emptied keeps all its units only by an error.
+      {set: bool for each unit}, for `compact`; sets that are kept whole are left out.
 
     Raises:
       ValueError: masks that contradict the units, masks of other shapes, a set that is left without a unit.
