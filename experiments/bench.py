@@ -19,6 +19,7 @@ import tyro
 import parsimony as pm
 
 from .bench_structure import structure
+from .latency import in_turn, ratio
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -80,18 +81,14 @@ def arrays(shapes: Shapes, seed: int, scale: float) -> dict[str, jax.Array]:
 
 def medians(steps: dict, carry: dict, rounds: int, calls: int) -> dict[str, tuple[float, ...]]:
     """{name: (ms, ratio to the first, its quartiles)} of step(params, state) → (params, state), taken in turn."""
-    seconds = {name: [] for name in steps}
-    for trial in range(rounds + 2):  # two to compile and warm up
-        for name, step in steps.items():
-            begin = time.perf_counter()
-            for _ in range(calls):
-                carry[name] = step(*carry[name])
-            jax.block_until_ready(carry[name])
-            if trial >= 2:
-                seconds[name].append((time.perf_counter() - begin) / calls)
-    first = np.array(seconds[next(iter(steps))])
-    quartiles = lambda name: np.percentile(np.array(seconds[name]) / first, [50, 25, 75])
-    return {name: (1e3 * float(np.median(times)), *map(float, quartiles(name))) for name, times in seconds.items()}
+
+    def advance(name: str):
+        carry[name] = steps[name](*carry[name])
+        return carry[name]
+
+    times = in_turn({name: functools.partial(advance, name) for name in steps}, rounds, calls)
+    first = next(iter(steps))
+    return {name: (1e3 * float(np.median(own)), *ratio(times, name, first)) for name, own in times.items()}
 
 
 def row(name: str, result, *more: str) -> str:

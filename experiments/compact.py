@@ -75,25 +75,21 @@ def compact(arguments: Compact) -> dict[str, Any]:
         small = pm.structure.compact(units, keep, params, opt_state)
     except ValueError as error:
         raise RunError(str(error)) from None
-    zeroed = units.zero(keep, params)
-    equality = _compare(run, zeroed, small)
-    accuracy = lambda fn, params: {
-        split: make_accuracy(fn, run.dataset.maximum)(params, getattr(run.dataset, split))
-        for split in ("validation", "test")
+    equality = _compare(run, units.zero(keep, params), small)
+    whole, cut = (make_accuracy(fn, run.dataset.maximum) for fn in (run.fn, small.fn))
+    on_both = lambda accuracy, weights: {
+        split: accuracy(weights, getattr(run.dataset, split)) for split in ("validation", "test")
     }
-    rows = {"whole": (run.fn, params), "cut": (small.fn, small.params)}
-    scores = {name: accuracy(*row) for name, row in rows.items()}
-    scores["sparse W̃"] = accuracy(run.fn, pm.sparse_params(params, opt_state))
+    scores = {"whole": on_both(whole, params), "cut": on_both(cut, small.params)}
+    scores["sparse W̃"] = on_both(whole, pm.sparse_params(params, opt_state))
     if arguments.fine_tune:
         tuned = _tuned(arguments, run, small)
         small = dataclasses.replace(small, params=tuned, opt_state=None)  # it belongs to the weights before
-        scores["tuned"] = accuracy(small.fn, tuned)
-        rows["cut"] = (small.fn, tuned)
+        scores["tuned"] = on_both(cut, tuned)
 
     file = free_file(arguments.run, "compact")
     folder = pm.structure.export(small, file.with_suffix(""), image)
-    loaded, back = pm.structure.load_compact(folder)
-    rows["exported"] = (loaded, back)
+    rows = {"whole": (run.fn, params), "cut": (small.fn, small.params)}
     result: dict[str, Any] = {"run": str(arguments.run), "epoch": run.epochs[-1], "route": small.route}
     result |= {name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")}
     result |= {
@@ -101,10 +97,10 @@ def compact(arguments: Compact) -> dict[str, Any]:
     }
     result |= {"equality": equality, "accuracy": scores, "size": {}, "latency": {}}
     for name, (fn, weights) in rows.items():
-        if name != "exported":
-            counted = pm.structure.count(fn, weights, image)
-            stored = len(safetensors.numpy.save({key: np.asarray(leaf) for key, leaf in by_name(weights).items()}))
-            result["size"][name] = dataclasses.asdict(counted) | {"bytes on disk": stored}
+        counted = pm.structure.count(fn, weights, image)
+        stored = len(safetensors.numpy.save({key: np.asarray(leaf) for key, leaf in by_name(weights).items()}))
+        result["size"][name] = dataclasses.asdict(counted) | {"bytes on disk": stored}
+    rows["exported"] = pm.structure.load_compact(folder)
     for batch in (1, 128):
         images = jnp.asarray(run.dataset.test.images[:batch], jnp.float32) / run.dataset.maximum
         calls = {name: functools.partial(jax.jit(fn), weights, images) for name, (fn, weights) in rows.items()}
@@ -139,16 +135,15 @@ def _compare(run: Run, zeroed, small) -> dict[str, float]:
     """Outputs of the small network and of the whole one with the removed units at zero, on the test set."""
     whole_fn, small_fn = jax.jit(run.fn), jax.jit(small.fn)
     error, scale, agree = 0.0, 0.0, 0
-    images = run.dataset.test.images
-    for part in (slice(i, i + 500) for i in range(0, len(images), 500)):
-        x = jnp.asarray(images[part], jnp.float32) / run.dataset.maximum
+    for part in run.dataset.test.parts(500):
+        x = jnp.asarray(part.images, jnp.float32) / run.dataset.maximum
         whole, narrow = np.asarray(whole_fn(zeroed, x)), np.asarray(small_fn(small.params, x))
         error = max(error, float(np.abs(whole - narrow).max()))
         scale = max(scale, float(np.abs(whole).max()))
         agree += int((whole.argmax(-1) == narrow.argmax(-1)).sum())
     if error > 1e-4 * scale:
         raise RunError(f"the compact network differs from the zeroed one by {error / scale:.1e}; nothing was written.")
-    return {"relative error": error / scale, "same answers": agree / len(images)}
+    return {"relative error": error / scale, "same answers": agree / len(run.dataset.test)}
 
 
 def _tuned(arguments: Compact, run: Run, small):
@@ -162,13 +157,12 @@ def _tuned(arguments: Compact, run: Run, small):
 def table(result: dict[str, Any]) -> str:
     """Before and after."""
     size, scores, latency = result["size"], result["accuracy"], result["latency"]
-    of = lambda key: (size["whole"][key], size["cut"][key])
     lines = [("", "whole", "cut", "whole/cut")]
     lines.append(("test accuracy", f"{scores['whole']['test']:.2%}", f"{scores['cut']['test']:.2%}", ""))
     if "tuned" in scores:
         lines.append(("  fine-tuned", "", f"{scores['tuned']['test']:.2%}", ""))
     for key, label in (("parameters", "parameters"), ("macs", "multiply-adds"), ("bytes on disk", "bytes on disk")):
-        whole, cut = of(key)
+        whole, cut = size["whole"][key], size["cut"][key]
         lines.append((label, f"{whole:,}", f"{cut:,}", f"{whole / cut:.2f}"))
     for batch, own in latency.items():
         middle, low, high = own["speed"]

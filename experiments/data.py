@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def parts(self, size: int) -> "Iterator[Split]":
+        """One after the other, `size` images each; the last has the rest."""
+        for start in range(0, len(self), size):
+            yield Split(self.images[start : start + size], self.labels[start : start + size])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -56,8 +56,7 @@ def make_accuracy(fn, maximum: int, chunk: int = 500):
         return jnp.sum(jnp.argmax(logits, -1) == labels)
 
     def accuracy(params, split: data.Split) -> float:
-        parts = [slice(i, i + chunk) for i in range(0, len(split), chunk)]
-        return sum(int(correct(params, split.images[part], split.labels[part])) for part in parts) / len(split)
+        return sum(int(correct(params, part.images, part.labels)) for part in split.parts(chunk)) / len(split)
 
     return accuracy
 

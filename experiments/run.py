@@ -54,7 +54,7 @@ def load_run(directory: Path, data_dir: Path | None = None) -> Run:
         raise RunError(f"{directory} has no checkpoint yet; let it train on, or lower --checkpoint-every.")
     dataset, steps = load_data(config)
     graphdef, start = initial(config)
-    return Run(directory, config, dataset, graphdef, start, optimizer(config, steps, start), epochs)
+    return Run(directory, config, dataset, graphdef, start, optimizer(config, steps, graphdef, start), epochs)
 
 
 def read_config(directory: Path) -> Config:

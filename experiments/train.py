@@ -28,7 +28,7 @@ def train(name: str, config: Config) -> Path:
     dataset, steps = load_data(config)
     directory = open_run(name, config)
     graphdef, params = initial(config)
-    tx = optimizer(config, steps, params)
+    tx = optimizer(config, steps, graphdef, params)
     opt_state = tx.init(params)
     checkpoints = open_checkpoints(directory)
     done = checkpoints.latest_step() or 0
@@ -150,11 +150,11 @@ def dual_rate(config: Config, steps: int) -> optax.Schedule:
     )
 
 
-def penalties(config: Config, steps: int, params) -> pm.Rules:
+def penalties(config: Config, steps: int, graphdef, params) -> pm.Rules:
     """Filters as groups and the weights of dense layers one by one, or whole units; paced where a share is given."""
     if config.groups == "units":
         images = jax.ShapeDtypeStruct((1, *models.image_shape(config.model)), "float32")
-        units = pm.structure.find_units(function(initial(config)[0]), params, images)
+        units = pm.structure.find_units(function(graphdef), params, images)
         penalty = pm.Rules([("", pm.structure.unit_penalty(units, config.filter_strength, config.filter_scale))])
     else:
         rules = [
@@ -169,13 +169,13 @@ def penalties(config: Config, steps: int, params) -> pm.Rules:
     return pm.path_speed(params, config.epochs * steps, speed, config.nu, penalty, share=config.share)
 
 
-def optimizer(config: Config, steps: int, params) -> optax.GradientTransformationExtraArgs:
-    """Split LBI with momentum, its path recorded. `params` are the weights of the start."""
+def optimizer(config: Config, steps: int, graphdef, params) -> optax.GradientTransformationExtraArgs:
+    """Split LBI with momentum, its path recorded. `graphdef` and `params`: of the network at the start."""
     split_lbi = pm.split_lbi(
         rate(config, steps),
         config.kappa,
         config.nu,
-        penalties(config, steps, params),
+        penalties(config, steps, graphdef, params),
         momentum=config.momentum,
         weight_decay=config.weight_decay or None,
         dual_learning_rate=dual_rate(config, steps),

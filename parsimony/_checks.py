@@ -1,5 +1,6 @@
 """What a user may hand over, checked once, where it comes in."""
 
+import difflib
 import math
 from typing import Any
 
@@ -8,7 +9,8 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from ._rules import named_leaves
+from ._names import named_leaves
+from ._rules import check_patterns
 
 
 def concrete(value) -> bool:
@@ -32,6 +34,20 @@ def check_positive(name: str, value: Any) -> None:
     number: Any = value
     if not 0 < float(number) < math.inf and not injected_zero:
         raise ValueError(f"{name}={value!r}: expected a positive, finite number.")
+
+
+def one_of(name: str, value, known: tuple[str, ...]) -> None:
+    """Refuses a word that is none of these."""
+    if value not in known:
+        near = difflib.get_close_matches(str(value), known, n=1, cutoff=0)[0]
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}; did you mean {near!r}?")
+
+
+def check_protect(protect, names: list[str]) -> None:
+    """Refuses what is no list of patterns that are found in these names."""
+    if isinstance(protect, str):
+        raise TypeError(f"protect={protect!r}: expected a list of regular expressions, such as [{protect!r}].")
+    check_patterns("protect", protect, names)
 
 
 def as_arrays(tree):

@@ -1,7 +1,6 @@
 """What is ranked and selected: the groups of each parameter, or the units of each set, with the keys of their order."""
 
 import dataclasses
-import difflib
 import math
 import re
 from collections.abc import Sequence
@@ -11,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._checks import one_of
+from ._names import named_leaves
 from ._path import NEVER, entry_steps
 from ._readout import matched
-from ._rules import named_leaves
 from ._unit_penalty import UnitSlices
 
 ORDERS = ("entry", "dual", "gamma", "magnitude")
@@ -62,11 +62,12 @@ class Layer:
         )
 
 
-def places(first, rms) -> np.ndarray:
-    """The place of each in the ascending order of `first`, ties by descending `rms`, then as they stand."""
-    found = np.empty(len(first), int)
-    found[np.lexsort((-rms, first))] = np.arange(len(first))
-    return found
+def in_order(found: list[Layer]) -> list[np.ndarray]:
+    """Of each layer the places of its groups in one order of all; ties go by `rms`, then as they stand."""
+    first, rms = (np.concatenate(keys) for keys in zip(*((own.first, own.rms) for own in found), strict=True))
+    place = np.empty(len(first), int)
+    place[np.lexsort((-rms, first))] = np.arange(len(first))
+    return np.split(place, np.cumsum([len(layer.sizes) for layer in found])[:-1])
 
 
 def layers(params, opt_state, order, protect: Sequence[str] = ()) -> tuple[list[Layer], Any, list[str]]:
@@ -77,6 +78,7 @@ def layers(params, opt_state, order, protect: Sequence[str] = ()) -> tuple[list[
     by_entry = isinstance(order, str) and order == "entry"
     tree = entry_steps(opt_state) if by_entry else order
     given = None if isinstance(tree, str) else dict(named_leaves(tree)[0])
+    by_name = dict(weights)
     protected = {name for name, _ in weights if any(re.search(pattern, name) for pattern in protect)}
     found = []
     for members in _members([(name, known[name][0], w) for name, w in weights if name in known], protected):
@@ -95,9 +97,8 @@ def layers(params, opt_state, order, protect: Sequence[str] = ()) -> tuple[list[
             first = -_rms(members, {member.name: known[member.name][1] for member in members}, sizes)
         else:
             first = np.zeros(count)
-        own = {name: w for name, w in weights if any(member.name == name for member in members)}
-        magnitudes = [np.abs(np.asarray(own[member.name], np.float64))[member.inside] for member in members]
-        found.append(Layer(members, sizes, first, _rms(members, own, sizes), np.concatenate(magnitudes)))
+        magnitudes = [np.abs(np.asarray(by_name[member.name], np.float64))[member.inside] for member in members]
+        found.append(Layer(members, sizes, first, _rms(members, by_name, sizes), np.concatenate(magnitudes)))
     return found, treedef, [name for name, _ in weights]
 
 
@@ -162,9 +163,3 @@ def _beyond_threshold(members, known, sizes) -> np.ndarray:
         u = jnp.asarray(dual * longer[member.index], dual.dtype)
         threshold = _rms(members, {member.name: u - penalty.prox(u)}, sizes) * np.sqrt(sizes)
     return np.divide(norms, threshold, out=np.zeros(len(sizes)), where=threshold > 0)
-
-
-def one_of(name: str, value, known: tuple[str, ...]) -> None:
-    if value not in known:
-        near = difflib.get_close_matches(str(value), known, n=1, cutoff=0)[0]
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}; did you mean {near!r}?")

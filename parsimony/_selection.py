@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._layers import Layer, layers, one_of, places
-from ._rules import check_patterns, named_leaves
+from ._checks import check_protect, one_of
+from ._layers import in_order, layers
+from ._names import named_leaves
 
 Order = Literal["entry", "dual", "gamma", "magnitude"]
 
@@ -51,17 +52,11 @@ def rank(params: optax.Params, opt_state: optax.OptState, order: Order | Any = "
     found, treedef, names = layers(params, opt_state, order)
     if not found:
         return treedef.unflatten([None] * len(names))
-    place = places(*(np.concatenate(keys) for keys in zip(*((x.first, x.rms) for x in found), strict=True)))
     ranks: dict[str, np.ndarray] = {}
-    for layer, part in zip(found, _cut(place, found), strict=True):
+    for layer, part in zip(found, in_order(found), strict=True):
         for member in layer.members:
             ranks[member.name] = np.where(member.groups >= 0, part[member.groups], ranks.get(member.name, 0))
     return treedef.unflatten([jnp.asarray(ranks[name], jnp.int32) if name in ranks else None for name in names])
-
-
-def _cut(values, found: list[Layer]) -> list[np.ndarray]:
-    """One part for each layer."""
-    return np.split(values, np.cumsum([len(layer.sizes) for layer in found])[:-1])
 
 
 def select(
@@ -107,9 +102,7 @@ def select(
     share = _share(sparsity)
     one_of("scope", scope, ("layer", "global"))
     one_of("level", level, ("group", "weight"))
-    if isinstance(protect, str):
-        raise TypeError(f"protect={protect!r}: expected a list of regular expressions, such as [{protect!r}].")
-    check_patterns("protect", protect, [name for name, _ in named_leaves(params)[0]])
+    check_protect(protect, [name for name, _ in named_leaves(params)[0]])
     found, treedef, _ = layers(params, opt_state, order, protect)
     if not found:
         raise ValueError(f"nothing to select from: every penalised parameter is protected by {list(protect)}.")
@@ -118,15 +111,14 @@ def select(
 
     keep: dict[str, np.ndarray] = {}
     for together in [found] if scope == "global" else [[layer] for layer in found]:
-        first, rms, sizes = (
-            np.concatenate(x) for x in zip(*((layer.first, layer.rms, layer.sizes) for layer in together), strict=True)
-        )
-        place = places(first, rms)
-        last_first = np.argsort(place)[::-1]
+        parts = in_order(together)
+        last_first = np.argsort(np.concatenate(parts))[::-1]
+        sizes = np.concatenate([layer.sizes for layer in together])
         removed = np.searchsorted(np.cumsum(sizes[last_first]), math.floor(share * int(sizes.sum())), side="right")
-        for layer, part in zip(together, _cut(place < len(place) - removed, together), strict=True):
+        for layer, part in zip(together, parts, strict=True):
             for member in layer.members:
-                keep[member.name] = np.where(member.inside, part[member.index], keep.get(member.name, True))
+                inside = (part < len(sizes) - removed)[member.index]
+                keep[member.name] = np.where(member.inside, inside, keep.get(member.name, True))
 
     def mask(name, w):
         values = keep.get(name, np.ones(np.shape(w), bool))

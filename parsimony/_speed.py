@@ -24,8 +24,9 @@ import numpy as np
 import optax
 
 from ._checks import as_arrays, check_positive
+from ._names import named_leaves
 from ._penalties import Penalty
-from ._rules import Rules, named_leaves, resolve
+from ._rules import Rules, resolve
 from ._unit_penalty import UnitPenalty, UnitSlices
 
 

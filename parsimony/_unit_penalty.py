@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ._names import named_leaves, one_ending
 from ._penalties import Shape, _group_weight, _shrink_factor, _sqrt, check_fields
 
 
@@ -83,16 +84,21 @@ class UnitPenalty:
 
     def prox(self, tree):
         """Prox_Ω of a tree of arrays."""
-        leaves, treedef, parts = self._bound(tree)
-        return treedef.unflatten([x if own is None else own.prox(x) for own, (_, x) in zip(parts, leaves, strict=True)])
+        leaves, treedef = jax.tree.flatten(tree)
+        parts = self.bind(named_leaves(tree)[0])
+        return treedef.unflatten([x if own is None else own.prox(x) for own, x in zip(parts, leaves, strict=True)])
 
     def value(self, tree):
         """Ω of a tree of arrays, a scalar."""
-        return next(filter(None, self._bound(tree)[2])).value(None)
+        whole = self._whole(tree)
+        return jnp.sum(jnp.asarray(whole.thresholds, whole.norms.dtype) * whole.norms)
 
     def group_norms(self, tree):
         """‖x_u‖ of each unit, set after set."""
-        return next(filter(None, self._bound(tree)[2])).tree.norms
+        return self._whole(tree).norms
+
+    def _whole(self, tree) -> "_Tree":
+        return next(own.tree for own in self.bind(named_leaves(tree)[0]) if own is not None)
 
     def check(self, shape: Shape) -> None:
         """Every parameter is checked by name, in `bind`."""
@@ -102,16 +108,16 @@ class UnitPenalty:
 
         See `parsimony.structure._layout.Layout`. Units of which nothing is left go; new ones follow those of their set.
         """
-        alive, added, parts = np.zeros(sum(n for *_, n in self.sets), bool), dict.fromkeys(self._starts, 0), []
+        alive, added, parts = np.zeros(sum(n for *_, n in self.sets), bool), {name: 0 for name, *_ in self.sets}, []
         for part in self.slices:
-            axes = places.get(part.name, {})
+            axes, size = places.get(part.name, {}), part.shape[part.axis]
             shape = tuple(len(axes[axis].source) if axis in axes else n for axis, n in enumerate(part.shape))
-            source, owner, copy = np.arange(part.shape[part.axis]), None, np.zeros(part.shape[part.axis], int)
+            source, owner, copy = np.arange(size), np.full(size, "", dtype=object), np.zeros(size, int)
             if part.axis in axes:
                 source, owner, copy = axes[part.axis].source, axes[part.axis].owner, axes[part.axis].copy
                 copy = np.where([name in added for name in owner], copy, 0)
-                for name, k in zip(owner[copy > 0], copy[copy > 0].tolist(), strict=True):
-                    added[name] = max(added[name], k)
+            for name, k in zip(owner[copy > 0], copy[copy > 0].tolist(), strict=True):
+                added[name] = max(added[name], k)
             alive[part.units[source[copy == 0]]] = True
             parts.append((part, shape, source, owner, copy))
         table, number, start = [], np.zeros(len(alive), int), 0
@@ -125,30 +131,19 @@ class UnitPenalty:
         slices = []
         for part, shape, source, owner, copy in parts:
             units = number[part.units[source]]
-            if owner is not None and (copy > 0).any():
-                units[copy > 0] = [first_new[name] for name in owner[copy > 0]] + copy[copy > 0] - 1
+            for index in np.flatnonzero(copy):
+                units[index] = first_new[owner[index]] + copy[index] - 1
             slices.append(Slices(part.name, shape, part.axis, units))
         return UnitPenalty(tuple(slices), tuple(table), self.strength, self.scale)
-
-    @functools.cached_property
-    def _starts(self) -> dict[str, int]:
-        return {name: start for name, start, _ in self.sets}
-
-    def _bound(self, tree):
-        from ._rules import named_leaves
-
-        leaves, treedef = named_leaves(tree)
-        return leaves, treedef, self.bind(leaves)
 
     @functools.cached_property
     def _by_name(self) -> dict[str, Slices]:
         return {part.name: part for part in self.slices}
 
     def _slices_of(self, name: str, x) -> Slices | None:
-        part = self._by_name.get(name)
-        if part is None:  # the optimizer may see only a part of the variables, such as Linen's variables["params"]
-            found = [own for own in self.slices if own.name.endswith("/" + name)]
-            part = found[0] if len(found) == 1 else None
+        # The optimizer may see only a part of the variables, such as Linen's variables["params"].
+        full = name if name in self._by_name else one_ending(name, self._by_name)
+        part = None if full is None else self._by_name[full]
         if part is not None and part.shape != tuple(jnp.shape(x)):
             raise ValueError(
                 f"parameter {name!r} has shape {jnp.shape(x)}, but {self!r} was made for {part.shape}; find the units "
@@ -207,10 +202,6 @@ class UnitSlices:
     def prox(self, v):
         """Of the array that the penalty was bound to."""
         return self.shrink(v) * v
-
-    def value(self, x):
-        """Ω of the whole tree."""
-        return jnp.sum(jnp.asarray(self.tree.thresholds, self.tree.norms.dtype) * self.tree.norms)
 
     def group_norms(self, x):
         """One norm for each index of the axis: this parameter's share of its unit."""

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from architectures import ARCHITECTURES
+from architectures import ARCHITECTURES, built, error
 
 import parsimony as pm
-from parsimony._rules import named_leaves
+from parsimony._names import named_leaves
 from parsimony.structure import compact, find_units, grow, next_widths, saturation, unit_penalty
 from parsimony.structure._grow import outside_span
 
@@ -19,22 +19,9 @@ NAMES = sorted(ARCHITECTURES)
 
 
 @functools.cache
-def built(name):
-    fn, params, args = ARCHITECTURES[name]()
-    return fn, params, args, find_units(fn, params, *args)
-
-
-@functools.cache
 def outputs(name):
     fn, params, args, _ = built(name)
     return jax.jit(fn)(params, *args)
-
-
-def error(one, other):
-    flat = lambda tree: np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-    one, other = flat(one), flat(other)
-    assert one.shape == other.shape
-    return np.abs(one - other).max() / np.abs(other).max()
 
 
 def random_widths(units, seed):

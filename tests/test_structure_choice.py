@@ -3,17 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from architectures import ARCHITECTURES, convolutional, residual
+from architectures import ARCHITECTURES, built, convolutional, residual
+from descent import trained
 
 import parsimony as pm
-from parsimony.structure import choose, compact, count, find_units, keep_from_masks, rank_units
-
-
-def built(name):
-    fn, params, args = ARCHITECTURES[name]()
-    return fn, params, args, find_units(fn, params, *args)
+from parsimony.structure import choose, compact, count, keep_from_masks, rank_units
 
 
 def all_true(params):
@@ -71,27 +66,11 @@ def test_masks_of_other_parameters_or_shapes_are_named():
         keep_from_masks(units, {"conv1": {"bias": np.ones(6)}})
 
 
-def trained(name, penalty=None):
-    """A real path, however short."""
-    fn, params, args, units = built(name)
-    tx = pm.record_path(pm.split_lbi(0.05, 1.0, 2.0, penalty))
-    state = tx.init(params)
-
-    @jax.jit
-    def step(params, state):
-        gradients = jax.grad(lambda params: jnp.mean(jnp.square(fn(params, *args))))(params)
-        updates, state = tx.update(gradients, state, params)
-        return optax.apply_updates(params, updates), state
-
-    for _ in range(40):
-        params, state = step(params, state)
-    return fn, params, args, units, state
-
-
 def test_units_are_ranked_by_the_first_of_the_groups_that_make_them():
-    _, params, _, units, state = trained(
-        "lenet", pm.Rules([("conv./kernel", pm.GroupLasso(-1, 0.6, "rms")), ("dense1/kernel", pm.Lasso(0.4))])
-    )
+    fn, params, args, units = built("lenet")
+    penalty = pm.Rules([("conv./kernel", pm.GroupLasso(-1, 0.6, "rms")), ("dense1/kernel", pm.Lasso(0.4))])
+    tx = pm.record_path(pm.split_lbi(0.05, 1.0, 2.0, penalty))
+    params, state = trained(tx, lambda params: jnp.mean(jnp.square(fn(params, *args))), params, 40)
     ranks = rank_units(units, params, state)
     by_group = pm.rank(params, state)
     for name in ("conv1", "conv2", "conv3"):

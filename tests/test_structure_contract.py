@@ -1,25 +1,17 @@
 """The contract of removal: the compact model is the model whose removed units are all zero."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from architectures import ARCHITECTURES
+from architectures import ARCHITECTURES, built, error, flat
 from flax.errors import FlaxError
 
 import parsimony as pm
-from parsimony._rules import named_leaves
+from parsimony._names import named_leaves
 
 NAMES = sorted(ARCHITECTURES)
 NO_CHANNELS = ("a spatial axis of a convolution", "the axis that a scan runs over", "an axis of size one")
-
-
-@functools.cache
-def built(name):
-    fn, params, args = ARCHITECTURES[name]()
-    return fn, params, args, pm.structure.find_units(fn, params, *args)
 
 
 def random_keep(units, seed):
@@ -33,16 +25,6 @@ def random_keep(units, seed):
             keep[unit_set.name] = mask
     first, *_ = (unit_set for unit_set in units.sets.values() if unit_set.size > 1)
     return keep | {first.name: np.arange(first.size) > 0}
-
-
-def flat(tree):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-
-
-def error(one, other):
-    one, other = flat(one), flat(other)
-    assert one.shape == other.shape
-    return np.abs(one - other).max() / np.abs(other).max()
 
 
 @pytest.mark.parametrize("seed", range(3))

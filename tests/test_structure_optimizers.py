@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from descent import trained
 
 import parsimony as pm
-from parsimony._rules import named_leaves
+from parsimony._names import named_leaves
 from parsimony.structure import compact, find_units
 
 PARAMS = {
@@ -54,19 +55,6 @@ OPTIMIZERS = {
 }  # fmt: skip
 
 
-def trained(tx, params, steps=3, state=None):
-    state = tx.init(params) if state is None else state
-
-    @jax.jit
-    def step(params, state):
-        updates, state = tx.update(jax.grad(loss)(params), state, params)
-        return optax.apply_updates(params, updates), state
-
-    for _ in range(steps):
-        params, state = step(params, state)
-    return params, state
-
-
 def cut_by_hand(parameter, leaf, like):
     """The entries of a parameter's statistic that stay."""
     leaf = np.asarray(leaf)
@@ -83,7 +71,7 @@ def cut_by_hand(parameter, leaf, like):
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "record_path"])
 def test_each_statistic_keeps_the_entries_of_what_stays(name):
     tx = OPTIMIZERS[name]
-    params, state = trained(tx, PARAMS)
+    params, state = trained(tx, loss, PARAMS, 3)
     small = compact(find_units(fn, params, X), KEEP, params, state)
     like = dict(named_leaves(PARAMS)[0])
     old, new = (dict(named_leaves(tree)[0]) for tree in (state, small.opt_state))
@@ -102,7 +90,7 @@ def test_each_statistic_keeps_the_entries_of_what_stays(name):
 def test_training_goes_on_as_if_the_removed_units_had_never_been(name):
     """Started afresh on the compact parameters the state has the same structure; its update is defined on it."""
     tx = OPTIMIZERS[name]
-    params, state = trained(tx, PARAMS)
+    params, state = trained(tx, loss, PARAMS, 3)
     small = compact(find_units(fn, params, X), KEEP, params, state)
     if name != "partition":  # its masks hold labels by structure; the shapes are compared leaf by leaf all the same
         assert jax.tree.structure(small.opt_state) == jax.tree.structure(tx.init(small.params))
@@ -120,7 +108,7 @@ def test_training_goes_on_as_if_the_removed_units_had_never_been(name):
 
 def test_gamma_and_the_record_of_the_path_are_those_of_the_groups_that_stay():
     tx = OPTIMIZERS["record_path"]
-    params, state = trained(tx, PARAMS, steps=20)
+    params, state = trained(tx, loss, PARAMS, 20)
     entered = pm.entry_steps(state)
     assert len(np.unique(entered["conv"]["kernel"])) > 1
     small = compact(find_units(fn, params, X), KEEP, params, state)
@@ -140,7 +128,7 @@ def test_an_optimizer_that_sees_a_part_of_the_tree_is_followed_by_the_names_that
     variables = {"params": PARAMS, "batch_stats": {"conv": {"mean": jnp.zeros(8)}}}
     whole = lambda variables, x: fn(variables["params"], x - 0 * variables["batch_stats"]["conv"]["mean"].sum())
     tx = optax.adam(1e-2)
-    params, state = trained(tx, PARAMS)
+    params, state = trained(tx, loss, PARAMS, 3)
     units = find_units(whole, variables | {"params": params}, X)
     keep = {"params/conv": KEEP["conv"]}
     small = compact(units, keep, variables | {"params": params}, state)

@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from architectures import ARCHITECTURES
+from descent import trained
 
 import parsimony as pm
-from parsimony._rules import named_leaves
+from parsimony._names import named_leaves
 from parsimony.structure import compact, find_units, keep_from_masks, unit_penalty
 
 PARAMS = {
@@ -79,7 +79,7 @@ def numpy_run(steps, alpha, kappa, nu, strength):
 @pytest.mark.parametrize("kappa", [1.0, 3.0])
 def test_the_iteration_is_the_transcription_unit_by_unit(kappa):
     tx = pm.split_lbi(0.05, kappa, 2.0, unit_penalty(UNITS, 0.8))
-    params, state = trained(tx, 60)
+    params, state = trained(tx, loss, PARAMS, 60)
     want, dual = numpy_run(60, 0.05, kappa, 2.0, 0.8)
     own = dict(named_leaves(params)[0])
     for name in want:
@@ -89,22 +89,9 @@ def test_the_iteration_is_the_transcription_unit_by_unit(kappa):
         np.testing.assert_allclose(v[name], dual[name], rtol=2e-4, atol=2e-5)
 
 
-def trained(tx, steps):
-    params, state = PARAMS, tx.init(PARAMS)
-
-    @jax.jit
-    def step(params, state):
-        updates, state = tx.update(jax.grad(loss)(params), state, params)
-        return optax.apply_updates(params, updates), state
-
-    for _ in range(steps):
-        params, state = step(params, state)
-    return params, state
-
-
 def test_what_gamma_leaves_out_is_removed_without_any_change_of_the_sparse_model():
     tx = pm.record_path(pm.split_lbi(0.05, 1.0, 2.0, unit_penalty(UNITS, STRONG)))
-    params, state = trained(tx, 60)
+    params, state = trained(tx, loss, PARAMS, 60)
     inside = np.asarray(pm.support(state)["norm"]["shift"])
     assert 0 < inside.sum() < 5
     np.testing.assert_array_equal(inside, np.asarray(pm.support(state)["conv"]["kernel"]).any((0, 1, 2)))
@@ -125,7 +112,7 @@ def test_what_gamma_leaves_out_is_removed_without_any_change_of_the_sparse_model
 
 
 def test_the_path_ranks_and_selects_whole_units():
-    params, state = trained(pm.record_path(pm.split_lbi(0.05, 1.0, 2.0, unit_penalty(UNITS, 0.8))), 60)
+    params, state = trained(pm.record_path(pm.split_lbi(0.05, 1.0, 2.0, unit_penalty(UNITS, 0.8))), loss, PARAMS, 60)
     for order in ("entry", "dual", "gamma", "magnitude"):
         ranks = pm.rank(params, state, order)
         np.testing.assert_array_equal(ranks["conv"]["kernel"], ranks["norm"]["scale"])
@@ -158,7 +145,7 @@ def test_path_speed_lets_half_of_the_units_enter_at_the_stated_share():
 
 def test_beside_other_penalties_by_rules_and_under_jit_without_a_loop_over_units():
     rules = pm.Rules([("head", pm.Lasso(0.1)), ("", unit_penalty(UNITS, 0.8))])
-    _, state = trained(pm.split_lbi(0.05, 1.0, 2.0, rules), 30)
+    _, state = trained(pm.split_lbi(0.05, 1.0, 2.0, rules), loss, PARAMS, 30)
     assert pm.gamma(state)["head"]["kernel"].any()
     assert pm.group_norms(state)["norm"]["scale"].shape == (5,)
     wide = {"a": jnp.ones((4, 1000)), "b": jnp.ones((1000, 4))}

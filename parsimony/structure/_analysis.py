@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._rules import named_leaves
+from .._names import named_leaves
 from ._coupling import Label, Solution, classes_of
 from ._units import UnitSet
 from ._values import Value, rigid
@@ -18,7 +18,7 @@ class Analysis:
     """A traced function and what was found about it; lives as long as the process.
 
     Attributes:
-      closed: the traced program. frame: what is known of its variables.
+      frame: the traced program, and what is known of its variables.
       labels: of each parameter, by name, the labels of its axes.
       sets, fixed, unknown: see `Units`.
       atoms: of each set the atoms of its units.
@@ -26,7 +26,6 @@ class Analysis:
       out_tree: the structure of what the function returns.
     """
 
-    closed: Any
     frame: Frame
     labels: dict[str, tuple[Label, ...]]
     solution: Solution
@@ -36,6 +35,10 @@ class Analysis:
     atoms: dict[str, np.ndarray]
     marks: dict[str, np.ndarray]
     out_tree: Any
+
+    def marked(self, kind: str, parameter: str, axis: int) -> bool:
+        """Whether an index of an axis that has units has this mark."""
+        return bool(self.marks[kind][self.labels[parameter][axis]].any())
 
     def copies(self, number: dict[str, np.ndarray]) -> np.ndarray:
         """For each node how many there are of it: {set: for each unit 0 or False to remove it, 1 or True, 2, ...}."""
@@ -78,7 +81,7 @@ def analyse(fn, params, args) -> Analysis:
     sets, atoms = _sets({name: labels[name] for name in by_use}, solution, produced)
     fixed = {name: reasons for name in names if (reasons := _fixed(labels[name], solution))}
     out_tree = jax.tree.structure(out)
-    return Analysis(closed, frame, labels, solution, sets, fixed, dict(walk.unknown), atoms, marks, out_tree)
+    return Analysis(frame, labels, solution, sets, fixed, dict(walk.unknown), atoms, marks, out_tree)
 
 
 _ROLES = ("kernel", "factor", "term")
@@ -151,7 +154,7 @@ def _sets(labels: dict[str, tuple[Label, ...]], solution: Solution, produced: np
                 makers.append((name, axis))
         name = _free_name(next(iter(members)), sets)
         reason = next((inexact[a] for a in unique[units].tolist() if a in inexact), "")
-        sets[name] = UnitSet(name, len(units), members, bool(reason), reason, tuple(makers))
+        sets[name] = UnitSet(name, len(units), members, reason, tuple(makers))
         atoms[name] = unique[units]
     return sets, atoms
 

@@ -6,10 +6,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .._layers import one_of
-from .._readout import matched, split_lbi_states
-from .._rules import check_patterns, named_leaves
-from .._selection import Order, rank
+from .._checks import check_protect, one_of
+from .._layers import in_order, layers
+from .._names import named_leaves
+from .._readout import split_lbi_states
+from .._selection import Order
 from ._compact import analysis_of
 from ._count import counts
 from ._transplant import belongs
@@ -48,34 +49,28 @@ def rank_units(units: Units, params, opt_state=None, order: Order = "entry") -> 
         if parameter is None:
             raise ValueError(f"opt_state holds {name!r}, which is no parameter of these units.")
         parameters[name] = parameter
-    weights = {name: leaves[parameter] for name, parameter in parameters.items()}
-    _, _, known = matched(weights, opt_state)
-    places = dict(named_leaves(rank(weights, opt_state, order))[0])
+    ranked, _, _ = layers({name: leaves[parameter] for name, parameter in parameters.items()}, opt_state, order)
+    places: dict[str, np.ndarray] = {}  # of each weight that of its group
+    for layer, part in zip(ranked, in_order(ranked) if ranked else [], strict=True):
+        for member in layer.members:
+            place = np.where(member.inside, part[member.index], np.inf)
+            parameter = parameters[member.name]
+            places[parameter] = np.minimum(place, places.get(parameter, np.inf))
     found = {}
-    for set_name, own in units.sets.items():
-        best = np.full(own.size, np.inf)
-        for name, (penalty, _, _) in known.items():
-            for axis, unit in own.members.get(parameters[name], {}).items():
-                if (parameters[name], axis) in own.makers:
-                    group = penalty.group_index(weights[name].shape)
-                    place = np.asarray(places[name]).ravel()[group]
-                    least = place.min(axis=tuple(a for a in range(place.ndim) if a != axis))
-                    np.minimum.at(best, unit[unit >= 0], least[unit >= 0])
-        if np.isfinite(best).all():
-            found[set_name] = best
+    for name, own in units.sets.items():
+        makers = [place for place in own.makers if place[0] in places]
+        first = [own.each(np.minimum, *place, places[place[0]], np.inf) for place in makers]
+        if first and np.isfinite(best := np.minimum.reduce(first)).all():
+            found[name] = best
     return found
 
 
 def _rms(own: UnitSet, leaves: dict[str, Any]) -> np.ndarray:
     """Of all that makes each unit."""
-    squares, sizes = np.zeros(own.size), np.zeros(own.size)
-    for parameter, axis in own.makers:
-        x = np.square(np.asarray(leaves[parameter], np.float64))
-        unit = own.members[parameter][axis]
-        others = tuple(a for a in range(x.ndim) if a != axis)
-        np.add.at(squares, unit[unit >= 0], x.sum(axis=others)[unit >= 0])
-        np.add.at(sizes, unit[unit >= 0], x.size // x.shape[axis])
-    return np.sqrt(squares / np.maximum(sizes, 1))
+    squares = lambda place: np.square(np.asarray(leaves[place[0]], np.float64))
+    total = sum(own.each(np.add, *place, squares(place), 0.0) for place in own.makers)
+    size = sum(own.each(np.add, *place, np.ones(np.shape(leaves[place[0]])), 0.0) for place in own.makers)
+    return np.sqrt(total / np.maximum(size, 1))
 
 
 def choose(
@@ -122,9 +117,7 @@ def choose(
     for name, value in (("round_to", round_to), ("minimum", minimum)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r}: expected an int of at least 1.")
-    if isinstance(protect, str):
-        raise TypeError(f"protect={protect!r}: expected a list of regular expressions, such as [{protect!r}].")
-    check_patterns("protect", protect, list(units.sets))
+    check_protect(protect, list(units.sets))
     if not isinstance(at_most, int | float) or isinstance(at_most, bool) or not at_most > 0:
         raise ValueError(f"at_most={at_most!r}: expected a share in (0, 1), or a number of {target} of at least 1.")
     given = order if isinstance(order, dict) else rank_units(units, params, opt_state, order)
@@ -143,9 +136,9 @@ def choose(
     goal = at_most * measure({}) if at_most < 1 else at_most
     total = sum(map(len, scores.values()))
     cut = lambda removed: _keep(places, removed, round_to, minimum)
-    if measure(cut(total)) > goal:
+    if (least := measure(cut(total))) > goal:
         raise ValueError(
-            f"at_most={at_most!r}: the least that this order can leave is {measure(cut(total)):,} of {measure({}):,} "
+            f"at_most={at_most!r}: the least that this order can leave is {least:,} of {measure({}):,} "
             f"{target} (minimum={minimum}, round_to={round_to}, {len(scores)} of {len(units.sets)} sets)."
         )
     low, high = -1, total  # the fewest units whose removal suffices, in (low, high]
@@ -157,12 +150,15 @@ def choose(
 
 def _places(scores: dict[str, np.ndarray], scope: str) -> dict[str, np.ndarray]:
     """For each unit its place in the one order in which units are kept."""
-    within = {name: np.argsort(np.argsort(x, kind="stable")) for name, x in scores.items()}
     if scope == "layer":  # each set by itself, in equal shares
-        scores = {name: (place + 0.5) / len(place) for name, place in within.items()}
-    flat = np.concatenate(list(scores.values()))
-    place = np.argsort(np.argsort(flat, kind="stable"))
+        scores = {name: (_ranks(x) + 0.5) / len(x) for name, x in scores.items()}
+    place = _ranks(np.concatenate(list(scores.values())))
     return dict(zip(scores, np.split(place, np.cumsum([len(x) for x in scores.values()])[:-1]), strict=True))
+
+
+def _ranks(x: np.ndarray) -> np.ndarray:
+    """The place of each in ascending order, ties as they stand."""
+    return np.argsort(np.argsort(x, kind="stable"))
 
 
 def _keep(places: dict[str, np.ndarray], removed: int, round_to: int, minimum: int) -> dict[str, np.ndarray]:
@@ -172,7 +168,7 @@ def _keep(places: dict[str, np.ndarray], removed: int, round_to: int, minimum: i
     for name, place in places.items():
         left = max(int((place < total - removed).sum()), minimum)
         left = min(-(-left // round_to) * round_to, len(place))
-        keep[name] = np.argsort(np.argsort(place)) < left
+        keep[name] = _ranks(place) < left
     return keep
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from .._rules import named_leaves
+from .._names import named_leaves
 from ._analysis import Analysis, analyse
 from ._layout import Layout, cut_layouts, spread
 from ._narrow import Narrowing, Part
@@ -88,11 +88,7 @@ def compact(units: Units, keep, params, opt_state: optax.OptState | None = None,
     places = cut_layouts(removed)
     small = treedef.unflatten([_cut(leaf, places.get(name, {})) for name, leaf in leaves])
     state = None if opt_state is None else transplant(opt_state, units.shapes, places)
-    if units.fn is None:
-        return Compact(small, state, None, "none", units, keep)
-    if any(np.size(leaf) == 0 for leaf in jax.tree.leaves(small)) or not runs_alike(units, keep, params, small):
-        return Compact(small, state, narrowed(units, keep, structs(params)), "jaxpr", units, keep)
-    return Compact(small, state, units.fn, "module", units, keep)
+    return Compact(small, state, *resized(units, keep, params, small), units, keep)
 
 
 def _cut(leaf, axes: dict[int, Layout]):
@@ -102,36 +98,47 @@ def _cut(leaf, axes: dict[int, Layout]):
     return spread(leaf, axes, 0)
 
 
-def runs_alike(units: Units, keep, params, small) -> bool:
-    """Whether the function on narrower arrays is the program that the rewriting gives."""
+def resized(units: Units, number: dict[str, np.ndarray], params, new) -> tuple[Callable[..., Any] | None, str]:
+    """(fn, route) for the parameters `new`: how many there are of each unit, 0 or False for those that are removed."""
+    if units.fn is None:
+        return None, "none"
+    if _runs_alike(units, number, params, new):
+        return units.fn, "module"
+    return narrowed(units, number, structs(params)), "jaxpr"
+
+
+def _runs_alike(units: Units, number, params, new) -> bool:
+    """Whether the function on arrays of other sizes is the program that the rewriting gives."""
     assert units.fn is not None
     if not units.arguments:
         return False
     try:
-        closed = jax.make_jaxpr(units.fn)(structs(small), *units.arguments)
+        closed = jax.make_jaxpr(units.fn)(structs(new), *units.arguments)
     except Exception:  # any: a module refuses widths that it does not expect in its own way
         return False
     found = analysis_of(units, structs(params), units.arguments)
-    return same_program(Narrowing(found.copies(keep)), found.frame, closed)
+    return same_program(Narrowing(found.copies(number)), found.frame, closed)
 
 
-def narrowed(units: Units, keep, whole) -> Callable[..., Any]:
-    """fn on narrower arrays: its program, traced on whole arrays for each new shape of the arguments."""
+def narrowed(units: Units, number, whole) -> Callable[..., Any]:
+    """fn on arrays of other sizes: its program, traced on whole arrays for each new shape of the arguments."""
+    fn = units.fn
+    assert fn is not None
 
-    @functools.wraps(units.fn)  # type: ignore[arg-type]
+    @functools.wraps(fn)
     def function(params, *args):
         found = analysis_of(units, whole, structs(args))
-        alive = Narrowing(found.copies(keep))
+        narrowing = Narrowing(found.copies(number))
         leaves, _ = named_leaves(params)
         arrays = [leaf for _, leaf in leaves] + jax.tree.leaves(args)
         values = [found.frame.read(var) for var in found.frame.jaxpr.invars]
         for (name, leaf), value in zip(leaves, values, strict=False):
-            if np.shape(leaf) != alive.shape(value):
+            if np.shape(leaf) != narrowing.shape(value):
                 raise ValueError(
-                    f"parameter {name!r}: the compact function expects shape {alive.shape(value)}, got "
+                    f"parameter {name!r}: the compact function expects shape {narrowing.shape(value)}, got "
                     f"{np.shape(leaf)}; give it the compact parameters."
                 )
-        outputs = alive.run(
+        outputs = narrowing.run(
             found.frame, [Part(a, v) for a, v in zip(map(jax.numpy.asarray, arrays), values, strict=True)]
         )
         return jax.tree.unflatten(found.out_tree, [part.array for part in outputs])

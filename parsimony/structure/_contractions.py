@@ -62,28 +62,24 @@ def conv_general_dilated(walk, eqn, operands: list[Value]):
     kernel_zero = kernel.zero[out]
     if groups == 1:
         _contract(walk, data, channel, kernel, into)
-        out_label: Label = kernel.labels[out]
     else:
         inside, outs = data.shape[channel] // groups, kernel.shape[out] // groups
         data_zero = np.broadcast_to(data.zero[channel], (groups * inside,)).reshape(groups, inside)
         rows, columns = coupling.unfold(data.labels[channel], (groups, inside))
-        out_rows, _ = coupling.unfold(kernel.labels[out], (groups, outs))
-        rows = coupling.unite(rows, out_rows)
+        coupling.unite(rows, coupling.unfold(kernel.labels[out], (groups, outs))[0])
         if inside > 1:
             columns = coupling.unite(columns, kernel.labels[into])
             exact = np.logical_or(data_zero.all(0), kernel.zero[into])
             coupling.inexact(columns, exact, "a convolution over channels whose removed part is not zero there")
             _consume(walk, data, channel, kernel, into)
-        out_label = kernel.labels[out]
-        # A group whose channels are all zero gives zero.
-        kernel_zero = np.logical_or(kernel_zero, False) if outs > 1 else np.logical_or(kernel_zero, data_zero.all(1))
+        if outs == 1:  # a group whose channels are all zero gives zero
+            kernel_zero = np.logical_or(kernel_zero, data_zero.all(1))
     shape = tuple(eqn.outvars[0].aval.shape)
     labels: list[Label] = [_SPATIAL] * len(shape)
     zero: list = [True] * len(shape)
     labels[numbers.out_spec[0]], zero[numbers.out_spec[0]] = data.labels[batch], data.zero[batch]
-    labels[numbers.out_spec[1]], zero[numbers.out_spec[1]] = out_label, kernel_zero
-    alike = tuple(bool(np.all(z)) for z in zero)
-    return Value(shape, tuple(labels), tuple(zero), alike, None, data.weight and kernel.weight)
+    labels[numbers.out_spec[1]], zero[numbers.out_spec[1]] = kernel.labels[out], kernel_zero
+    return Value(shape, tuple(labels), tuple(zero), None, None, data.weight and kernel.weight)
 
 
 RULES = {"dot_general": dot_general, "conv_general_dilated": conv_general_dilated}

@@ -11,7 +11,7 @@ _LOOP = "the axis that a scan runs over"
 
 def plain(value: Value) -> Value:
     """The value beyond a border across which no correction for removed slices is carried."""
-    return dataclasses.replace(value, alike=tuple(bool(np.all(z)) for z in value.zero))
+    return dataclasses.replace(value, alike=None)
 
 
 def call(walk, eqn, operands: list[Value]):
@@ -42,17 +42,15 @@ def scan(walk, eqn, operands: list[Value]):
     for value in sequences:
         walk.fix(value, 0, _LOOP)
     steps = [
-        plain(dataclasses.replace(v, shape=v.shape[1:], labels=v.labels[1:], zero=v.zero[1:], alike=v.alike[1:]))
-        for v in sequences
+        dataclasses.replace(v, shape=v.shape[1:], labels=v.labels[1:], zero=v.zero[1:], alike=None) for v in sequences
     ]
     carry, outputs = _settle(walk, carry, lambda carry: walk.enter(params["jaxpr"], None, [*fixed, *carry, *steps]))
     stacked = [
         dataclasses.replace(
-            plain(v), shape=(params["length"], *v.shape), labels=(_LOOP, *v.labels), zero=(True, *v.zero),
-            alike=(True, *plain(v).alike),
+            v, shape=(params["length"], *v.shape), labels=(_LOOP, *v.labels), zero=(True, *v.zero), alike=None
         )
         for v in outputs[carried:]
-    ]  # fmt: skip
+    ]
     return [*carry, *stacked]
 
 
@@ -93,7 +91,7 @@ def _meet(walk, values: list[Value]) -> Value:
         labels = [walk.coupling.unite(a, b) for a, b in zip(labels, value.labels, strict=True)]
         zero = [np.logical_and(a, b) for a, b in zip(zero, value.zero, strict=True)]
     weight = all(value.weight for value in values)
-    return plain(Value(first.shape, tuple(labels), tuple(zero), first.alike, None, weight))
+    return Value(first.shape, tuple(labels), tuple(zero), None, None, weight)
 
 
 def cond(walk, eqn, operands: list[Value]):
@@ -102,12 +100,14 @@ def cond(walk, eqn, operands: list[Value]):
     return [_meet(walk, list(values)) for values in zip(*branches, strict=True)]
 
 
+CALLS = ("jit", "pjit", "closed_call", "core_call")
+CHECKPOINTS = ("remat2", "remat", "checkpoint")
+CUSTOM_VJPS = ("custom_vjp_call", "custom_vjp_call_jaxpr")
+
 RULES = {
     "scan": scan,
     "while": while_,
     "cond": cond,
-    **dict.fromkeys(["jit", "pjit", "closed_call", "core_call"], call),
-    **dict.fromkeys(
-        ["remat2", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"], bordered_call
-    ),
+    **dict.fromkeys(CALLS, call),
+    **dict.fromkeys([*CHECKPOINTS, "custom_jvp_call", *CUSTOM_VJPS], bordered_call),
 }

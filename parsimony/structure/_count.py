@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._rules import named_leaves
+from .._names import named_leaves
 from ._analysis import Analysis, analyse
 from ._narrow import Narrowing
 from ._walk import Frame

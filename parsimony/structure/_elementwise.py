@@ -7,16 +7,12 @@ import numpy as np
 from ._values import Value
 
 # f(0) = 0
-_KEEP_ZERO = set(
-    """abs asin asinh atan atanh cbrt ceil conj convert_element_type copy copy_p erf erf_inv expm1 floor imag log1p neg
-    real reduce_precision round sign sin sinh sqrt square stop_gradient tan tanh""".split()  # noqa: SIM905
-)
-_OTHERS = set(
-    """acos acosh add add_any and atan2 bessel_i0e bessel_i1e clamp clz complex cos cosh digamma div eq erfc exp exp2 ge
-    gt igamma igammac integer_pow is_finite le lgamma log logistic lt max min mul ne nextafter not or polygamma
+_KEEP_ZERO = """abs asin asinh atan atanh cbrt ceil conj convert_element_type copy copy_p erf erf_inv expm1 floor imag
+    log1p neg real reduce_precision round sign sin sinh sqrt square stop_gradient tan tanh"""
+_OTHERS = """acos acosh add add_any and atan2 bessel_i0e bessel_i1e clamp clz complex cos cosh digamma div eq erfc exp
+    exp2 ge gt igamma igammac integer_pow is_finite le lgamma log logistic lt max min mul ne nextafter not or polygamma
     population_count pow regularized_incomplete_beta rem rsqrt select_n shift_left shift_right_arithmetic
-    shift_right_logical sub xor zeta""".split()  # noqa: SIM905
-)
+    shift_right_logical sub xor zeta"""
 
 
 def elementwise(walk, eqn, operands: list[Value]):
@@ -65,11 +61,11 @@ def _stays_zero(eqn, operands: list[Value], zeros: list):
             return zeros[1] & np.asarray(low is not None and high is not None and low <= 0 <= high)
         case "lt" | "gt" | "ne":
             return zeros[0] & np.asarray(zeros[1])
-    return zeros[0] if name in _KEEP_ZERO else False
+    return zeros[0] if name in _KEEP_ZERO.split() else False
 
 
 def barrier(walk, eqn, operands: list[Value]):
     return list(operands)
 
 
-RULES = {"optimization_barrier": barrier} | dict.fromkeys([*_KEEP_ZERO, *_OTHERS], elementwise)
+RULES = {"optimization_barrier": barrier} | dict.fromkeys(f"{_KEEP_ZERO} {_OTHERS}".split(), elementwise)

@@ -18,7 +18,8 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from .._rules import named_leaves
+from .._checks import one_of
+from .._names import named_leaves
 from ._compact import Compact
 
 FORMAT = 1
@@ -63,8 +64,7 @@ def export(
         raise FileExistsError(f"{path} exists: a model is never overwritten. Give another folder, or remove this one.")
     if small.fn is None:
         raise ValueError("this compact model has no function: give Units.from_json(text, fn) the one it was found in.")
-    if batch not in ("any", "fixed"):
-        raise ValueError(f"batch={batch!r}: expected 'any' or 'fixed'.")
+    one_of("batch", batch, ("any", "fixed"))
     from safetensors.numpy import save
 
     from .. import __version__

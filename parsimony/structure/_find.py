@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._rules import named_leaves
+from .._names import named_leaves
 from ._analysis import analyse
 from ._units import Units, structs
 

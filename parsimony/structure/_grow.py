@@ -1,7 +1,6 @@
 """`grow`: more units, the same outputs."""
 
 import dataclasses
-import difflib
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 import optax
 
 from ._analysis import Analysis
-from ._compact import analysis_of, narrowed, runs_alike
+from ._compact import analysis_of, resized
 from ._layout import Layout, layouts, spread
 from ._transplant import transplant
 from ._units import Units, UnitSet, structs
@@ -88,7 +87,8 @@ def grow(
     widths = {name: int(width) for name, width in widths.items() if width > units.sets[name].size}
     found = analysis_of(units, structs(params), units.arguments)
     places = layouts(units, widths)
-    ways = {name: _way(found, units.sets[name], name) for name in widths}
+    beside = {kind: found.solution.atoms_of(np.flatnonzero(found.marks[kind])) for kind in ("reduced", "paired")}
+    ways = {name: _way(found, units.sets[name], beside) for name in widths}
     grown = treedef.unflatten(
         [
             _parameter(units, found, ways, name, leaf, places[name], jax.random.fold_in(key, zlib.crc32(name.encode())))
@@ -101,18 +101,17 @@ def grow(
     if opt_state is not None:
         state = transplant(opt_state, units.shapes, places, None if tx is None else tx.init(grown))
     number = {name: _number(units.sets[name].size, width) for name, width in widths.items()}
-    wider = narrowed(units, number, structs(params))
-    try:
-        jax.eval_shape(wider, structs(grown), *units.arguments)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"the function cannot have {widths}: {error}\nUnits that it folds into each other, such as the groups of a "
-            "shuffled convolution, cannot grow by themselves, and rotary features only in pairs."
-        ) from None
-    if runs_alike(units, number, params, grown):
-        assert units.fn is not None
-        return Grown(grown, state, units.fn, "module", units, widths)
-    return Grown(grown, state, wider, "jaxpr", units, widths)
+    fn, route = resized(units, number, params, grown)
+    assert fn is not None
+    if route == "jaxpr":
+        try:
+            jax.eval_shape(fn, structs(grown), *units.arguments)
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"the function cannot have {widths}: {error}\nUnits that it folds into each other, such as the groups "
+                "of a shuffled convolution, cannot grow by themselves, and rotary features only in pairs."
+            ) from None
+    return Grown(grown, state, fn, route, units, widths)
 
 
 def _check(units: Units, widths) -> None:
@@ -121,10 +120,7 @@ def _check(units: Units, widths) -> None:
     if units.fn is None or not units.arguments:
         raise ValueError("grow needs the function that the units were found in: call find_units.")
     for name, width in widths.items():
-        if name not in units.sets:
-            near = difflib.get_close_matches(str(name), units.sets, n=1, cutoff=0)
-            raise ValueError(f"widths: there is no set {name!r}{f'; did you mean {near[0]!r}?' if near else '.'}")
-        own = units.sets[name]
+        own = units.named(name, "widths")
         if isinstance(width, bool) or not isinstance(width, int | np.integer):
             raise TypeError(f"widths[{name!r}]: expected an int, got {width!r}.")
         if width < own.size:
@@ -142,24 +138,24 @@ def _number(size: int, width: int) -> np.ndarray:
     return number
 
 
-def _way(found: Analysis, own: UnitSet, name: str) -> str:
-    """How new units of a set are kept silent: "unread" (their readers are zero), "paired", or "zero" themselves."""
-    nodes = lambda kind: found.solution.atoms_of(np.flatnonzero(found.marks[kind]))
-    touched = lambda kind: np.isin(found.atoms[name], nodes(kind)).any()
-    places = [(parameter, axis) for parameter, axes in own.members.items() for axis in axes]
-    readers = [place for place in places if place not in own.makers]
-    marked = lambda kind, place: found.marks[kind][found.labels[place[0]][place[1]]].any()
-    if touched("reduced") or any(marked("consumed", place) for place in own.makers):
+def _way(found: Analysis, own: UnitSet, beside: dict[str, np.ndarray]) -> str:
+    """How new units of a set are kept silent: "unread" (their readers are zero), "paired", or "zero" themselves.
+
+    `beside`: the atoms that are reduced or paired.
+    """
+    touched = lambda kind: np.isin(found.atoms[own.name], beside[kind]).any()
+    if touched("reduced") or any(found.marked("consumed", *place) for place in own.makers):
         return "zero"
     if touched("paired"):
         # Queries and keys in one slice of one kernel cannot be told apart: both start at zero.
         return "paired" if sum(_runs(own, *place) for place in _kernels(found, own)) > 1 else "zero"
+    readers = any((parameter, axis) not in own.makers for parameter, axes in own.members.items() for axis in axes)
     return "unread" if readers else "zero"
 
 
 def _kernels(found: Analysis, own: UnitSet) -> list[tuple[str, int]]:
     """The makers that are contracted or looked up."""
-    return [place for place in own.makers if found.marks["kernel"][found.labels[place[0]][place[1]]].any()]
+    return [place for place in own.makers if found.marked("kernel", *place)]
 
 
 def _runs(own: UnitSet, parameter: str, axis: int) -> int:
@@ -194,8 +190,8 @@ def _parameter(units: Units, found: Analysis, ways, name: str, leaf, axes: dict[
 
 def _value(units: Units, found: Analysis, way: str, owner: str, name: str, axis: int) -> str:
     """What a new unit's entries start as, on one axis of a parameter: "random", "one" or "zero"."""
-    own, label = units.sets[owner], found.labels[name][axis]
-    has = lambda kind: bool(found.marks[kind][label].any())
+    own = units.sets[owner]
+    has = lambda kind: found.marked(kind, name, axis)
     if (name, axis) not in own.makers:
         return "random" if way == "zero" else "zero"
     if has("divisor"):

@@ -33,8 +33,7 @@ def gather(walk, eqn, operands: list[Value]):
     for axis in numbers.collapsed_slice_dims:
         walk.fix(operand, axis, _INDEXED)
     walk.fix(indices, indices.ndim - 1, _INDEXED)
-    alike = tuple(bool(np.all(z)) for z in zero)
-    return Value(tuple(shape), tuple(labels), tuple(zero), alike, None, operand.weight and indices.weight)
+    return Value(tuple(shape), tuple(labels), tuple(zero), None, None, operand.weight and indices.weight)
 
 
 def scatter(walk, eqn, operands: list[Value]):
@@ -58,8 +57,7 @@ def scatter(walk, eqn, operands: list[Value]):
             walk.fix(updates, axis, _INDEXED)
     for axis in range(indices.ndim):
         walk.fix(indices, axis, _INDEXED)
-    alike = tuple(bool(np.all(z)) for z in zero)
-    return Value(operand.shape, tuple(labels), tuple(zero), alike, None, all(v.weight for v in operands))
+    return Value(operand.shape, tuple(labels), tuple(zero), None, None, all(v.weight for v in operands))
 
 
 def dynamic_slice(walk, eqn, operands: list[Value]):
@@ -68,8 +66,7 @@ def dynamic_slice(walk, eqn, operands: list[Value]):
     for axis, size in enumerate(shape):
         if size != value.shape[axis]:
             labels[axis], zero[axis] = walk.fix(value, axis, _INDEXED), True
-    alike = tuple(bool(np.all(z)) for z in zero)
-    return Value(tuple(shape), tuple(labels), tuple(zero), alike, value.constant, value.weight)
+    return Value(tuple(shape), tuple(labels), tuple(zero), None, value.constant, value.weight)
 
 
 def dynamic_update_slice(walk, eqn, operands: list[Value]):
@@ -82,8 +79,7 @@ def dynamic_update_slice(walk, eqn, operands: list[Value]):
         else:
             walk.fix(update, axis, _INDEXED)
             labels[axis], zero[axis] = walk.fix(value, axis, _INDEXED), True
-    alike = tuple(bool(np.all(z)) for z in zero)
-    return Value(value.shape, tuple(labels), tuple(zero), alike, None, all(v.weight for v in operands))
+    return Value(value.shape, tuple(labels), tuple(zero), None, None, all(v.weight for v in operands))
 
 
 RULES = {

@@ -4,7 +4,8 @@ from typing import Literal
 
 import numpy as np
 
-from .._rules import named_leaves
+from .._checks import one_of
+from .._names import named_leaves
 from ._transplant import belongs
 from ._units import Units, UnitSet
 
@@ -35,8 +36,7 @@ def keep_from_masks(units: Units, masks, *, conflicts: Literal["error", "keep"] 
     >>> pm.structure.keep_from_masks(units, masks)["w1"].tolist()
     [True, False, True]
     """
-    if conflicts not in ("error", "keep"):
-        raise ValueError(f"conflicts={conflicts!r}: expected 'error' or 'keep'.")
+    one_of("conflicts", conflicts, ("error", "keep"))
     inside = _by_parameter(units, masks)
     return {name: keep for name, own in units.sets.items() if not (keep := _alive(own, inside, conflicts)).all()}
 
@@ -62,13 +62,8 @@ def _alive(own: UnitSet, inside: dict[str, np.ndarray], conflicts: str) -> np.nd
     """For each unit whether the masks leave it."""
     kept = {}  # (parameter, axis) → for each unit whether anything of it is kept there
     for parameter, axes in own.members.items():
-        if parameter not in inside:
-            continue
-        for axis, unit in axes.items():
-            mask = inside[parameter]
-            left = np.logical_or.reduce(mask, axis=tuple(a for a in range(mask.ndim) if a != axis))
-            kept[parameter, axis] = np.zeros(own.size, bool)
-            np.logical_or.at(kept[parameter, axis], unit[unit >= 0], left[unit >= 0])
+        for axis in axes if parameter in inside else ():
+            kept[parameter, axis] = own.each(np.logical_or, parameter, axis, inside[parameter], False)
     of_rank = lambda place: len(inside[place[0]].shape) >= 2
     makers = [place for place in kept if place in own.makers]
     # A bias that no penalty touches has a mask of True: where there are filters, they decide.

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._rules import named_leaves
+from .._names import named_leaves
 from ._export import FORMAT
 
 
@@ -33,19 +33,18 @@ def load_compact(path: str | os.PathLike[str]) -> tuple[Callable[..., Any], Any]
 
     arrays = _arrays(_checked(path, data, "params.safetensors"))
     program = jax_export.deserialize(bytearray(_checked(path, data, "model.stablehlo")))
-    names = [name for name, _ in data["parameters"]]
-    paths = dict(data["parameters"])
+    shapes = {name: array.shape for name, array in arrays.items()}
 
     def fn(params, *args):
         leaves = dict(named_leaves(params)[0])
-        if wrong := [name for name in names if np.shape(leaves.get(name, 0)) != arrays[name].shape]:
+        given = {name: np.shape(leaf) for name, leaf in leaves.items()}
+        if wrong := [name for name, shape in shapes.items() if given.get(name) != shape]:
             raise ValueError(
-                f"parameter {wrong[0]!r} has shape {np.shape(leaves[wrong[0]]) if wrong[0] in leaves else 'missing'}; "
-                f"this model has {arrays[wrong[0]].shape}."
+                f"parameter {wrong[0]!r} has shape {given.get(wrong[0], 'missing')}; this model has {shapes[wrong[0]]}."
             )
-        return program.call({name: leaves[name] for name in names}, *args)
+        return program.call({name: leaves[name] for name in shapes}, *args)
 
-    return jax.jit(fn), _nested([(paths[name], jax.numpy.asarray(arrays[name])) for name in names])
+    return jax.jit(fn), _nested([(steps, jax.numpy.asarray(arrays[name])) for name, steps in data["parameters"]])
 
 
 def load_opt_state(path: str | os.PathLike[str], like):

@@ -6,8 +6,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from ._control import scan_counts
-from ._coupling import Coupling
+from ._control import CALLS, CHECKPOINTS, CUSTOM_VJPS, scan_counts
 from ._narrow import Narrowing, Part, as_function
 from ._values import Value
 from ._walk import Frame, Walk
@@ -146,17 +145,13 @@ def _narrowed(narrowing: Narrowing, derivative, values, arrays):
 
     def whole(*leaves):
         groups = np.split(np.arange(len(leaves)), np.cumsum(count)[:-1])
-        return derivative(*([leaves[i] for i in group] for group in groups))
+        return jax.tree.leaves(derivative(*([leaves[i] for i in group] for group in groups)))
 
-    def flat_whole(*leaves):
-        return jax.tree.leaves(whole(*leaves))
-
-    closed = jax.make_jaxpr(flat_whole)(*structs)
+    closed = jax.make_jaxpr(whole)(*structs)
     walk = Walk()
     # The same node for the same node, so that what runs in step here did so before.
     old = [value.labels for value in flat]
     nodes = np.unique(np.concatenate([np.zeros(0, int), *(x for own in old for x in own if not isinstance(x, str))]))
-    walk.coupling = Coupling()
     base = walk.coupling.new(len(nodes))
     renamed = [
         Value(
@@ -192,7 +187,7 @@ RULES = {
     "while": while_,
     "cond": cond,
     "custom_jvp_call": custom_jvp,
-    **dict.fromkeys(["custom_vjp_call", "custom_vjp_call_jaxpr"], custom_vjp),
-    **dict.fromkeys(["remat2", "remat", "checkpoint"], checkpoint),
-    **dict.fromkeys(["jit", "pjit", "closed_call", "core_call"], call),
+    **dict.fromkeys(CUSTOM_VJPS, custom_vjp),
+    **dict.fromkeys(CHECKPOINTS, checkpoint),
+    **dict.fromkeys(CALLS, call),
 }

@@ -1,6 +1,5 @@
 """`unit_penalty`: the groups of Split LBI's penalty are the units that can be removed."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Literal
 
@@ -44,15 +43,11 @@ def unit_penalty(
     Source: arXiv 2007.02010 penalises filters alone; whole units are ours.
     """
     names = [name for name, s in units.sets.items() if not s.reduced] if sets is None else list(sets)
-    for name in names:
-        if name not in units.sets:
-            near = difflib.get_close_matches(name, units.sets, n=1, cutoff=0)
-            raise ValueError(f"sets: there is no set {name!r}{f'; did you mean {near[0]!r}?' if near else '.'}")
     owner: dict[str, str] = {}
     found: dict[str, tuple[int, np.ndarray]] = {}
     table, start = [], 0
     for name in names:
-        own = units.sets[name]
+        own = units.named(name, "sets")
         for parameter, axis in own.makers:
             unit = own.members[parameter][axis]
             before = found.get(parameter, (axis, np.full(unit.shape, -1)))

@@ -59,8 +59,7 @@ def cumulative(walk, eqn, operands: list[Value]):
     else:
         value = _rigid_along(walk, value, axis, f"{eqn.primitive.name} along it")
         zero = value.zero if eqn.primitive.name in ("cummax", "cummin") else (False,) * value.ndim
-    alike = tuple(bool(np.all(z)) for z in zero)
-    return Value(value.shape, value.labels, zero, alike, None, value.weight)
+    return Value(value.shape, value.labels, zero, None, None, value.weight)
 
 
 def _rigid_along(walk, value: Value, axis: int, reason: str) -> Value:
@@ -107,7 +106,7 @@ def reduce_window(walk, eqn, operands: list[Value]):
     # A window over zeros gives zero; padding brings in −∞, ∞ or 0, unless the general form names another number.
     keeps_zero = eqn.primitive.name != "reduce_window" or not any(any(pair) for pair in params["padding"])
     zero = value.zero if keeps_zero else (False,) * n
-    return Value(tuple(shape), value.labels, zero, tuple(bool(np.all(z)) for z in zero), None, value.weight)
+    return Value(tuple(shape), value.labels, zero, None, None, value.weight)
 
 
 RULES = {

@@ -51,14 +51,9 @@ def saturation(opt_state, units: Units) -> dict[str, float]:
                 inside[parameter] = np.asarray(structure) != 0
     shares = {}
     for set_name, own in units.sets.items():
-        used = np.zeros(own.size, bool)
-        makers = [place for place in own.makers if place[0] in inside]
-        for parameter, axis in makers:
-            unit, mask = own.members[parameter][axis], inside[parameter]
-            left = np.logical_or.reduce(mask, axis=tuple(a for a in range(mask.ndim) if a != axis))
-            np.logical_or.at(used, unit[unit >= 0], left[unit >= 0])
-        if makers:
-            shares[set_name] = float(used.mean())
+        used = [own.each(np.logical_or, *place, inside[place[0]], False) for place in own.makers if place[0] in inside]
+        if used:
+            shares[set_name] = float(np.logical_or.reduce(used).mean())
     return shares
 
 

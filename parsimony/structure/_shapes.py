@@ -1,4 +1,4 @@
-"""Rules of the primitives that rearrange, cut, join and reduce axes."""
+"""Rules of the primitives that rearrange, cut and join axes."""
 
 import dataclasses
 import math
@@ -120,32 +120,30 @@ def _pick(value: Value, axes) -> Value:
     )
 
 
-def _with_axis(walk, value: Value, axis: int, shape, index) -> Value:
+def _with_axis(value: Value, axis: int, size, index) -> Value:
     """The value with the indices of an axis replaced by `index` of them."""
     label, zero = value.labels[axis], value.zero[axis]
     if not isinstance(label, str):
         label, zero = label[index], value.zeros(axis)[index]
-    labels, zeros = list(value.labels), list(value.zero)
-    labels[axis], zeros[axis] = label, zero
-    alike = tuple(bool(np.all(z)) for z in zeros)
-    return Value(tuple(shape), tuple(labels), tuple(zeros), alike, value.constant, value.weight)
+    put = lambda items, item: (*items[:axis], item, *items[axis + 1 :])
+    shape, labels, zeros = put(value.shape, size), put(value.labels, label), put(value.zero, zero)
+    return Value(shape, labels, zeros, None, value.constant, value.weight)
 
 
 def slice_(walk, eqn, operands: list[Value]):
     value, params = operands[0], eqn.params
     strides = params["strides"] or (1,) * value.ndim
-    for axis, (start, stop, step) in enumerate(
-        zip(params["start_indices"], params["limit_indices"], strides, strict=True)
-    ):
-        shape = (*value.shape[:axis], eqn.outvars[0].aval.shape[axis], *value.shape[axis + 1 :])
-        value = _with_axis(walk, value, axis, shape, slice(start, stop, step))
+    bounds = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
+    for axis, (size, own) in enumerate(zip(eqn.outvars[0].aval.shape, bounds, strict=True)):
+        value = _with_axis(value, axis, size, slice(*own))
     return value
 
 
 def split(walk, eqn, operands: list[Value]):
     axis, start, results = eqn.params["axis"], 0, []
-    for var, size in zip(eqn.outvars, eqn.params["sizes"], strict=True):
-        results.append(_with_axis(walk, operands[0], axis, var.aval.shape, slice(start, start + size)))
+    for var in eqn.outvars:
+        size = var.aval.shape[axis]
+        results.append(_with_axis(operands[0], axis, size, slice(start, start + size)))
         start += size
     return results
 
@@ -153,7 +151,7 @@ def split(walk, eqn, operands: list[Value]):
 def rev(walk, eqn, operands: list[Value]):
     value = operands[0]
     for axis in eqn.params["dimensions"]:
-        value = _with_axis(walk, value, axis, value.shape, slice(None, None, -1))
+        value = _with_axis(value, axis, value.shape[axis], slice(None, None, -1))
     return value
 
 
@@ -187,10 +185,7 @@ def pad(walk, eqn, operands: list[Value]):
     shape = eqn.outvars[0].aval.shape
     labels, zero, alike = list(value.labels), list(value.zero), list(value.alike)
     for axis, (low, high, interior) in enumerate(eqn.params["padding_config"]):
-        if (low, high, interior) == (0, 0, 0):
-            zero[axis] = value.zero[axis]
-            continue
-        if isinstance(labels[axis], str):
+        if (low, high, interior) == (0, 0, 0) or isinstance(labels[axis], str):
             continue
         if interior or low < 0 or high < 0:
             labels[axis] = walk.fix(value, axis, "padding between indices, or cutting by padding")

@@ -1,14 +1,17 @@
 """An optimizer state after surgery: old entries go where their parameter's go, new ones start afresh."""
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._names import named_leaves, one_ending
 from .._path import NEVER, RecordPathState
 from .._readout import split_lbi_states
-from .._rules import Rules, named_leaves, resolve
+from .._rules import Rules, resolve
 from .._split_lbi import SplitLBIState
 from .._unit_penalty import UnitPenalty
 from ._layout import Places, spread
@@ -90,38 +93,31 @@ def belongs(name: str, shapes) -> str | None:
     if "" in shapes:  # the parameters are a single array
         return ""
     # The optimizer may know only a part of the tree, such as variables["params"].
-    for start in range(len(parts)):
-        own = [full for full in shapes if full.endswith("/" + "/".join(parts[start:]))]
-        if len(own) == 1:
-            return own[0]
-    return None
+    found = (one_ending("/".join(parts[start:]), shapes) for start in range(len(parts)))
+    return next(filter(None, found), None)
 
 
 def _record(state: RecordPathState, shapes, places: Places, fresh: RecordPathState | None) -> RecordPathState:
     """The steps and times of the groups; those of `inner_state` follow as everywhere."""
     steps, times = [], []
     for own, own_steps, own_times in zip(split_lbi_states(state.inner_state), state.steps, state.times, strict=True):
-        penalties = resolve(own.penalty, own.dual)
-        duals, _ = named_leaves(own.dual)
+        duals, treedef = named_leaves(own.dual)
+        moves = [
+            (lambda record: record) if penalty is None else _groups(name, penalty, np.shape(v), shapes, places)
+            for (name, v), penalty in zip(duals, resolve(own.penalty, own.dual), strict=True)
+        ]
         for record, out in ((own_steps, steps), (own_times, times)):
-            leaves, treedef = jax.tree.flatten(record)
-            out.append(
-                treedef.unflatten(
-                    [
-                        leaf if penalty is None else _groups(name, leaf, penalty, np.shape(v), shapes, places)
-                        for (name, v), leaf, penalty in zip(duals, leaves, penalties, strict=True)
-                    ]
-                )
-            )
+            leaves = treedef.flatten_up_to(record)
+            out.append(treedef.unflatten([move(leaf) for move, leaf in zip(moves, leaves, strict=True)]))
     inner = _arrays(state.inner_state, shapes, places, None if fresh is None else fresh.inner_state)
     return dataclasses.replace(state, steps=tuple(steps), times=tuple(times), inner_state=inner)
 
 
-def _groups(name: str, leaf, penalty, shape, shapes, places: Places):
-    """The records of the groups that there are now; those of which no weight was there have not entered."""
+def _groups(name: str, penalty, shape, shapes, places: Places) -> Callable[[Any], Any]:
+    """From a record to that of the groups that there are now; those of which no weight was there have not entered."""
     axes = places.get(belongs(name, shapes) or "")
     if axes is None:
-        return leaf
+        return lambda record: record
     if not hasattr(penalty, "group_index"):
         raise ValueError(
             f"parameter {name!r}: the groups of {type(penalty).__name__} are no sets of weights; their record cannot "
@@ -137,5 +133,9 @@ def _groups(name: str, leaf, penalty, shape, shapes, places: Places):
             "follow. Change whole groups, or take the path's inner_state."
         )
     norms = jax.eval_shape(penalty.group_norms, jax.ShapeDtypeStruct(old.shape, np.float32))
-    record = jnp.full(new.max() + 1, NEVER, leaf.dtype).at[pairs[0]].set(jnp.ravel(leaf)[pairs[1]])
-    return jnp.reshape(record, norms.shape)
+
+    def move(record):
+        never = jnp.full(new.max() + 1, NEVER, record.dtype)
+        return jnp.reshape(never.at[pairs[0]].set(jnp.ravel(record)[pairs[1]]), norms.shape)
+
+    return move

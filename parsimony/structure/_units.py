@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._rules import named_leaves
+from .._names import named_leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,8 +21,7 @@ class UnitSet:
       name: the layer in which the function first uses one of its parameters, e.g. "conv1".
       size: the number of units.
       members: {parameter: {axis: the unit that each index belongs to, −1 for none}}, int arrays of the axis's size.
-      reduced: whether a removal is not exact: the function reduces over the units what is not zero when they are.
-      reason: why it is not exact, or "".
+      reason: why a removal is not exact, or "": the function reduces over the units what is not zero when they are.
       makers: (parameter, axis) of the members that make the units' activations; once these are zero, so are they. The
         other members only take activations in.
     """
@@ -30,9 +29,21 @@ class UnitSet:
     name: str
     size: int
     members: dict[str, dict[int, np.ndarray]]
-    reduced: bool = False
     reason: str = ""
     makers: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def reduced(self) -> bool:
+        """Whether a removal is not exact."""
+        return bool(self.reason)
+
+    def each(self, ufunc: np.ufunc, parameter: str, axis: int, values, start) -> np.ndarray:
+        """For each unit `values`, an array of the parameter's shape, put together by `ufunc` over what is its own."""
+        values, unit = np.asarray(values), self.members[parameter][axis]
+        own = ufunc.reduce(values, axis=tuple(a for a in range(values.ndim) if a != axis))
+        found = np.full(self.size, start)
+        ufunc.at(found, unit[unit >= 0], own[unit >= 0])
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,6 +105,13 @@ class Units:
                     before = gone.setdefault(parameter, {}).get(axis, False)
                     gone[parameter][axis] = before | lost[unit]
         return gone
+
+    def named(self, name, where: str) -> UnitSet:
+        """The set of this name."""
+        if name not in self.sets:
+            near = difflib.get_close_matches(str(name), self.sets, n=1, cutoff=0)
+            raise ValueError(f"{where}: there is no set {name!r}{f'; did you mean {near[0]!r}?' if near else '.'}")
+        return self.sets[name]
 
     def checked(self, keep) -> dict[str, np.ndarray]:
         """`keep` as bool arrays, one for each set that it names."""
@@ -181,7 +199,7 @@ class Units:
                 s["name"]: UnitSet(
                     s["name"], s["size"],
                     {p: {int(a): np.array(unit) for a, unit in axes.items()} for p, axes in s["members"].items()},
-                    s["reduced"], s["reason"], tuple((p, a) for p, a in s["makers"]),
+                    s["reason"], tuple((p, a) for p, a in s["makers"]),
                 )
                 for s in data["sets"]
             }  # fmt: skip

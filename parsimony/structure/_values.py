@@ -19,7 +19,7 @@ class Value:
       zero: of each axis, for each index (or one bool for all), whether the slice there is zero once the unit of that
         index has all its members at zero.
       alike: of each axis whether the slices of removed units are all equal to what the program computes from equal
-        slices of its operands; a sum over them is then exact too (a variance about a mean).
+        slices of its operands; a sum over them is then exact too (a variance about a mean). None: where they are zero.
       constant: the number that every entry is, where that is known.
       weight: whether it depends on the parameters alone.
     """
@@ -27,9 +27,13 @@ class Value:
     shape: tuple[Any, ...]
     labels: tuple[Label, ...]
     zero: tuple[Any, ...]
-    alike: tuple[bool, ...]
+    alike: Any = None
     constant: float | None = None
     weight: bool = False
+
+    def __post_init__(self):
+        if self.alike is None:
+            object.__setattr__(self, "alike", tuple(bool(np.all(zero)) for zero in self.zero))
 
     @property
     def ndim(self) -> int:

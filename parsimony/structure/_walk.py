@@ -71,11 +71,12 @@ class Walk:
             self.summed.clear()
             seen = self.coupling.statements
             results = self.rule(eqn, operands)
-            if all(value.weight for value in results):
+            weights_alone = all(value.weight for value in results)
+            if weights_alone:
                 self.lineage += self.coupling.pairs_since(seen)
             frame.inner.append(self._inner)
             if not self._inner:
-                self._note_use(eqn, operands, all(value.weight for value in results))
+                self._note_use(eqn, operands, weights_alone)
             self._inner = outer
             for var, value in zip(eqn.outvars, results, strict=True):
                 assert len(value.labels) == len(var.aval.shape), (eqn.primitive.name, value, var.aval)
