@@ -11,6 +11,7 @@ import tyro
 from . import configs
 from .config import Config
 
+DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100")
 USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
 
   train [CONFIG]     train a network along the path (CONFIG: {configs}; default digits)
@@ -19,7 +20,7 @@ USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
   compact RUN        remove units of a run: a smaller, faster model with the same outputs, saved and exported
   stop RUN           where a stopping rule ends a recorded path
   report RUN...      one HTML page about one or more runs, with all pictures inside
-  prepare DATASET    download and prepare a TFDS data set once (mnist)
+  prepare DATASET    download and prepare a TFDS data set once ({datasets})
 
 `python -m experiments COMMAND --help` lists every option (of a configuration: `train CONFIG --help`).
 `python -m experiments.bench --help`: speed and memory.
@@ -29,7 +30,7 @@ USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
 def main(words: list[str]) -> int:
     """Runs a command; the exit code: 0, 1 for a run that could not be done, 2 for words that make no sense."""
     if not words or words[0] in ("-h", "--help"):
-        print(USAGE.format(configs=", ".join(configs.names())))
+        print(USAGE.format(configs=", ".join(configs.names()), datasets=", ".join(DATASETS)))
         return 0
     on_runs = {name: functools.partial(_on_runs, name) for name in ("prune", "ticket", "compact", "stop", "report")}
     commands = {"train": _train, **on_runs, "prepare": _prepare}
@@ -73,8 +74,8 @@ def _prepare(words: list[str]) -> int:
         return dataset, data_dir
 
     dataset, data_dir = tyro.cli(arguments, args=words, prog="python -m experiments prepare")
-    if dataset not in ("mnist",):
-        return _unknown("data set", dataset, ("mnist",))
+    if dataset not in DATASETS:
+        return _unknown("data set", dataset, DATASETS)
     print(f"prepared in {data.prepare(dataset, data_dir)}")
     return 0
 

@@ -12,9 +12,9 @@ from flax import nnx
 import parsimony as pm
 
 from .latency import in_turn, ratio
-from .loop import function
 from .models import LeNet
 from .models.resnet import ResNet
+from .network import merged, parts_of
 
 
 def structure(rounds: int = 20, seed: int = 0) -> None:
@@ -52,9 +52,8 @@ def structure(rounds: int = 20, seed: int = 0) -> None:
 
 def _evaluated(network: nnx.Module):
     """fn(params, images) at inference, and its parameters with the batch statistics."""
-    network.eval()
-    graphdef, variables = nnx.split(network, (nnx.Param, nnx.BatchStat))
-    return function(graphdef), nnx.to_pure_dict(variables)
+    parts, params, stats = parts_of(network)
+    return parts.fn, merged(params, stats)
 
 
 def _analysis() -> None:

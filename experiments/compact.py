@@ -17,6 +17,7 @@ import parsimony as pm
 
 from .latency import in_turn, ratio
 from .loop import fit, make_accuracy, make_step
+from .network import frozen, merged, parted
 from .record import RunError, environment, free_file, write_json
 from .run import Run, load_run
 from .snapshots import by_name
@@ -67,29 +68,30 @@ class Compact:
 def compact(arguments: Compact) -> dict[str, Any]:
     """Cuts, checks, tunes, writes and times the network; prints the table."""
     run = load_run(arguments.run, arguments.data_dir)
-    params, opt_state = run.at()
+    params, stats, opt_state = run.at()
+    variables = merged(params, stats)
     image = jax.ShapeDtypeStruct((1, *run.dataset.train.images.shape[1:]), "float32")
-    units = pm.structure.find_units(run.fn, params, image)
+    units = pm.structure.find_units(run.network.fn, variables, image)
     try:
-        keep = _keep(arguments, units, params, opt_state)
-        small = pm.structure.compact(units, keep, params, opt_state)
+        keep = _keep(arguments, units, variables, opt_state)
+        small = pm.structure.compact(units, keep, variables, opt_state)
     except ValueError as error:
         raise RunError(str(error)) from None
-    equality = _compare(run, units.zero(keep, params), small)
-    whole, cut = (make_accuracy(fn, run.dataset.maximum) for fn in (run.fn, small.fn))
+    equality = _compare(run, units.zero(keep, variables), small)
+    whole, cut = (make_accuracy(fn, run.dataset) for fn in (run.network.fn, small.fn))
     on_both = lambda accuracy, weights: {
         split: accuracy(weights, getattr(run.dataset, split)) for split in ("validation", "test")
     }
-    scores = {"whole": on_both(whole, params), "cut": on_both(cut, small.params)}
-    scores["sparse W̃"] = on_both(whole, pm.sparse_params(params, opt_state))
+    scores = {"whole": on_both(whole, variables), "cut": on_both(cut, small.params)}
+    scores["sparse W̃"] = on_both(whole, merged(pm.sparse_params(params, opt_state), stats))
     if arguments.fine_tune:
-        tuned = _tuned(arguments, run, small)
+        tuned = _tuned(arguments, run, small, stats)
         small = dataclasses.replace(small, params=tuned, opt_state=None)  # it belongs to the weights before
         scores["tuned"] = on_both(cut, tuned)
 
     file = free_file(arguments.run, "compact")
     folder = pm.structure.export(small, file.with_suffix(""), image)
-    rows = {"whole": (run.fn, params), "cut": (small.fn, small.params)}
+    rows = {"whole": (run.network.fn, variables), "cut": (small.fn, small.params)}
     result: dict[str, Any] = {"run": str(arguments.run), "epoch": run.epochs[-1], "route": small.route}
     result |= {name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")}
     result |= {
@@ -102,7 +104,7 @@ def compact(arguments: Compact) -> dict[str, Any]:
         result["size"][name] = dataclasses.asdict(counted) | {"bytes on disk": stored}
     rows["exported"] = pm.structure.load_compact(folder)
     for batch in (1, 128):
-        images = jnp.asarray(run.dataset.test.images[:batch], jnp.float32) / run.dataset.maximum
+        images = jnp.asarray(run.dataset.normalised(run.dataset.test.images[:batch]))
         calls = {name: functools.partial(jax.jit(fn), weights, images) for name, (fn, weights) in rows.items()}
         times = in_turn(calls, arguments.rounds)
         result["latency"][str(batch)] = {name: float(np.median(own)) for name, own in times.items()} | {
@@ -133,10 +135,10 @@ def _keep(arguments: Compact, units: pm.structure.Units, params, opt_state) -> d
 
 def _compare(run: Run, zeroed, small) -> dict[str, float]:
     """Outputs of the small network and of the whole one with the removed units at zero, on the test set."""
-    whole_fn, small_fn = jax.jit(run.fn), jax.jit(small.fn)
+    whole_fn, small_fn = jax.jit(run.network.fn), jax.jit(small.fn)
     error, scale, agree = 0.0, 0.0, 0
     for part in run.dataset.test.parts(500):
-        x = jnp.asarray(part.images, jnp.float32) / run.dataset.maximum
+        x = run.dataset.normalised(part.images)
         whole, narrow = np.asarray(whole_fn(zeroed, x)), np.asarray(small_fn(small.params, x))
         error = max(error, float(np.abs(whole - narrow).max()))
         scale = max(scale, float(np.abs(whole).max()))
@@ -146,12 +148,16 @@ def _compare(run: Run, zeroed, small) -> dict[str, float]:
     return {"relative error": error / scale, "same answers": agree / len(run.dataset.test)}
 
 
-def _tuned(arguments: Compact, run: Run, small):
+def _tuned(arguments: Compact, run: Run, small, stats):
+    """The variables of the small network after fine-tuning."""
+    config, (params, stats) = run.config, parted(small.params, stats)
+    # A rewritten program has the statistics that it was traced with; the module itself goes on averaging them.
+    network = run.network if small.route == "module" else frozen(small.fn)
     tx = optax.sgd(arguments.learning_rate, momentum=0.9)
-    step = make_step(small.fn, tx, run.dataset.maximum)
-    config, state = run.config, tx.init(small.params)
+    step = make_step(network, tx, run.dataset, seed=config.seed + 1, augment=config.augment)
     print(f"fine-tuning for {arguments.fine_tune} epochs", file=sys.stderr)
-    return fit(step, small.params, state, run.dataset, arguments.fine_tune, config.batch_size, config.seed + 1)
+    start = params, stats, tx.init(params)
+    return merged(*fit(step, *start, run.dataset, arguments.fine_tune, config.batch_size, config.seed + 1))
 
 
 def table(result: dict[str, Any]) -> str:

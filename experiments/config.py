@@ -10,10 +10,21 @@ from typing import Any, Literal
 class Config:
     """One training run: data, model, and Split LBI with momentum."""
 
-    dataset: Literal["digits", "mnist"] = "digits"
-    """digits: scikit-learn's handwritten digits, embedded. mnist: through TFDS."""
-    model: Literal["small_cnn", "lenet", "lenet300"] = "small_cnn"
+    dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"] = "digits"
+    """digits: scikit-learn's handwritten digits, embedded. The others: through TFDS."""
+    model: Literal[
+        "small_cnn", "lenet", "lenet300", "vgg16", "vgg19", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
+        "wrn22_2", "mobilenetv2",
+    ] = "small_cnn"  # fmt: skip
     """Network, from experiments/models."""
+    width: int | None = None
+    """Filters of every convolution (and units of every dense layer) instead of the published numbers."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of convolutions and matrix products; parameters and V are float32."""
+    images: int | None = None
+    """Training images to use, the first after those held out are taken away; None: all."""
+    augment: bool = False
+    """Random crops of images padded by 4, and flips."""
     seed: int = 0
     """Of the initial weights and the order of the batches."""
     epochs: int = 120
@@ -49,6 +60,8 @@ class Config:
     """λ of the lasso on the weights of dense layers; only without a share."""
     momentum: float = 0.9
     """Of the loss gradient."""
+    nesterov: bool = False
+    """Momentum by Nesterov."""
     clip_norm: float = math.inf
     """Largest global norm of a batch's loss gradient; it is scaled down to that before momentum. inf: never."""
     weight_decay: float = 0.0
@@ -78,6 +91,10 @@ class Config:
         for name in ("epochs", "batch_size", "validation", "checkpoint_every", "snapshots", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+        for name in ("width", "images"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}: expected at least 1, or None, got {value}.")
         for name in ("learning_rate", "dual_ratio", "kappa", "nu", "filter_strength", "weight_strength"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a positive, finite number, got {getattr(self, name)}.")

@@ -28,27 +28,56 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Training, validation and test images; `maximum` is the largest value of a pixel."""
+    """Training, validation and test images; `maximum` is the largest value of a pixel.
+
+    `mean` and `std`, one for each channel, are what the network's input is centred and scaled by.
+    """
 
     train: Split
     validation: Split
     test: Split
     maximum: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def normalised(self, images):
+        """The network's input, float32, of images of any dtype."""
+        mean, std = (np.asarray(x, np.float32).reshape(*(images.ndim - 1) * [1], -1) for x in (self.mean, self.std))
+        return (images.astype(np.float32) - mean) / std
 
 
 class DataError(Exception):
     """A data set that is not there or not usable; the message is one sentence for the user."""
 
 
-def load(name: str, validation: int, data_dir: Path | None = None) -> Dataset:
-    """A data set by name, with `validation` images held out of the training set, the same ones every time."""
+def load(name: str, validation: int, data_dir: Path | None = None, images: int | None = None) -> Dataset:
+    """A data set by name, with `validation` images held out of the training set, the same ones every time.
+
+    Of the others the first `images` are kept, or all.
+    """
     train, test, maximum = _digits() if name == "digits" else _tfds(name, data_dir)
     if validation >= len(train):
         raise DataError(f"{name} has {len(train)} training images, so {validation} cannot be held out for validation.")
     order = np.random.default_rng(0).permutation(len(train))
-    held_out, kept = np.sort(order[:validation]), np.sort(order[validation:])
+    if images is not None and images > len(train) - validation:
+        raise DataError(f"{name} has {len(train) - validation} training images after validation, not {images}.")
+    held_out, kept = np.sort(order[:validation]), np.sort(order[validation:])[:images]
     part = lambda index: Split(train.images[index], train.labels[index])
-    return Dataset(part(kept), part(held_out), test, maximum)
+    mean, std = (0.0,), (float(maximum),)
+    if train.images.shape[-1] == 3:
+        mean, std = _moments(part(kept).images)
+    return Dataset(part(kept), part(held_out), test, maximum, mean, std)
+
+
+def _moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel."""
+    values, moments = np.arange(256), []
+    for channel in range(images.shape[-1]):  # by counting: floating copies of all images would fill the memory
+        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+        mean = float(share @ values)
+        moments.append((mean, float(np.sqrt(share @ (values - mean) ** 2))))
+    means, stds = zip(*moments, strict=True)
+    return means, stds
 
 
 def _digits() -> tuple[Split, Split, int]:

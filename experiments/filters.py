@@ -11,15 +11,15 @@ import optax
 from flax import nnx
 
 
-def most_exciting(graphdef, params, layer: str, filters: list[int], size: int, channels: int = 1) -> np.ndarray:
-    """The images in [0, 1] that gradient ascent finds for some filters of a layer, [filters, size, size, channels].
+def most_exciting(run, variables, layer: str, filters: list[int]) -> np.ndarray:
+    """The images in [0, 1] that gradient ascent finds for some filters of a layer, [filters, height, width, channels].
 
     It maximises the response at the middle of the layer's output, over the norm of the filter, less a little roughness
     of the image, from one grey start with faint noise.
     """
 
     def response(images):
-        network = nnx.merge(graphdef, params)
+        network = nnx.merge(run.network.graphdef, variables)
         seen = {}
         inner = getattr(network, layer)
 
@@ -28,10 +28,10 @@ def most_exciting(graphdef, params, layer: str, filters: list[int], size: int, c
             return seen["output"]
 
         setattr(network, layer, watched)
-        network(images)
+        network(run.dataset.normalised(run.dataset.maximum * images))
         output = seen["output"]
         middle = output[:, output.shape[1] // 2, output.shape[2] // 2] if output.ndim == 4 else output
-        kernel = params[layer]["kernel"]
+        kernel = variables[layer]["kernel"]
         norms = jnp.sqrt(jnp.sum(jnp.square(kernel), axis=range(kernel.ndim - 1)))  # small filters on the same scale
         return (middle / jnp.maximum(norms[None], 1e-12))[jnp.arange(len(filters)), jnp.array(filters)]
 
@@ -47,7 +47,7 @@ def most_exciting(graphdef, params, layer: str, filters: list[int], size: int, c
         updates, state = tx.update(jax.grad(loss)(logits), state)
         return (optax.apply_updates(logits, updates), state), None
 
-    noise = np.random.default_rng(0).normal(size=(size, size, channels))
+    noise = np.random.default_rng(0).normal(size=run.dataset.train.images.shape[1:])
     start = jnp.asarray(np.broadcast_to(0.1 * noise, (len(filters), *noise.shape)), jnp.float32)
     (logits, _), _ = jax.jit(lambda x: jax.lax.scan(ascend, (x, tx.init(x)), length=200))(start)
     return np.asarray(jax.nn.sigmoid(logits))

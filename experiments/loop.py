@@ -1,62 +1,86 @@
-"""The data-parallel loop: a compiled step under `pmap`, batches, accuracy, and training inside a support."""
+"""The data-parallel loop: a compiled step under `pmap`, batches, accuracy, and plain training."""
 
 import flax.jax_utils
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
 from . import data
+from .augment import crop_and_flip
+from .network import Network
 from .record import RunError
 
 
-def function(graphdef):
-    """A network as fn(params, images): logits."""
-    return lambda params, images: nnx.merge(graphdef, params)(images)
+def make_step(network: Network, tx, dataset: data.Dataset, *, seed: int = 0, augment: bool = False):
+    """The compiled data-parallel step: each device takes its share of a batch, and all take the same update.
 
+    step(params, stats, opt_state, images, labels, index, number) → (params, stats, opt_state, losses): as many steps
+    as `index`, [devices, steps, share of the batch], has. `number`, [steps], counts them over the whole training: with
+    the seed it decides what is random in a step, whatever the number of devices.
+    """
 
-def make_step(fn, tx, maximum: int):
-    """The compiled data-parallel step: each device takes its share of the batch, and all take the same update."""
+    def loss_of(params, stats, images, labels, key):
+        logits, stats = network.forward(params, stats, dataset.normalised(images), key)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
 
-    def loss_of(params, images, labels):
-        logits = fn(params, images.astype(jnp.float32) / maximum)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-
-    def step(params, opt_state, images, labels, index):
-        loss, grads = jax.value_and_grad(loss_of)(params, images[index], labels[index])
-        loss, grads = jax.lax.pmean((loss, grads), "devices")
+    def one(state, images, labels, index, number):
+        params, stats, opt_state = state
+        key, device = jax.random.fold_in(jax.random.key(seed), number), jax.lax.axis_index("devices")
+        taken = images[index]
+        if augment:
+            places = device * len(index) + jnp.arange(len(index))
+            taken = crop_and_flip(taken, jax.vmap(jax.random.fold_in, (None, 0))(key, places))
+        loss_and_grad = jax.value_and_grad(loss_of, has_aux=True)
+        (loss, stats), grads = loss_and_grad(params, stats, taken, labels[index], jax.random.fold_in(key, device))
+        loss, stats, grads = jax.lax.pmean((loss, stats, grads), "devices")
         updates, opt_state = tx.update(grads, opt_state, params)
-        return optax.apply_updates(params, updates), opt_state, loss
+        return (optax.apply_updates(params, updates), stats, opt_state), loss
+
+    def step(params, stats, opt_state, images, labels, index, number):
+        state = params, stats, opt_state
+        if len(index) == 1:
+            state, loss = one(state, images, labels, index[0], number[0])
+            return *state, loss[None]
+        state, losses = jax.lax.scan(lambda state, now: one(state, images, labels, *now), state, (index, number))
+        return *state, losses
 
     # Outputs in the order of the donated inputs: JAX pairs buffers of one shape in order, and a wrong pair is a copy.
-    return jax.pmap(step, axis_name="devices", donate_argnums=(0, 1))
+    return jax.pmap(step, axis_name="devices", in_axes=(0, 0, 0, 0, 0, 0, None), donate_argnums=(0, 1, 2))
 
 
-def advance(step, replicas, images, labels, index):
-    """Takes the steps of the batches `index`, [steps, batch]; yields ((params, opt_state), loss) after each.
+def steps_a_call() -> int:
+    """XLA on CPU runs convolutions inside a scan about three times slower; elsewhere the host would be in the way."""
+    return 1 if jax.default_backend() == "cpu" else 32
 
-    The loss is read one step late, so that the device is never left waiting for the host.
+
+def advance(step, replicas, images, labels, index, start: int, per_call: int | None = None):
+    """Takes the steps of the batches `index`, [steps, batch]; yields ((params, stats, opt_state), losses) a call.
+
+    `start` is the number of the first step. The losses are read one call late, so that the device is never left
+    waiting for the host.
     """
-    devices, previous = jax.local_device_count(), None
-    for batch in index.reshape(len(index), devices, -1):
-        *replicas, loss = step(*replicas, images, labels, batch)
+    devices, previous, per_call = jax.local_device_count(), None, per_call or steps_a_call()
+    for first in range(0, len(index), per_call):
+        part = index[first : first + per_call]
+        shares = part.reshape(len(part), devices, -1).swapaxes(0, 1)
+        number = np.arange(start + first, start + first + len(part), dtype=np.int32)
+        *replicas, losses = step(*replicas, images, labels, shares, number)
         if previous is not None:
-            yield replicas, float(np.asarray(previous)[0])
-        previous = loss
-    yield replicas, float(np.asarray(previous)[0])
+            yield replicas, np.asarray(previous)[0].tolist()
+        previous = losses
+    yield replicas, np.asarray(previous)[0].tolist()
 
 
-def make_accuracy(fn, maximum: int, chunk: int = 500):
-    """accuracy(params, split): share of a split's images that the network names right, in [0, 1]."""
+def make_accuracy(fn, dataset: data.Dataset, chunk: int = 500):
+    """accuracy(variables, split): share of a split's images that fn names right, in [0, 1]."""
 
     @jax.jit
-    def correct(params, images, labels):
-        logits = fn(params, images.astype(jnp.float32) / maximum)
-        return jnp.sum(jnp.argmax(logits, -1) == labels)
+    def correct(variables, images, labels):
+        return jnp.sum(jnp.argmax(fn(variables, dataset.normalised(images)), -1) == labels)
 
-    def accuracy(params, split: data.Split) -> float:
-        return sum(int(correct(params, part.images, part.labels)) for part in split.parts(chunk)) / len(split)
+    def accuracy(variables, split: data.Split) -> float:
+        return sum(int(correct(variables, part.images, part.labels)) for part in split.parts(chunk)) / len(split)
 
     return accuracy
 
@@ -68,14 +92,14 @@ def batches(seed: int, epoch: int, size: int, batch_size: int) -> np.ndarray:
     return order[: steps * batch_size].astype(np.int32).reshape(steps, -1)
 
 
-def fit(step, params, opt_state, dataset: data.Dataset, epochs: int, batch_size: int, seed: int):
-    """Plain training by a step of `make_step`; the weights after the last epoch."""
+def fit(step, params, stats, opt_state, dataset: data.Dataset, epochs: int, batch_size: int, seed: int):
+    """Plain training by a step of `make_step`; (params, stats) after the last epoch."""
     images, labels = flax.jax_utils.replicate((dataset.train.images, dataset.train.labels))
-    replicas = flax.jax_utils.replicate((params, opt_state))
+    replicas = flax.jax_utils.replicate((params, stats, opt_state))
     for epoch in range(epochs):
         index = batches(seed, epoch, len(dataset.train), batch_size)
-        for latest, loss in advance(step, replicas, images, labels, index):
+        for latest, losses in advance(step, replicas, images, labels, index, epoch * len(index)):
             replicas = latest
-            if not np.isfinite(loss):
-                raise RunError(f"the loss is {loss} in epoch {epoch + 1}; try a smaller --learning-rate.")
-    return flax.jax_utils.unreplicate(replicas[0])
+            if not np.isfinite(losses).all():
+                raise RunError(f"the loss is {losses} in epoch {epoch + 1}; try a smaller --learning-rate.")
+    return flax.jax_utils.unreplicate(tuple(replicas[:2]))

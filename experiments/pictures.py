@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 import parsimony as pm
 
 from . import filters, snapshots
+from .network import merged
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
@@ -93,7 +94,7 @@ def accuracy_against_sparsity(curve: list[dict], sweeps: list[dict]) -> tuple[st
     return "sparsity.png", figure
 
 
-def first_filters(run, params, opt_state, layer: str) -> tuple[str, Figure]:
+def first_filters(params, opt_state, layer: str) -> tuple[str, Figure]:
     """The filters of a convolution in the order of entry, one scale of colour for all."""
     kernel = np.asarray(params[layer]["kernel"])
     steps = np.asarray(pm.entry_steps(opt_state)[layer]["kernel"])
@@ -109,7 +110,7 @@ def first_filters(run, params, opt_state, layer: str) -> tuple[str, Figure]:
     return "filters.png", figure
 
 
-def exciting_images(run, params, opt_state, layer: str) -> tuple[str, Figure]:
+def exciting_images(run, params, stats, opt_state, layer: str) -> tuple[str, Figure]:
     """The images that excite the first and the last filters of the order most."""
     places = np.asarray(pm.rank(params, opt_state)[layer]["kernel"])
     norms = np.asarray(pm.group_norms(opt_state, params)[layer]["kernel"])
@@ -117,7 +118,7 @@ def exciting_images(run, params, opt_state, layer: str) -> tuple[str, Figure]:
     order = np.argsort(places)
     count = min(8, len(order) // 2)
     chosen = [int(i) for i in (*order[:count], *order[-count:])]
-    images = filters.most_exciting(run.graphdef, params, layer, chosen, run.dataset.train.images.shape[1])
+    images = filters.most_exciting(run, merged(params, stats), layer, chosen)
     figure = Figure(figsize=(1.25 * count, 3.1), layout="constrained")
     for axes, i, image in zip(figure.subplots(2, count).ravel(), chosen, images, strict=True):
         axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=1)

@@ -15,6 +15,7 @@ import parsimony as pm
 
 from . import snapshots, stopping
 from .loop import fit, make_accuracy, make_step
+from .network import merged
 from .record import RunError, free_file, write_json
 from .run import Run, load_run, others, penalised
 
@@ -56,20 +57,21 @@ class Prune:
 def prune(arguments: Prune) -> dict:
     """Runs the sweep; prints and writes it."""
     run = load_run(arguments.run, arguments.data_dir)
-    params, opt_state = run.at()
+    params, stats, opt_state = run.at()
     names = penalised(opt_state)
     protect = others(names, arguments.layers)
-    accuracy = make_accuracy(run.fn, run.dataset.maximum)
+    accuracy = make_accuracy(run.network.fn, run.dataset)
     tuned = lambda masks: pm.keep_support(optax.sgd(arguments.learning_rate, momentum=0.9), masks)
     # The masks are in the state, so that one compiled step serves them all.
-    step = make_step(run.fn, tuned(jax.tree.map(lambda w: w != 0, params)), run.dataset.maximum)
+    config, everything = run.config, tuned(jax.tree.map(lambda w: w != 0, params))
+    step = make_step(run.network, everything, run.dataset, seed=config.seed + 1, augment=config.augment)
 
     def trained(masks, epochs: int):
         sparse = pm.apply_masks(params, masks)
         if epochs == 0:
-            return sparse
-        state, config = tuned(masks).init(sparse), run.config
-        return fit(step, sparse, state, run.dataset, epochs, config.batch_size, config.seed + 1)
+            return merged(sparse, stats)
+        start = sparse, stats, tuned(masks).init(sparse)
+        return merged(*fit(step, *start, run.dataset, epochs, config.batch_size, config.seed + 1))
 
     rows = []
     for order in arguments.orders:
@@ -96,7 +98,9 @@ def prune(arguments: Prune) -> dict:
     result = {"run": str(arguments.run), "epoch": run.epochs[-1]} | {
         name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")
     }
-    result["dense"] = {split: accuracy(params, getattr(run.dataset, split)) for split in ("validation", "test")}
+    result["dense"] = {
+        split: accuracy(merged(params, stats), getattr(run.dataset, split)) for split in ("validation", "test")
+    }
     result["rows"] = rows
     result["chosen"] = choose(rows, result["dense"]["validation"], run.config.validation)
     path = free_file(arguments.run, "prune")

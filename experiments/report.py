@@ -65,7 +65,7 @@ def report(arguments: Report) -> Path:
 
 
 def _section(run: Run) -> str:
-    params, opt_state = run.at()
+    params, stats, opt_state = run.at()
     curve = snapshots.curve(run.directory)
     record = _json(run.directory / "record.json")
     parts = [f"<h2>{html.escape(str(run.directory))}</h2>", _headline(run, curve, record)]
@@ -80,11 +80,11 @@ def _section(run: Run) -> str:
          + (", and the final W cut in several orders (test images)." if sweeps else ".")),
     ]:  # fmt: skip
         parts.append(_figure(name, figure, caption))
-    filters = [name for name in run.start if "conv" in name]
+    filters = [name for name in params if "conv" in name]
     if filters:
-        name, figure = pictures.first_filters(run, params, opt_state, filters[0])
+        name, figure = pictures.first_filters(params, opt_state, filters[0])
         parts.append(_figure(name, figure, f"Filters of {filters[0]} in the order of entry; the number is the step."))
-        name, figure = pictures.exciting_images(run, params, opt_state, filters[-1])
+        name, figure = pictures.exciting_images(run, params, stats, opt_state, filters[-1])
         caption = f"Images that excite filters of {filters[-1]} most. Above: the first of the order; below: the last."
         parts.append(_figure(name, figure, caption))
     parts.append(f"<h3>Structure at the end</h3><pre>{html.escape(str(pm.sparsity_summary(opt_state)))}</pre>")

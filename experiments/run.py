@@ -9,10 +9,11 @@ from typing import Any
 import parsimony as pm
 
 from . import data, snapshots
+from .checkpoints import open_checkpoints, restore
 from .config import Config
-from .loop import function
+from .network import Network
 from .record import RunError
-from .train import initial, load_data, open_checkpoints, optimizer, restore
+from .train import initial, load_data, optimizer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,25 +23,20 @@ class Run:
     directory: Path
     config: Config
     dataset: data.Dataset
-    graphdef: Any
-    start: Any  # the weights that the seed makes
+    network: Network
+    start: tuple[dict, dict]  # (params, stats) that the seed makes
     tx: Any
     epochs: list[int]  # those whose checkpoints are there
 
-    @property
-    def fn(self):
-        """The network as fn(params, images)."""
-        return function(self.graphdef)
-
     def at(self, epoch: int | None = None):
-        """(params, opt_state) after an epoch; None: the last that is there."""
+        """(params, stats, opt_state) after an epoch; None: the last that is there."""
         if epoch is not None and epoch not in self.epochs:
             raise RunError(
                 f"{self.directory} has no checkpoint of epoch {epoch}, only of {self.epochs}; train with "
                 f"--keep-epochs {epoch} to keep it."
             )
         with open_checkpoints(self.directory) as checkpoints:
-            return restore(checkpoints, epoch or self.epochs[-1], self.start, self.tx.init(self.start))
+            return restore(checkpoints, epoch or self.epochs[-1], *self.start, self.tx.init(self.start[0]))
 
 
 def load_run(directory: Path, data_dir: Path | None = None) -> Run:
@@ -53,8 +49,9 @@ def load_run(directory: Path, data_dir: Path | None = None) -> Run:
     if not epochs:
         raise RunError(f"{directory} has no checkpoint yet; let it train on, or lower --checkpoint-every.")
     dataset, steps = load_data(config)
-    graphdef, start = initial(config)
-    return Run(directory, config, dataset, graphdef, start, optimizer(config, steps, graphdef, start), epochs)
+    network, params, stats = initial(config)
+    tx = optimizer(config, steps, network, params, stats)
+    return Run(directory, config, dataset, network, (params, stats), tx, epochs)
 
 
 def read_config(directory: Path) -> Config:

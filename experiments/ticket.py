@@ -14,6 +14,7 @@ import parsimony as pm
 
 from . import snapshots
 from .loop import fit, make_accuracy, make_step
+from .network import merged
 from .record import RunError, free_file, write_json
 from .run import load_run, others, penalised
 from .train import clip
@@ -52,7 +53,7 @@ class Ticket:
 def ticket(arguments: Ticket) -> dict:
     """Draws the ticket, retrains the three, prints and writes the comparison."""
     run = load_run(arguments.run, arguments.data_dir)
-    params, opt_state = run.at(arguments.at_epoch)
+    params, stats, opt_state = run.at(arguments.at_epoch)
     names = penalised(opt_state)
     protect = others(names, arguments.layers)
     drawn = [name for name in names if not any(re.search(pattern, name) for pattern in protect)]
@@ -66,14 +67,15 @@ def ticket(arguments: Ticket) -> dict:
             )
     else:
         masks = pm.select(params, opt_state, arguments.sparsity, scope=arguments.scope, order="dual", protect=protect)
-    start = {"init": run.start, "E": params, "none": run.at()[0]}[arguments.rewind]
+    start, start_stats = {"init": run.start, "E": (params, stats), "none": run.at()[:2]}[arguments.rewind]
     epochs = arguments.epochs or run.config.epochs
     steps = len(run.dataset.train) // run.config.batch_size
     alpha = optax.piecewise_constant_schedule(run.config.learning_rate, {2 * epochs * steps // 3: 0.1})
     sgd = optax.chain(clip(run.config), optax.sgd(alpha, momentum=run.config.momentum))
-    accuracy = make_accuracy(run.fn, run.dataset.maximum)
+    accuracy = make_accuracy(run.network.fn, run.dataset)
     everything = jax.tree.map(lambda mask: np.ones(mask.shape, bool), masks)
-    step = make_step(run.fn, pm.keep_support(sgd, everything), run.dataset.maximum)
+    config, tx = run.config, pm.keep_support(sgd, everything)
+    step = make_step(run.network, tx, run.dataset, seed=config.seed, augment=config.augment)
     result = {"run": str(arguments.run), "epochs": epochs} | {
         name: value
         for name, value in dataclasses.asdict(arguments).items()
@@ -88,9 +90,9 @@ def ticket(arguments: Ticket) -> dict:
         ("ticket", masks),
         ("random", _random(run, params, opt_state, masks, drawn)),
     ):
-        sparse, config = pm.apply_masks(start, own), run.config
+        sparse = pm.apply_masks(start, own)
         state = pm.keep_support(sgd, own).init(sparse)  # the masks are in the state: one compiled step serves all
-        trained = fit(step, sparse, state, run.dataset, epochs, config.batch_size, config.seed)
+        trained = merged(*fit(step, sparse, start_stats, state, run.dataset, epochs, config.batch_size, config.seed))
         result[kind] = {split: accuracy(trained, getattr(run.dataset, split)) for split in ("validation", "test")}
         print(f"{kind:7s} validation {result[kind]['validation']:.2%}, test {result[kind]['test']:.2%}", flush=True)
     path = free_file(arguments.run, "ticket")

@@ -1,24 +1,27 @@
 """Training along the path: Split LBI with momentum, snapshots, checkpoints, and the record at the end."""
 
 import dataclasses
+import inspect
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import flax.jax_utils
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from flax import nnx
 from tqdm import tqdm
 
 import parsimony as pm
 
 from . import data, models, pictures, snapshots, stopping
+from .checkpoints import open_checkpoints, restore, save
 from .config import Config
-from .loop import advance, batches, function, make_accuracy, make_step
+from .loop import advance, batches, make_accuracy, make_step
+from .network import Network, merged, parts_of
 from .record import RunError, digest, environment, open_run, write_json
 
 
@@ -27,20 +30,20 @@ def train(name: str, config: Config) -> Path:
     start, where = time.perf_counter(), environment()  # now: the checkout may change while a run goes on
     dataset, steps = load_data(config)
     directory = open_run(name, config)
-    graphdef, params = initial(config)
-    tx = optimizer(config, steps, graphdef, params)
+    network, params, stats = initial(config)
+    tx = optimizer(config, steps, network, params, stats)
     opt_state = tx.init(params)
     checkpoints = open_checkpoints(directory)
     done = checkpoints.latest_step() or 0
     if done:
-        params, opt_state = restore(checkpoints, done, params, opt_state)
+        params, stats, opt_state = restore(checkpoints, done, params, stats, opt_state)
         print(f"resuming {directory} after epoch {done}")
     snapshots.resume(directory, done)
 
-    accuracy = make_accuracy(function(graphdef), dataset.maximum)
-    step = make_step(function(graphdef), tx, dataset.maximum)
+    accuracy = make_accuracy(network.fn, dataset)
+    step = make_step(network, tx, dataset, seed=config.seed, augment=config.augment)
     images, labels = flax.jax_utils.replicate((dataset.train.images, dataset.train.labels))
-    replicas = flax.jax_utils.replicate((params, opt_state))
+    replicas = flax.jax_utils.replicate((params, stats, opt_state))
     bar = tqdm(total=config.epochs * steps, initial=done * steps, unit="step", disable=None, dynamic_ncols=True)
     first_step, chosen = None, None
     for epoch in range(done, config.epochs):
@@ -48,19 +51,21 @@ def train(name: str, config: Config) -> Path:
         index = batches(config.seed, epoch, len(dataset.train), config.batch_size)
         for part in np.array_split(index, config.snapshots):
             losses = []
-            for latest, loss in advance(step, replicas, images, labels, part):
+            for latest, more in advance(step, replicas, images, labels, part, count):
                 replicas = latest
                 if first_step is None:
                     first_step = time.perf_counter() - start
-                losses.append(_finite(loss, count + len(losses), directory, done))
-                bar.update()
+                for loss in more:
+                    losses.append(_finite(loss, count + len(losses), directory, done))
+                bar.update(len(more))
             count += len(part)
-            params, opt_state = flax.jax_utils.unreplicate(tuple(replicas))
+            params, stats, opt_state = flax.jax_utils.unreplicate(tuple(replicas))
             line = {"epoch": epoch + 1, "epoch_end": count == (epoch + 1) * steps, "step": count}
             line |= {"loss": float(np.mean(losses)), "seconds": time.perf_counter() - epoch_start}
             line |= {"time": float(np.asarray(lbi_state(opt_state).time))} | snapshots.density(opt_state)
-            line["accuracy"] = accuracy(params, dataset.validation)
-            line["sparse_accuracy"] = accuracy(pm.sparse_params(params, opt_state), dataset.validation)
+            line["accuracy"] = accuracy(merged(params, stats), dataset.validation)
+            sparse = merged(pm.sparse_params(params, opt_state), stats)
+            line["sparse_accuracy"] = accuracy(sparse, dataset.validation)
             snapshots.append(directory, line, params, opt_state, config.snapshot_groups)
         report = (
             f"epoch {epoch + 1}/{config.epochs}: loss {line['loss']:.4f}, validation W {line['accuracy']:.2%}, "
@@ -74,8 +79,7 @@ def train(name: str, config: Config) -> Path:
         chosen = stopping.point(config.stop, curve, config.validation, config.stop_sparsity, config.patience)
         last = chosen is not None or epoch + 1 == config.epochs
         if _saves(config, epoch + 1) or last:
-            checkpoints.save(epoch + 1, args=ocp.args.StandardSave({"params": params, "opt_state": opt_state}))
-            checkpoints.wait_until_finished()
+            save(checkpoints, epoch + 1, params, stats, opt_state)
             done = epoch + 1
             _drop_checkpoints(checkpoints, config, curve)
         if last:
@@ -85,18 +89,19 @@ def train(name: str, config: Config) -> Path:
     # The test set decides nothing; it is read here, once.
     curve = snapshots.curve(directory)
     final = {"epochs": curve[-1]["epoch"], "seconds": time.perf_counter() - start, "seconds_to_first_step": first_step}
-    final["test_accuracy"] = accuracy(params, dataset.test)
-    final["test_sparse_accuracy"] = accuracy(pm.sparse_params(params, opt_state), dataset.test)
+    final["test_accuracy"] = accuracy(merged(params, stats), dataset.test)
+    final["test_sparse_accuracy"] = accuracy(merged(pm.sparse_params(params, opt_state), stats), dataset.test)
     if chosen is not None:
-        stopped = pm.sparse_params(*restore(checkpoints, chosen["epoch"], params, opt_state))
-        final["stopped"] = {"rule": config.stop, **chosen, "test_sparse_accuracy": accuracy(stopped, dataset.test)}
+        own, own_stats, own_state = restore(checkpoints, chosen["epoch"], params, stats, opt_state)
+        stopped = accuracy(merged(pm.sparse_params(own, own_state), own_stats), dataset.test)
+        final["stopped"] = {"rule": config.stop, **chosen, "test_sparse_accuracy": stopped}
     checkpoints.close()
     summary = pm.sparsity_summary(opt_state)
     record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}
     record["images"] = {part: len(getattr(dataset, part)) for part in ("train", "validation", "test")}
     record["penalties"] = {pattern: repr(own) for pattern, own in lbi_state(opt_state).penalty.rules}
     record |= {"curve": curve, "sparsity": [row.__dict__ for row in summary], "final": final}
-    record["digest"] = digest((params, opt_state))
+    record["digest"] = digest((params, stats, opt_state) if stats else (params, opt_state))
     for name, figure in (pictures.path(directory), pictures.accuracy_and_density(curve)):
         figure.savefig(directory / name, dpi=110)
     write_json(directory / "record.json", record)
@@ -117,7 +122,7 @@ def load_data(config: Config) -> tuple[data.Dataset, int]:
     devices = jax.local_device_count()
     if config.batch_size % devices:
         raise RunError(f"batch_size {config.batch_size} does not divide among {devices} devices.")
-    dataset = data.load(config.dataset, config.validation, config.data_dir)
+    dataset = data.load(config.dataset, config.validation, config.data_dir, config.images)
     steps = len(dataset.train) // config.batch_size
     if steps == 0:
         raise RunError(f"batch_size {config.batch_size} is more than the {len(dataset.train)} training images.")
@@ -128,10 +133,18 @@ def load_data(config: Config) -> tuple[data.Dataset, int]:
     return dataset, steps
 
 
-def initial(config: Config):
-    """The network's definition and its weights, as the seed makes them."""
-    graphdef, variables = nnx.split(models.models[config.model](rngs=nnx.Rngs(config.seed)), nnx.Param)
-    return graphdef, nnx.to_pure_dict(variables)
+def initial(config: Config) -> tuple[Network, dict, dict]:
+    """(network, params, stats), as the seed makes them."""
+    options: dict[str, Any] = {"classes": 100} if config.dataset == "cifar100" else {}
+    if config.dtype != "float32":
+        options["dtype"] = config.dtype
+    if config.width is not None:
+        options["width"] = config.width
+    model = models.models[config.model]
+    unknown = set(options) - set(inspect.signature(model).parameters)
+    if unknown:
+        raise RunError(f"model {config.model} has no choice of {' and '.join(sorted(unknown))}; leave it as it is.")
+    return parts_of(model(rngs=nnx.Rngs(config.seed), **options))
 
 
 def rate(config: Config, steps: int) -> optax.Schedule:
@@ -150,18 +163,17 @@ def dual_rate(config: Config, steps: int) -> optax.Schedule:
     )
 
 
-def penalties(config: Config, steps: int, graphdef, params) -> pm.Rules:
+def penalties(config: Config, steps: int, network: Network, params, stats) -> pm.Rules:
     """Filters as groups and the weights of dense layers one by one, or whole units; paced where a share is given."""
     if config.groups == "units":
         images = jax.ShapeDtypeStruct((1, *models.image_shape(config.model)), "float32")
-        units = pm.structure.find_units(function(graphdef), params, images)
+        units = pm.structure.find_units(network.fn, merged(params, stats), images)
         penalty = pm.Rules([("", pm.structure.unit_penalty(units, config.filter_strength, config.filter_scale))])
     else:
-        rules = [
-            ("conv", pm.GroupLasso(-1, config.filter_strength, config.filter_scale)),
-            ("dense", pm.Lasso(config.weight_strength)),
-        ]
-        penalty = pm.Rules([(f"{kind}.*kernel", own) for kind, own in rules if any(kind in name for name in params)])
+        filters = pm.GroupLasso(-1, config.filter_strength, config.filter_scale)
+        of_rank = {4: filters, 2: pm.Lasso(config.weight_strength)}
+        kernels = {name: leaf.ndim for name, leaf in snapshots.by_name(params).items() if name.endswith("kernel")}
+        penalty = pm.Rules([(f"^{name}$", of_rank[rank]) for name, rank in kernels.items() if rank in of_rank])
     if config.share is None:
         return penalty
     # The pace is that of the path before its finish, which comes after W has found its place.
@@ -169,14 +181,15 @@ def penalties(config: Config, steps: int, graphdef, params) -> pm.Rules:
     return pm.path_speed(params, config.epochs * steps, speed, config.nu, penalty, share=config.share)
 
 
-def optimizer(config: Config, steps: int, graphdef, params) -> optax.GradientTransformationExtraArgs:
-    """Split LBI with momentum, its path recorded. `graphdef` and `params`: of the network at the start."""
+def optimizer(config: Config, steps: int, network: Network, params, stats) -> optax.GradientTransformationExtraArgs:
+    """Split LBI with momentum, its path recorded. `params` and `stats`: of the network at the start."""
     split_lbi = pm.split_lbi(
         rate(config, steps),
         config.kappa,
         config.nu,
-        penalties(config, steps, graphdef, params),
+        penalties(config, steps, network, params, stats),
         momentum=config.momentum,
+        nesterov=config.nesterov,
         weight_decay=config.weight_decay or None,
         dual_learning_rate=dual_rate(config, steps),
     )
@@ -192,24 +205,12 @@ def lbi_state(opt_state) -> pm.SplitLBIState:
     return opt_state.inner_state[1][-1]
 
 
-def open_checkpoints(directory: Path) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=None)  # which are kept is decided in `_drop_checkpoints`
-    return ocp.CheckpointManager((directory / "checkpoints").absolute(), options=options)
-
-
-def restore(checkpoints: ocp.CheckpointManager, epoch: int, params, opt_state):
-    """Weights and optimizer state after an epoch, of the structure of those given."""
-    like = {"params": params, "opt_state": opt_state}
-    restored = checkpoints.restore(epoch, args=ocp.args.StandardRestore(like))
-    return restored["params"], restored["opt_state"]
-
-
 def _saves(config: Config, epoch: int) -> bool:
     # The rules may choose an epoch that lies behind.
     return epoch % config.checkpoint_every == 0 or epoch in config.keep_epochs or config.stop in ("one_se", "sparsity")
 
 
-def _drop_checkpoints(checkpoints: ocp.CheckpointManager, config: Config, curve: list[dict]) -> None:
+def _drop_checkpoints(checkpoints, config: Config, curve: list[dict]) -> None:
     """Keeps the latest two, those kept for good, and those that the rule one_se may still choose."""
     saved = sorted(checkpoints.all_steps())
     keep = {*saved[-2:], *config.keep_epochs}

@@ -33,7 +33,7 @@ def test_a_run_is_cut_checked_saved_exported_and_timed(directory, capsys):
     assert result["equality"]["same answers"] == 1
     assert f"{result['size']['cut']['parameters']:,}" in printed
     run = load_run(directory)
-    images = np.asarray(run.dataset.test.images, np.float32) / run.dataset.maximum
+    images = run.dataset.normalised(run.dataset.test.images)
     fn, params = pm.structure.load_compact(directory / "compact")
     right = float(np.mean(np.argmax(fn(params, images), -1) == run.dataset.test.labels))
     assert right == pytest.approx(result["accuracy"]["cut"]["test"])

@@ -48,8 +48,8 @@ def test_training_learns_and_the_path_opens(tmp_path):
 
 def test_without_a_share_the_strengths_are_taken_as_given(tmp_path):
     record = run(tmp_path, "a", share=None, filter_strength=0.1, weight_strength=0.005)
-    assert record["penalties"]["conv.*kernel"] == "GroupLasso(axis=-1, strength=0.1, scale=None)"
-    assert record["penalties"]["dense.*kernel"] == "Lasso(strength=0.005)"
+    assert record["penalties"]["^conv1/kernel$"] == "GroupLasso(axis=-1, strength=0.1, scale=None)"
+    assert record["penalties"]["^dense1/kernel$"] == "Lasso(strength=0.005)"
 
 
 def test_the_path_can_run_on_while_the_weights_converge(tmp_path):

@@ -46,7 +46,7 @@ def test_snapshots_come_at_the_set_cadence_and_hold_the_norms_of_the_groups(dire
         "dense2/kernel": (24, 640),
     }  # fmt: skip  (dense1 has more groups than snapshot_groups)
     run = load_run(directory)
-    params, state = run.at()
+    params, _, state = run.at()
     np.testing.assert_allclose(gamma["conv2/kernel"][-1], pm.group_norms(state)["conv2"]["kernel"], rtol=1e-6)
     np.testing.assert_allclose(weight["conv2/kernel"][-1], pm.group_norms(state, params)["conv2"]["kernel"], rtol=1e-6)
     counts = [line["groups"]["conv2/kernel"] for line in curve]
@@ -66,10 +66,10 @@ def test_a_run_comes_back_as_it_was(directory):
     run = load_run(directory)
     assert dataclasses.replace(run.config, run_dir=None) == SHORT
     assert run.epochs == [3, 4, 8]
-    params, state = run.at()
+    params, _, state = run.at()
     record = json.loads((directory / "record.json").read_text())
     assert train.digest((params, state)) == record["digest"]
-    early = run.at(3)[1]
+    early = run.at(3)[2]
     assert snapshots.density(early)["groups"] == snapshots.curve(directory)[8]["groups"]
     steps = np.asarray(pm.entry_steps(state)["conv2"]["kernel"])
     entered = (steps > 0) & (steps <= 27)
@@ -107,16 +107,16 @@ def test_a_ticket_starts_from_the_right_weights_and_keeps_to_its_mask(copy, monk
     def watched(step, params, *more):
         params = jax.tree.map(np.asarray, params)
         trained = fit(step, params, *more)
-        seen.append((params, trained))
+        seen.append((params, trained[0]))
         return trained
 
     monkeypatch.setattr(ticket, "fit", watched)
     run = load_run(copy)
-    for rewind, start in [("init", run.start), ("E", run.at(3)[0]), ("none", run.at()[0])]:
+    for rewind, start in [("init", run.start[0]), ("E", run.at(3)[0]), ("none", run.at()[0])]:
         seen.clear()
         words = ["ticket", str(copy), "--at-epoch", "3", "--rewind", rewind, "--sparsity", "0.5", "--epochs", "1"]
         assert cli.main(words) == 0
-        masks = pm.select(*run.at(3), 0.5, order="dual", protect=["dense"])
+        masks = pm.select(run.at(3)[0], run.at(3)[2], 0.5, order="dual", protect=["dense"])
         (dense, _), (ours, trained), (random, drawn) = seen
         assert all(jax.tree.leaves(jax.tree.map(np.array_equal, dense, start)))
         assert all(jax.tree.leaves(jax.tree.map(np.array_equal, ours, pm.apply_masks(start, masks))))
@@ -182,7 +182,7 @@ def test_a_rule_ends_the_training_and_its_model_is_kept(tmp_path, rule):
     assert stopping.point(rule, curve, config.validation, 0.9, 1)["epoch"] == stopped["epoch"]
     assert stopping.point(rule, curve[:-1], config.validation, 0.9, 1) is None
     run = load_run(tmp_path / "a")
-    assert snapshots.density(run.at(stopped["epoch"])[1])["total_density"] == stopped["total_density"]
+    assert snapshots.density(run.at(stopped["epoch"])[2])["total_density"] == stopped["total_density"]
     if rule == "sparsity":
         assert stopped["total_density"] <= 0.1 < curve[-1]["total_density"]
 

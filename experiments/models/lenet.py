@@ -29,12 +29,13 @@ class LeNet(nnx.Module):
 
     image_shape = (28, 28, 1)
 
-    def __init__(self, *, rngs: nnx.Rngs):
-        self.conv1 = nnx.Conv(1, 6, (5, 5), kernel_init=torch_uniform, rngs=rngs)
-        self.conv2 = nnx.Conv(6, 16, (5, 5), padding="VALID", kernel_init=torch_uniform, rngs=rngs)
-        self.conv3 = nnx.Conv(16, 120, (5, 5), padding="VALID", kernel_init=torch_uniform, rngs=rngs)
-        self.dense1 = nnx.Linear(120, 84, kernel_init=torch_uniform, rngs=rngs)
-        self.dense2 = nnx.Linear(84, 10, kernel_init=torch_uniform, rngs=rngs)
+    def __init__(self, width: int | None = None, *, rngs: nnx.Rngs):
+        first, second, third, fourth = (6, 16, 120, 84) if width is None else 4 * (width,)
+        self.conv1 = nnx.Conv(1, first, (5, 5), kernel_init=torch_uniform, rngs=rngs)
+        self.conv2 = nnx.Conv(first, second, (5, 5), padding="VALID", kernel_init=torch_uniform, rngs=rngs)
+        self.conv3 = nnx.Conv(second, third, (5, 5), padding="VALID", kernel_init=torch_uniform, rngs=rngs)
+        self.dense1 = nnx.Linear(third, fourth, kernel_init=torch_uniform, rngs=rngs)
+        self.dense2 = nnx.Linear(fourth, 10, kernel_init=torch_uniform, rngs=rngs)
 
     def __call__(self, x):
         x = nnx.max_pool(nnx.relu(self.conv1(x)), (2, 2), (2, 2))

@@ -30,7 +30,7 @@ class Block(nnx.Module):
         self.conv1 = ConvNorm(inputs, width, 3, stride, dtype=dtype, rngs=rngs)
         self.conv2 = ConvNorm(width, width, 3, 1, dtype=dtype, rngs=rngs)
         self.stride, self.padding, self.outputs = stride, (width - inputs) // 2, width
-        if inputs != width and shortcut == "projection":
+        if shortcut == "projection" and (inputs != width or stride != 1):
             self.shortcut = ConvNorm(inputs, width, 1, stride, dtype=dtype, rngs=rngs)
 
     def __call__(self, x):
@@ -90,7 +90,10 @@ def stages(block, inputs: int, widths: tuple[int, ...], counts: tuple[int, ...])
 
 
 class ResNet(nnx.Module):
-    """depth = 6n + 2. With identity shortcuts, as published, ResNet-20 has 269,722 parameters; projected, 272,474."""
+    """depth = 6n + 2. With identity shortcuts, as published, ResNet-20 has 269,722 parameters; projected, 272,474.
+
+    With a `width` every layer has that, and what changes size is projected, so that each stage can grow by itself.
+    """
 
     image_shape = (32, 32, 3)
 
@@ -99,14 +102,16 @@ class ResNet(nnx.Module):
         depth: int = 20,
         shortcut: Literal["identity", "projection"] = "identity",
         classes: int = 10,
+        width: int | None = None,
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        block = functools.partial(Block, shortcut=shortcut, dtype=dtype, rngs=rngs)
-        self.stem = ConvNorm(3, 16, 3, 1, dtype=dtype, rngs=rngs)
-        self.blocks = stages(block, 16, (16, 32, 64), 3 * ((depth - 2) // 6,))
-        self.head = nnx.Linear(64, classes, kernel_init=torch_uniform, rngs=rngs)
+        widths = (16, 32, 64) if width is None else 3 * (width,)
+        block = functools.partial(Block, shortcut=shortcut if width is None else "projection", dtype=dtype, rngs=rngs)
+        self.stem = ConvNorm(3, widths[0], 3, 1, dtype=dtype, rngs=rngs)
+        self.blocks = stages(block, widths[0], widths, 3 * ((depth - 2) // 6,))
+        self.head = nnx.Linear(widths[-1], classes, kernel_init=torch_uniform, rngs=rngs)
 
     def __call__(self, x):
         x = self.blocks(nnx.relu(self.stem(x)))

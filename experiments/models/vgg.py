@@ -18,16 +18,25 @@ class VGG(nnx.Module):
 
     image_shape = (32, 32, 3)
 
-    def __init__(self, depth: int = 16, classes: int = 10, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        depth: int = 16,
+        classes: int = 10,
+        width: int | None = None,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
         stages, inputs = [], 3
-        for width, count in zip((64, 128, 256, 512, 512), counts[depth], strict=True):
+        widths = (64, 128, 256, 512, 512) if width is None else 5 * (width,)
+        for outputs, count in zip(widths, counts[depth], strict=True):
             convs = []
             for _ in range(count):
-                convs.append(ConvNorm(inputs, width, 3, bias=True, dtype=dtype, rngs=rngs))
-                inputs = width
+                convs.append(ConvNorm(inputs, outputs, 3, bias=True, dtype=dtype, rngs=rngs))
+                inputs = outputs
             stages.append(nnx.List(convs))
         self.stages = nnx.List(stages)
-        self.head = nnx.Linear(512, classes, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
+        self.head = nnx.Linear(inputs, classes, kernel_init=nnx.initializers.normal(0.01), rngs=rngs)
 
     def __call__(self, x):
         for stage in self.stages:

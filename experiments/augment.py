@@ -1,0 +1,23 @@
+"""Augmentation of small images, compiled into the step."""
+
+import jax
+import jax.numpy as jnp
+
+
+def crop_and_flip(images, keys, pad: int = 4):
+    """Each image moved by up to `pad` pixels, with zeros coming in, and every second one mirrored; as for CIFAR.
+
+    Args:
+      images: [n, height, width, channels], any dtype.
+      keys: [n], one for each image, so that what becomes of it does not depend on the device that it is on.
+    """
+    height, width, channels = images.shape[1:]
+
+    def one(image, key):
+        where, mirror = jax.random.split(key)
+        top, left = jax.random.randint(where, (2,), 0, 2 * pad + 1)
+        padded = jnp.pad(image, ((pad, pad), (pad, pad), (0, 0)))
+        moved = jax.lax.dynamic_slice(padded, (top, left, jnp.zeros_like(top)), (height, width, channels))
+        return jnp.where(jax.random.bernoulli(mirror), moved[:, ::-1], moved)
+
+    return jax.vmap(one)(images, keys)
