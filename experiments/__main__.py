@@ -9,12 +9,13 @@ from pathlib import Path
 import tyro
 
 from . import configs
-from .config import Config
+from .config import Config, Grow
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100")
 USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
 
   train [CONFIG]     train a network along the path (CONFIG: {configs}; default digits)
+  grow [CONFIG]      grow a network from a few units a layer to the right size (CONFIG: {growing}; default grow_digits)
   prune RUN          cut a run to several sparsities, by several orders, with and without fine-tuning
   ticket RUN         retrain inside the mask of an early epoch; compared with dense and with a random mask
   compact RUN        remove units of a run: a smaller, faster model with the same outputs, saved and exported
@@ -30,10 +31,19 @@ USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
 def main(words: list[str]) -> int:
     """Runs a command; the exit code: 0, 1 for a run that could not be done, 2 for words that make no sense."""
     if not words or words[0] in ("-h", "--help"):
-        print(USAGE.format(configs=", ".join(configs.names()), datasets=", ".join(DATASETS)))
+        print(
+            USAGE.format(
+                configs=", ".join(configs.names(Config)),
+                growing=", ".join(configs.names(Grow)),
+                datasets=", ".join(DATASETS),
+            )
+        )
         return 0
     on_runs = {name: functools.partial(_on_runs, name) for name in ("prune", "ticket", "compact", "stop", "report")}
-    commands = {"train": _train, **on_runs, "prepare": _prepare}
+    configured = {
+        name: functools.partial(_configured, name, kind) for name, kind in (("train", Config), ("grow", Grow))
+    }
+    commands = {**configured, **on_runs, "prepare": _prepare}
     if words[0] not in commands:
         return _unknown("command", words[0], commands)
     try:
@@ -46,16 +56,17 @@ def main(words: list[str]) -> int:
         return 130
 
 
-def _train(words: list[str]) -> int:
-    name, fields = (words[0], words[1:]) if words and not words[0].startswith("-") else ("digits", words)
-    if name not in configs.names():
-        return _unknown("configuration", name, configs.names())
+def _configured(command: str, kind: type[Config], words: list[str]) -> int:
+    """A command with a configuration: a function of its name in a module of its name."""
+    known, default = configs.names(kind), {"train": "digits", "grow": "grow_digits"}[command]
+    name, fields = (words[0], words[1:]) if words and not words[0].startswith("-") else (default, words)
+    if name not in known:
+        return _unknown("configuration", name, known)
     module = configs.load(name)
-    program = f"python -m experiments train {name}"
-    config = tyro.cli(Config, default=module.config, args=fields, prog=program, description=module.__doc__)
-    from .train import train  # JAX and the rest take seconds to import; --help need not wait
-
-    train(name, config)
+    program = f"python -m experiments {command} {name}"
+    config = tyro.cli(kind, default=module.config, args=fields, prog=program, description=module.__doc__)
+    # JAX and the rest take seconds to import; --help need not wait
+    getattr(importlib.import_module(f".{command}", __package__), command)(name, config)
     return 0
 
 

@@ -157,7 +157,7 @@ def _tuned(arguments: Compact, run: Run, small, stats):
     step = make_step(network, tx, run.dataset, seed=config.seed + 1, augment=config.augment)
     print(f"fine-tuning for {arguments.fine_tune} epochs", file=sys.stderr)
     start = params, stats, tx.init(params)
-    return merged(*fit(step, *start, run.dataset, arguments.fine_tune, config.batch_size, config.seed + 1))
+    return merged(*fit(step, *start, run.dataset, arguments.fine_tune, config.batch_size, config.seed + 1)[:2])
 
 
 def table(result: dict[str, Any]) -> str:

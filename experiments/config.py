@@ -13,12 +13,13 @@ class Config:
     dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"] = "digits"
     """digits: scikit-learn's handwritten digits, embedded. The others: through TFDS."""
     model: Literal[
-        "small_cnn", "lenet", "lenet300", "vgg16", "vgg19", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110",
-        "wrn22_2", "mobilenetv2",
+        "small_cnn", "tiny_cnn", "lenet", "lenet300", "vgg16", "vgg19", "resnet20", "resnet32", "resnet44", "resnet56",
+        "resnet110", "wrn22_2", "mobilenetv2",
     ] = "small_cnn"  # fmt: skip
     """Network, from experiments/models."""
-    width: int | None = None
-    """Filters of every convolution (and units of every dense layer) instead of the published numbers."""
+    widths: tuple[int, ...] = ()
+    """Units of all layers (one number), or of each (the sets that `find_units` names, in its order); none: as
+    published."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of convolutions and matrix products; parameters and V are float32."""
     images: int | None = None
@@ -91,10 +92,10 @@ class Config:
         for name in ("epochs", "batch_size", "validation", "checkpoint_every", "snapshots", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
-        for name in ("width", "images"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}: expected at least 1, or None, got {value}.")
+        if self.images is not None and self.images < 1:
+            raise ValueError(f"images: expected at least 1, or None, got {self.images}.")
+        if any(width < 1 for width in self.widths):
+            raise ValueError(f"widths: expected numbers of units, at least 1, got {self.widths}.")
         for name in ("learning_rate", "dual_ratio", "kappa", "nu", "filter_strength", "weight_strength"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}: expected a positive, finite number, got {getattr(self, name)}.")
@@ -118,9 +119,8 @@ class Config:
     @classmethod
     def from_settings(cls, settings: dict) -> "Config":
         """The configuration that `settings` wrote."""
-        plain: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
-        }
+        as_tuple = lambda value: tuple(map(as_tuple, value)) if isinstance(value, list) else value
+        plain: dict[str, Any] = {name: as_tuple(value) for name, value in settings.items()}
         if plain.get("clip_norm", 0) is None:
             plain["clip_norm"] = math.inf
         return cls(**plain)
@@ -129,5 +129,74 @@ class Config:
         """The fields that decide the result, as JSON: all but where things are kept."""
         fields = dataclasses.asdict(self)
         del fields["data_dir"], fields["run_dir"]
-        plain = lambda value: list(value) if isinstance(value, tuple) else None if value == math.inf else value  # JSON
-        return {name: plain(value) for name, value in fields.items()}
+        plain = lambda value: list(map(plain, value)) if isinstance(value, tuple) else value
+        return {name: None if value == math.inf else plain(value) for name, value in fields.items()}  # JSON has no inf
+
+
+@dataclasses.dataclass(frozen=True)
+class Grow(Config):
+    """A network that grows: rounds of training by Split LBI, between which the layers that use all they have widen.
+
+    A unit of a layer is in use when Γ has taken it in. What trains the network in a round is as in `train`; α is
+    constant, and every layer's units have a strength of their own by `share`.
+    """
+
+    epochs: int = 10
+    """Epochs of a round."""
+    drop_epochs: tuple[int, ...] = ()
+    """α is constant: none."""
+    groups: Literal["layers", "units"] = "units"
+    """What grows are units: a filter or a neuron with its bias and its normalisation."""
+    tau: float = 0.8
+    """τ: a layer whose saturation, the share of its units in supp Γ, reaches it after a round grows."""
+    tau_of: tuple[tuple[str, float], ...] = ()
+    """Pairs (regular expression, τ) for the sets in whose names it is found; the first that is found counts."""
+    caps: tuple[tuple[str, int], ...] = ()
+    """Pairs (regular expression, most units)."""
+    step: int = 1
+    """Units to add to a layer, at least."""
+    ratio: float = 0.5
+    """Units to add, as a share of those there are."""
+    round_to: int = 1
+    """Widths that grow become a multiple."""
+    rounds: int = 20
+    """Budget: rounds of training."""
+    parameters: int | None = None
+    """Budget: numbers in the network, batch statistics among them. What does not fit into it whole is cut down."""
+    macs: int | None = None
+    """Budget: multiply-adds for one image."""
+    minutes: float | None = None
+    """Budget: after the round in which they have passed, nothing grows any more."""
+    patience: int = 3
+    """Rounds without a better held-out accuracy after which growing ends, back at the best round."""
+    fine_tune: int = 20
+    """Epochs of SGD with momentum at the end, without Γ; the step falls to zero along a cosine."""
+    fine_tune_rate: float = 0.1
+    """The step of the fine-tuning at its start."""
+    compare: Literal["never", "parameters", "macs"] = "never"
+    """Afterwards train fixed networks at the same cost in multiply-adds: of the final widths, and of the published ones
+    scaled down to as many parameters or multiply-adds."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        plain = {field.name: field.default for field in dataclasses.fields(Grow)}
+        for name in ("drop_epochs", "dual_finish", "groups", "stop", "snapshots", "keep_epochs"):
+            if getattr(self, name) != plain[name]:
+                raise ValueError(f"{name}: a network that grows has no choice of it; leave it at {plain[name]!r}.")
+        if self.share is None:
+            raise ValueError("share: expected a share of a round in (0, 1]; each layer's strength follows from it.")
+        for name, tau in (("tau", self.tau), *self.tau_of):
+            if not 0 < tau <= 1:
+                raise ValueError(f"τ of {name}: expected a share of the units in (0, 1], got {tau}.")
+        for name in (
+            "step",
+            "round_to",
+            "rounds",
+            *(n for n in ("parameters", "macs") if getattr(self, n) is not None),
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+        if not 0 <= self.ratio < math.inf or self.fine_tune < 0 or not 0 < self.fine_tune_rate < math.inf:
+            raise ValueError("ratio and fine_tune: expected numbers ≥ 0; fine_tune_rate: a positive one.")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes: expected a positive number, got {self.minutes}.")

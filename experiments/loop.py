@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from tqdm import tqdm
 
 from . import data
 from .augment import crop_and_flip
@@ -92,14 +93,17 @@ def batches(seed: int, epoch: int, size: int, batch_size: int) -> np.ndarray:
     return order[: steps * batch_size].astype(np.int32).reshape(steps, -1)
 
 
-def fit(step, params, stats, opt_state, dataset: data.Dataset, epochs: int, batch_size: int, seed: int):
-    """Plain training by a step of `make_step`; (params, stats) after the last epoch."""
+def fit(step, params, stats, opt_state, dataset: data.Dataset, epochs: int, batch_size: int, seed: int, first: int = 0):
+    """Training by a step of `make_step` from epoch `first` on; (params, stats, opt_state) after `epochs` more."""
     images, labels = flax.jax_utils.replicate((dataset.train.images, dataset.train.labels))
     replicas = flax.jax_utils.replicate((params, stats, opt_state))
-    for epoch in range(epochs):
+    bar = tqdm(total=epochs * (len(dataset.train) // batch_size), unit="step", disable=None, leave=False)
+    for epoch in range(first, first + epochs):
         index = batches(seed, epoch, len(dataset.train), batch_size)
         for latest, losses in advance(step, replicas, images, labels, index, epoch * len(index)):
             replicas = latest
+            bar.update(len(losses))
             if not np.isfinite(losses).all():
-                raise RunError(f"the loss is {losses} in epoch {epoch + 1}; try a smaller --learning-rate.")
-    return flax.jax_utils.unreplicate(tuple(replicas[:2]))
+                raise RunError(f"the loss is {losses[-1]} in epoch {epoch + 1}; try a smaller --learning-rate.")
+    bar.close()
+    return flax.jax_utils.unreplicate(tuple(replicas))

@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 import parsimony as pm
 
@@ -92,6 +94,29 @@ def accuracy_against_sparsity(curve: list[dict], sweeps: list[dict]) -> tuple[st
     for axes in panels:
         bare(axes)
     return "sparsity.png", figure
+
+
+def widths(rows: list[dict]) -> tuple[str, Figure]:
+    """The widths of a growing network over its rounds, and held-out accuracy against its size."""
+    figure = Figure(figsize=(9.2, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    rounds, names = [row["round"] for row in rows], list(rows[0]["widths"])
+    few = len(names) <= len(COLOURS)
+    for i, name in enumerate(names):
+        colour = COLOURS[i] if few else matplotlib.colormaps["viridis"](i / len(names))
+        left.plot(rounds, [row["widths"][name] for row in rows], "o-", ms=3, lw=1.2, color=colour, label=name)
+    left.set(xlabel="round", ylabel="units of a layer", ylim=(0, None))
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if few:
+        left.legend(frameon=False, fontsize=8)
+    else:
+        left.set_title("from the first layer (dark) to the last (light)", fontsize=9)
+    sizes, values = [row["parameters"] for row in rows], [100 * row["accuracy"] for row in rows]
+    right.plot(sizes, values, "o-", ms=3, lw=1.2, color=COLOURS[0])
+    right.set(xlabel="parameters", ylabel="validation accuracy (%)", xscale="log")
+    for axes in (left, right):
+        bare(axes)
+    return "widths.png", figure
 
 
 def first_filters(params, opt_state, layer: str) -> tuple[str, Figure]:

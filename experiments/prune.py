@@ -71,7 +71,7 @@ def prune(arguments: Prune) -> dict:
         if epochs == 0:
             return merged(sparse, stats)
         start = sparse, stats, tuned(masks).init(sparse)
-        return merged(*fit(step, *start, run.dataset, epochs, config.batch_size, config.seed + 1))
+        return merged(*fit(step, *start, run.dataset, epochs, config.batch_size, config.seed + 1)[:2])
 
     rows = []
     for order in arguments.orders:

@@ -12,7 +12,8 @@ import tyro
 
 import parsimony as pm
 
-from . import pictures, snapshots, stopping
+from . import pictures, snapshots, stages, stopping
+from .config import Grow
 from .prune import table
 from .record import RunError
 from .run import Run, load_run
@@ -65,6 +66,8 @@ def report(arguments: Report) -> Path:
 
 
 def _section(run: Run) -> str:
+    if isinstance(run.config, Grow):
+        return _growth(run)
     params, stats, opt_state = run.at()
     curve = snapshots.curve(run.directory)
     record = _json(run.directory / "record.json")
@@ -97,6 +100,21 @@ def _section(run: Run) -> str:
     if record:
         where = {key: record[key] for key in ("commit", "versions", "python", "devices", "cpu_count", "digest")}
         parts.append(f"<h3>Where it ran</h3><pre>{html.escape(json.dumps(where, indent=1))}</pre>")
+    return "\n".join(parts)
+
+
+def _growth(run: Run) -> str:
+    """A network that has grown."""
+    rows, record = stages.rounds(run.directory), _json(run.directory / "record.json")
+    parts = [f"<h2>{html.escape(str(run.directory))}</h2>"]
+    if record:
+        final = record["final"]
+        told = ", ".join(f"{kind} {value:.2%}" for kind, value in final["test"].items())
+        parts.append(f"<p>{final['parameters']:,} parameters. Test accuracy: {html.escape(told)}.</p>")
+    caption = "Left: the widths of the layers. Right: accuracy on the held-out images against the size."
+    parts.append(_figure(*pictures.widths(rows), caption))
+    parts.append(f"<pre>{html.escape(stages.table(rows))}\n\n{html.escape(rows[-1]['end'])}</pre>")
+    parts.append(f"<h3>Configuration</h3><pre>{html.escape(json.dumps(run.config.settings(), indent=1))}</pre>")
     return "\n".join(parts)
 
 

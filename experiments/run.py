@@ -8,12 +8,12 @@ from typing import Any
 
 import parsimony as pm
 
-from . import data, snapshots
+from . import data, snapshots, stages
 from .checkpoints import open_checkpoints, restore
-from .config import Config
+from .config import Config, Grow
 from .network import Network
 from .record import RunError
-from .train import initial, load_data, optimizer
+from .train import initial, load_data, optimizer, penalties
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,10 @@ class Run:
 
 
 def load_run(directory: Path, data_dir: Path | None = None) -> Run:
-    """Reads a run folder; a killed run has what it had at its last checkpoint."""
+    """Reads a run folder; a killed run has what it had at its last checkpoint.
+
+    Of a network that has grown it is the last stage, with what the path had of it before the fine-tuning.
+    """
     config = read_config(directory)
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=data_dir)
@@ -49,9 +52,20 @@ def load_run(directory: Path, data_dir: Path | None = None) -> Run:
     if not epochs:
         raise RunError(f"{directory} has no checkpoint yet; let it train on, or lower --checkpoint-every.")
     dataset, steps = load_data(config)
+    if isinstance(config, Grow):
+        return _grown(directory, config, dataset, steps, epochs[-1:])
     network, params, stats = initial(config)
-    tx = optimizer(config, steps, network, params, stats)
+    tx = optimizer(config, steps, penalties(config, steps, network, params, stats))
     return Run(directory, config, dataset, network, (params, stats), tx, epochs)
+
+
+def _grown(directory: Path, config: Grow, dataset: data.Dataset, steps: int, epochs: list[int]) -> Run:
+    rows = stages.rounds(directory)
+    if not rows or rows[-1]["end"] is None or epochs[-1] <= len(rows):
+        raise RunError(f"{directory} has not finished growing; start it again with --run-dir {directory}.")
+    now = stages.stage(config, rows[rows[-1]["take"] - 1]["widths"].values())
+    tx = stages.transformation(now, steps, rows[0]["strengths"])
+    return Run(directory, config, dataset, now.network, (now.params, now.stats), tx, epochs)
 
 
 def read_config(directory: Path) -> Config:
@@ -65,7 +79,8 @@ def read_config(directory: Path) -> Config:
             "such as runs/digits."
         )
     try:
-        return Config.from_settings(json.loads(file.read_text()))
+        settings = json.loads(file.read_text())
+        return (Grow if "tau" in settings else Config).from_settings(settings)
     except (TypeError, ValueError) as error:
         raise RunError(f"{file} is not of this version of the experiments: {error}") from None
 

@@ -13,6 +13,7 @@ import tyro
 import parsimony as pm
 
 from . import snapshots
+from .config import Grow
 from .loop import fit, make_accuracy, make_step
 from .network import merged
 from .record import RunError, free_file, write_json
@@ -53,6 +54,8 @@ class Ticket:
 def ticket(arguments: Ticket) -> dict:
     """Draws the ticket, retrains the three, prints and writes the comparison."""
     run = load_run(arguments.run, arguments.data_dir)
+    if isinstance(run.config, Grow):
+        raise RunError(f"{arguments.run} has grown, so it has no start to rewind to; give a run of `train`.")
     params, stats, opt_state = run.at(arguments.at_epoch)
     names = penalised(opt_state)
     protect = others(names, arguments.layers)
@@ -92,7 +95,8 @@ def ticket(arguments: Ticket) -> dict:
     ):
         sparse = pm.apply_masks(start, own)
         state = pm.keep_support(sgd, own).init(sparse)  # the masks are in the state: one compiled step serves all
-        trained = merged(*fit(step, sparse, start_stats, state, run.dataset, epochs, config.batch_size, config.seed))
+        end = fit(step, sparse, start_stats, state, run.dataset, epochs, config.batch_size, config.seed)
+        trained = merged(*end[:2])
         result[kind] = {split: accuracy(trained, getattr(run.dataset, split)) for split in ("validation", "test")}
         print(f"{kind:7s} validation {result[kind]['validation']:.2%}, test {result[kind]['test']:.2%}", flush=True)
     path = free_file(arguments.run, "ticket")

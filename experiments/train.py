@@ -31,7 +31,7 @@ def train(name: str, config: Config) -> Path:
     dataset, steps = load_data(config)
     directory = open_run(name, config)
     network, params, stats = initial(config)
-    tx = optimizer(config, steps, network, params, stats)
+    tx = optimizer(config, steps, penalties(config, steps, network, params, stats))
     opt_state = tx.init(params)
     checkpoints = open_checkpoints(directory)
     done = checkpoints.latest_step() or 0
@@ -138,13 +138,16 @@ def initial(config: Config) -> tuple[Network, dict, dict]:
     options: dict[str, Any] = {"classes": 100} if config.dataset == "cifar100" else {}
     if config.dtype != "float32":
         options["dtype"] = config.dtype
-    if config.width is not None:
-        options["width"] = config.width
+    if config.widths:
+        options["widths"] = config.widths
     model = models.models[config.model]
-    unknown = set(options) - set(inspect.signature(model).parameters)
+    unknown = set(options) - set(inspect.signature(getattr(model, "func", model).__init__).parameters)
     if unknown:
         raise RunError(f"model {config.model} has no choice of {' and '.join(sorted(unknown))}; leave it as it is.")
-    return parts_of(model(rngs=nnx.Rngs(config.seed), **options))
+    try:
+        return parts_of(model(rngs=nnx.Rngs(config.seed), **options))
+    except ValueError as error:
+        raise RunError(f"model {config.model}: {error}") from None
 
 
 def rate(config: Config, steps: int) -> optax.Schedule:
@@ -181,13 +184,13 @@ def penalties(config: Config, steps: int, network: Network, params, stats) -> pm
     return pm.path_speed(params, config.epochs * steps, speed, config.nu, penalty, share=config.share)
 
 
-def optimizer(config: Config, steps: int, network: Network, params, stats) -> optax.GradientTransformationExtraArgs:
-    """Split LBI with momentum, its path recorded. `params` and `stats`: of the network at the start."""
+def optimizer(config: Config, steps: int, penalty: pm.Rules) -> optax.GradientTransformationExtraArgs:
+    """Split LBI with momentum, its path recorded."""
     split_lbi = pm.split_lbi(
         rate(config, steps),
         config.kappa,
         config.nu,
-        penalties(config, steps, network, params, stats),
+        penalty,
         momentum=config.momentum,
         nesterov=config.nesterov,
         weight_decay=config.weight_decay or None,
@@ -198,6 +201,13 @@ def optimizer(config: Config, steps: int, network: Network, params, stats) -> op
 
 def clip(config: Config) -> optax.GradientTransformation:
     return optax.identity() if config.clip_norm == math.inf else optax.clip_by_global_norm(config.clip_norm)
+
+
+def cosine_sgd(config: Config, alpha: float, steps: int) -> optax.GradientTransformation:
+    """Momentum and decay of a configuration, a step that falls from α to zero along a cosine, and no Γ."""
+    rate = optax.cosine_decay_schedule(alpha, steps)
+    decay = optax.add_decayed_weights(config.weight_decay)
+    return optax.chain(clip(config), decay, optax.sgd(rate, momentum=config.momentum, nesterov=config.nesterov))
 
 
 def lbi_state(opt_state) -> pm.SplitLBIState:

@@ -12,7 +12,7 @@ import pytest
 
 from experiments import __main__ as cli
 from experiments import configs, data, snapshots, train
-from experiments.config import Config
+from experiments.config import Config, Grow
 from experiments.record import RunError
 
 SHORT = Config(epochs=4, drop_epochs=(3,), checkpoint_every=2)
@@ -170,17 +170,20 @@ def test_unknown_fields_suggest_the_nearest(capsys):
 
 def test_help_names_every_field(capsys):
     assert cli.main(["--help"]) == 0
-    assert ", ".join(configs.names()) in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        cli.main(["train", "lenet_mnist", "--help"])
-    text = capsys.readouterr().out
-    for field in dataclasses.fields(Config):
-        assert f"--{field.name.replace('_', '-')}" in text
+    overview = capsys.readouterr().out
+    assert all(name in overview for name in configs.names())
+    for kind, words in ((Config, ["train", "lenet_mnist"]), (Grow, ["grow", "grow_tiny"])):
+        with pytest.raises(SystemExit):
+            cli.main([*words, "--help"])
+        text = capsys.readouterr().out
+        for field in dataclasses.fields(kind):
+            assert f"--{field.name.replace('_', '-')}" in text
 
 
 def test_every_configuration_says_its_command():
     for name in configs.names():
-        assert f"python -m experiments train {name}" in (configs.load(name).__doc__ or "")
+        command = "grow" if isinstance(configs.load(name).config, Grow) else "train"
+        assert f"python -m experiments {command} {name}" in (configs.load(name).__doc__ or "")
 
 
 def test_a_data_set_that_is_not_there_is_one_sentence_with_the_command(tmp_path, capsys):
@@ -220,9 +223,19 @@ def test_mnist_is_decoded_once_and_then_read_from_the_cache(tmp_path, monkeypatc
 
 def test_eight_devices_train_as_one_device_does(tmp_path):
     """Against the same run in a process with one device; not to the bit, since the sums are ordered otherwise."""
-    here = run(tmp_path, "eight", epochs=1, drop_epochs=())
+    here = run(tmp_path, "eight", epochs=1, drop_epochs=(), augment=True)
     environment = {**os.environ, "XLA_FLAGS": ""}
-    words = ["train", "--epochs", "1", "--drop-epochs", "--run-dir", str(tmp_path / "one"), "--checkpoint-every", "2"]
+    words = [
+        "train",
+        "--epochs",
+        "1",
+        "--augment",
+        "--drop-epochs",
+        "--run-dir",
+        str(tmp_path / "one"),
+        "--checkpoint-every",
+        "2",
+    ]
     subprocess.run([sys.executable, "-m", "experiments", *words], env=environment, check=True, capture_output=True)
     there = json.loads((tmp_path / "one" / "record.json").read_text())
     assert (len(here["devices"]), len(there["devices"])) == (8, 1)

@@ -240,3 +240,24 @@ def test_what_cannot_grow_says_why():
         next_widths(units, {}, tau=1.5)
     with pytest.raises(ValueError, match=r"caps: pattern 'conv9' is found in no"):
         next_widths(units, {}, caps=[("conv9", 3)])
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet", "mobilenet_v2", "vit"])
+def test_the_cost_of_other_widths_is_known_without_making_them(name):
+    """Wider and narrower, against the arrays that `grow` and `compact` make."""
+    _, params, args, units = built(name)
+    wider = random_widths(units, 1)
+    made = grow(units, wider, params, key=KEY)
+    assert pm.structure.count_at(units, wider, params) == pm.structure.count(made.fn, made.params, *args)
+    narrower = {own.name: own.size - 1 for own in units.sets.values() if own.size > 1 and not own.reduced}
+    keep = {own: np.arange(units.sets[own].size) < width for own, width in narrower.items()}
+    made = compact(units, keep, params)
+    assert pm.structure.count_at(units, narrower, params) == pm.structure.count(made.fn, made.params, *args)
+
+
+def test_the_cost_of_impossible_widths_is_refused():
+    _, params, _, units = built("lenet")
+    with pytest.raises(ValueError, match="expected at least 1 unit"):
+        pm.structure.count_at(units, {"conv1": 0}, params)
+    with pytest.raises(ValueError, match="did you mean 'conv"):
+        pm.structure.count_at(units, {"conv": 3}, params)

@@ -4,9 +4,10 @@ import importlib
 import pkgutil
 
 
-def names() -> list[str]:
-    """Names of all configurations."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+def names(kind: type | None = None) -> list[str]:
+    """Names of all configurations, or of those of one kind: Config for `train`, Grow for `grow`."""
+    found = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return [name for name in found if kind is None or type(load(name).config) is kind]
 
 
 def load(name: str):

@@ -6,12 +6,13 @@ and the dropout, and the whole state is nnx.Param and nnx.BatchStat. Each device
 unless `network.set_attributes(nnx.BatchNorm, axis_name=...)` says otherwise.
 """
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from .alexnet import AlexNet
-from .lenet import LeNet, LeNet300, SmallCNN
+from .lenet import LeNet, LeNet300, SmallCNN, TinyCNN
 from .mobilenet import MobileNetV2
 from .resnet import ImageNetResNet, ResNet, WideResNet
 from .vgg import VGG
@@ -19,6 +20,7 @@ from .vit import ViT
 
 models: dict[str, Callable[..., Any]] = {
     "small_cnn": SmallCNN,
+    "tiny_cnn": TinyCNN,
     "lenet": LeNet,
     "lenet300": LeNet300,
     "vgg16": partial(VGG, 16),
@@ -36,6 +38,14 @@ models: dict[str, Callable[..., Any]] = {
     "resnet50": partial(ImageNetResNet, 50),
     "vit_ti16": ViT,
 }
+
+
+def published_widths(name: str) -> tuple[int, ...]:
+    """Units of each layer of a model that takes `widths`, as published."""
+    model = models[name]
+    if isinstance(model, partial):
+        return model.func.published_widths(*model.args)  # type: ignore[attr-defined]
+    return inspect.signature(model.__init__).parameters["widths"].default
 
 
 def image_shape(name: str) -> tuple[int, int, int]:

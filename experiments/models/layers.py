@@ -10,6 +10,13 @@ he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 torch_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
+def every(widths: tuple[int, ...], layers: int) -> tuple[int, ...]:
+    """A width for each of so many layers: as given, or the one given for all."""
+    if len(widths) not in (1, layers):
+        raise ValueError(f"widths: expected one, or one for each of {layers} layers, got {len(widths)}: {widths}.")
+    return widths * layers if len(widths) == 1 else tuple(widths)
+
+
 def conv(inputs: int, outputs: int, size: int, stride: int, *, groups=1, bias=False, dtype: DTypeLike, rngs: nnx.Rngs):
     """A size×size convolution, padded by size // 2 on every side: where the stride is 2, SAME pads otherwise."""
     return nnx.Conv(

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import nnx
 
-from .layers import torch_uniform
+from .layers import ConvNorm, every, torch_uniform
 
 
 class SmallCNN(nnx.Module):
@@ -11,11 +11,12 @@ class SmallCNN(nnx.Module):
 
     image_shape = (8, 8, 1)
 
-    def __init__(self, *, rngs: nnx.Rngs):
-        self.conv1 = nnx.Conv(1, 16, (3, 3), kernel_init=torch_uniform, rngs=rngs)
-        self.conv2 = nnx.Conv(16, 32, (3, 3), kernel_init=torch_uniform, rngs=rngs)
-        self.dense1 = nnx.Linear(4 * 4 * 32, 64, kernel_init=torch_uniform, rngs=rngs)
-        self.dense2 = nnx.Linear(64, 10, kernel_init=torch_uniform, rngs=rngs)
+    def __init__(self, widths: tuple[int, ...] = (16, 32, 64), *, rngs: nnx.Rngs):
+        first, second, third = every(widths, 3)
+        self.conv1 = nnx.Conv(1, first, (3, 3), kernel_init=torch_uniform, rngs=rngs)
+        self.conv2 = nnx.Conv(first, second, (3, 3), kernel_init=torch_uniform, rngs=rngs)
+        self.dense1 = nnx.Linear(4 * 4 * second, third, kernel_init=torch_uniform, rngs=rngs)
+        self.dense2 = nnx.Linear(third, 10, kernel_init=torch_uniform, rngs=rngs)
 
     def __call__(self, x):
         x = nnx.relu(self.conv1(x))
@@ -29,8 +30,8 @@ class LeNet(nnx.Module):
 
     image_shape = (28, 28, 1)
 
-    def __init__(self, width: int | None = None, *, rngs: nnx.Rngs):
-        first, second, third, fourth = (6, 16, 120, 84) if width is None else 4 * (width,)
+    def __init__(self, widths: tuple[int, ...] = (6, 16, 120, 84), *, rngs: nnx.Rngs):
+        first, second, third, fourth = every(widths, 4)
         self.conv1 = nnx.Conv(1, first, (5, 5), kernel_init=torch_uniform, rngs=rngs)
         self.conv2 = nnx.Conv(first, second, (5, 5), padding="VALID", kernel_init=torch_uniform, rngs=rngs)
         self.conv3 = nnx.Conv(second, third, (5, 5), padding="VALID", kernel_init=torch_uniform, rngs=rngs)
@@ -45,15 +46,34 @@ class LeNet(nnx.Module):
         return self.dense2(x)
 
 
+class TinyCNN(nnx.Module):
+    """Two normalised 5×5 convolutions, pooled to 3×3 places, and one dense layer; for 28×28 images."""
+
+    image_shape = (28, 28, 1)
+
+    def __init__(self, widths: tuple[int, ...] = (4, 6), *, rngs: nnx.Rngs):
+        first, second = every(widths, 2)
+        self.conv1 = ConvNorm(1, first, 5, rngs=rngs)
+        self.conv2 = ConvNorm(first, second, 5, rngs=rngs)
+        self.dense = nnx.Linear(9 * second, 10, kernel_init=torch_uniform, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.max_pool(nnx.relu(self.conv1(x)), (2, 2), (2, 2))
+        x = nnx.max_pool(nnx.relu(self.conv2(x)), (2, 2), (2, 2))
+        x = nnx.max_pool(x, (3, 3), (2, 2))
+        return self.dense(jnp.reshape(x, (x.shape[0], -1)))
+
+
 class LeNet300(nnx.Module):
     """LeNet-300-100: dense 784→300→100→10; 266,610 parameters; for 28×28 images."""
 
     image_shape = (28, 28, 1)
 
-    def __init__(self, *, rngs: nnx.Rngs):
-        self.dense1 = nnx.Linear(784, 300, kernel_init=torch_uniform, rngs=rngs)
-        self.dense2 = nnx.Linear(300, 100, kernel_init=torch_uniform, rngs=rngs)
-        self.dense3 = nnx.Linear(100, 10, kernel_init=torch_uniform, rngs=rngs)
+    def __init__(self, widths: tuple[int, ...] = (300, 100), *, rngs: nnx.Rngs):
+        first, second = every(widths, 2)
+        self.dense1 = nnx.Linear(784, first, kernel_init=torch_uniform, rngs=rngs)
+        self.dense2 = nnx.Linear(first, second, kernel_init=torch_uniform, rngs=rngs)
+        self.dense3 = nnx.Linear(second, 10, kernel_init=torch_uniform, rngs=rngs)
 
     def __call__(self, x):
         x = nnx.relu(self.dense1(jnp.reshape(x, (x.shape[0], -1))))

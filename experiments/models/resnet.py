@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from .layers import ConvNorm, batch_norm, conv, torch_uniform
+from .layers import ConvNorm, batch_norm, conv, every, torch_uniform
 
 
 class Block(nnx.Module):
@@ -23,12 +23,14 @@ class Block(nnx.Module):
         width: int,
         stride: int,
         shortcut: Literal["identity", "projection"],
+        inner: int | None = None,
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.conv1 = ConvNorm(inputs, width, 3, stride, dtype=dtype, rngs=rngs)
-        self.conv2 = ConvNorm(width, width, 3, 1, dtype=dtype, rngs=rngs)
+        inner = inner or width
+        self.conv1 = ConvNorm(inputs, inner, 3, stride, dtype=dtype, rngs=rngs)
+        self.conv2 = ConvNorm(inner, width, 3, 1, dtype=dtype, rngs=rngs)
         self.stride, self.padding, self.outputs = stride, (width - inputs) // 2, width
         if shortcut == "projection" and (inputs != width or stride != 1):
             self.shortcut = ConvNorm(inputs, width, 1, stride, dtype=dtype, rngs=rngs)
@@ -79,12 +81,18 @@ class WideBlock(nnx.Module):
         return x + self.conv2(nnx.relu(self.norm2(self.conv1(y))))
 
 
-def stages(block, inputs: int, widths: tuple[int, ...], counts: tuple[int, ...]) -> nnx.Sequential:
-    """`counts` blocks of each of `widths`; the first block of every stage but the first halves the image."""
+def stages(
+    block, inputs: int, widths: tuple[int, ...], counts: tuple[int, ...], inner: list[int] | None = None
+) -> nnx.Sequential:
+    """`counts` blocks of each of `widths`; the first block of every stage but the first halves the image.
+
+    `inner`: the number of channels inside of each block.
+    """
     blocks = []
     for stage, (width, count) in enumerate(zip(widths, counts, strict=True)):
         for i in range(count):
-            blocks.append(block(inputs, width, 2 if stage > 0 and i == 0 else 1))
+            options = {} if inner is None else {"inner": inner[len(blocks)]}
+            blocks.append(block(inputs, width, 2 if stage > 0 and i == 0 else 1, **options))
             inputs = blocks[-1].outputs
     return nnx.Sequential(*blocks)
 
@@ -92,7 +100,9 @@ def stages(block, inputs: int, widths: tuple[int, ...], counts: tuple[int, ...])
 class ResNet(nnx.Module):
     """depth = 6n + 2. With identity shortcuts, as published, ResNet-20 has 269,722 parameters; projected, 272,474.
 
-    With a `width` every layer has that, and what changes size is projected, so that each stage can grow by itself.
+    `widths` has one for all layers, or one for each in the order in which an image meets them: the first stage, the
+    first convolution of each of its blocks, the first convolution of the second stage, that stage, and so on. What
+    changes size is then projected.
     """
 
     image_shape = (32, 32, 3)
@@ -102,20 +112,34 @@ class ResNet(nnx.Module):
         depth: int = 20,
         shortcut: Literal["identity", "projection"] = "identity",
         classes: int = 10,
-        width: int | None = None,
+        widths: tuple[int, ...] | None = None,
         *,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        widths = (16, 32, 64) if width is None else 3 * (width,)
-        block = functools.partial(Block, shortcut=shortcut if width is None else "projection", dtype=dtype, rngs=rngs)
-        self.stem = ConvNorm(3, widths[0], 3, 1, dtype=dtype, rngs=rngs)
-        self.blocks = stages(block, widths[0], widths, 3 * ((depth - 2) // 6,))
-        self.head = nnx.Linear(widths[-1], classes, kernel_init=torch_uniform, rngs=rngs)
+        count = (depth - 2) // 6
+        block = functools.partial(Block, shortcut=shortcut if widths is None else "projection", dtype=dtype, rngs=rngs)
+        if widths is None:
+            streams, inner = (16, 32, 64), None
+        else:
+            streams, inner = _placed(every(widths, 3 + 3 * count), count)
+        self.stem = ConvNorm(3, streams[0], 3, 1, dtype=dtype, rngs=rngs)
+        self.blocks = stages(block, streams[0], streams, 3 * (count,), inner)
+        self.head = nnx.Linear(streams[-1], classes, kernel_init=torch_uniform, rngs=rngs)
+
+    @staticmethod
+    def published_widths(depth: int) -> tuple[int, ...]:
+        return tuple(width for width in (16, 32, 64) for _ in range(1 + (depth - 2) // 6))
 
     def __call__(self, x):
         x = self.blocks(nnx.relu(self.stem(x)))
         return self.head(jnp.mean(x, axis=(1, 2), dtype=jnp.float32))
+
+
+def _placed(widths: tuple[int, ...], count: int) -> tuple[tuple[int, ...], list[int]]:
+    """(widths of the three stages, of the first convolutions of their blocks)."""
+    at = (0, 2 + count, 3 + 2 * count)
+    return tuple(widths[i] for i in at), [width for i, width in enumerate(widths) if i not in at]
 
 
 class WideResNet(nnx.Module):

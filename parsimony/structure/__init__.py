@@ -9,6 +9,7 @@ from ._compact import Compact as Compact
 from ._compact import compact as compact
 from ._count import Counts as Counts
 from ._count import count as count
+from ._count import count_at as count_at
 from ._export import export as export
 from ._find import find_units as find_units
 from ._grow import Grown as Grown

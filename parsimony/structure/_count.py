@@ -10,7 +10,9 @@ import numpy as np
 
 from .._names import named_leaves
 from ._analysis import Analysis, analyse
+from ._compact import analysis_of
 from ._narrow import Narrowing
+from ._units import Units, structs
 from ._walk import Frame
 
 
@@ -44,6 +46,36 @@ def count(fn, params, *args) -> Counts:
     Counts(parameters=24, macs=24, bytes=96)
     """
     return counts(analyse(fn, params, args), params, {})
+
+
+def count_at(units: Units, widths: dict[str, int], params) -> Counts:
+    """What the function of `units` would cost with other numbers of units, without making it.
+
+    Args:
+      units: what `find_units` found, with arguments of a batch of one for the count of an example.
+      widths: {set: number of units}, more or fewer than there are; sets that are left out stay as they are.
+      params: the parameters that the units were found in.
+
+    Raises:
+      ValueError: an unknown set, a width below 1, other parameters, units without a function.
+
+    >>> import jax, jax.numpy as jnp, parsimony as pm
+    >>> params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
+    >>> units = pm.structure.find_units(fn, params, jnp.ones((1, 4)))
+    >>> pm.structure.count_at(units, {"w1": 10}, params)
+    Counts(parameters=70, macs=70, bytes=280)
+    """
+    units.matched(params)
+    if units.fn is None or not units.arguments:
+        raise ValueError("count_at needs the function that the units were found in: call find_units.")
+    number = {}
+    for name, width in widths.items():
+        own = units.named(name, "widths")
+        if width < 1:
+            raise ValueError(f"widths[{name!r}] = {width}: expected at least 1 unit.")
+        number[name] = own.at_width(width)
+    return counts(analysis_of(units, structs(params), units.arguments), params, number)
 
 
 def counts(found: Analysis, params, keep: dict[str, np.ndarray]) -> Counts:

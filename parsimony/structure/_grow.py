@@ -100,7 +100,7 @@ def grow(
     state = None
     if opt_state is not None:
         state = transplant(opt_state, units.shapes, places, None if tx is None else tx.init(grown))
-    number = {name: _number(units.sets[name].size, width) for name, width in widths.items()}
+    number = {name: units.sets[name].at_width(width) for name, width in widths.items()}
     fn, route = resized(units, number, params, grown)
     assert fn is not None
     if route == "jaxpr":
@@ -129,13 +129,6 @@ def _check(units: Units, widths) -> None:
             )
         if own.reduced and width > own.size:
             raise ValueError(f"{name!r} cannot grow without a change of the outputs: {own.reason}. Leave it as it is.")
-
-
-def _number(size: int, width: int) -> np.ndarray:
-    """How many there will be of each unit: copies of the last."""
-    number = np.ones(size, int)
-    number[-1] += width - size
-    return number
 
 
 def _way(found: Analysis, own: UnitSet, beside: dict[str, np.ndarray]) -> str:

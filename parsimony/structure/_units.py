@@ -37,6 +37,12 @@ class UnitSet:
         """Whether a removal is not exact."""
         return bool(self.reason)
 
+    def at_width(self, width: int) -> np.ndarray:
+        """How many there are of each unit at another width: copies of the last, or the first ones only."""
+        number = (np.arange(self.size) < width).astype(int)
+        number[-1] += max(0, width - self.size)
+        return number
+
     def each(self, ufunc: np.ufunc, parameter: str, axis: int, values, start) -> np.ndarray:
         """For each unit `values`, an array of the parameter's shape, put together by `ufunc` over what is its own."""
         values, unit = np.asarray(values), self.members[parameter][axis]

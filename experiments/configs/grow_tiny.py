@@ -1,0 +1,24 @@
+"""A network of at most 1,500 parameters for MNIST, grown from 2 filters in each of two convolutions.
+
+python -m experiments grow grow_tiny
+"""
+
+from ..config import Grow
+
+config = Grow(
+    dataset="mnist",
+    model="tiny_cnn",
+    widths=(2,),
+    epochs=3,
+    batch_size=128,
+    validation=5000,
+    learning_rate=0.05,
+    nu=20.0,
+    clip_norm=1.0,
+    share=0.8,
+    ratio=0.34,
+    parameters=1500,
+    rounds=8,
+    fine_tune=30,
+    fine_tune_rate=0.1,
+)

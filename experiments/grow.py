@@ -1,0 +1,132 @@
+"""Growing: rounds of training by Split LBI; after each, the layers whose units are all in use get more of them.
+
+    saturation of a set = share of its units in supp Γ;   it reaches τ ⇒ the set grows by max(step, ratio·size)
+
+What has grown computes what it did before, and goes on with its momentum, its V and its record of the path.
+
+Source: arXiv 1905.09449, on growing networks; the budgets and the growth that keeps the function are ours.
+"""
+
+import dataclasses
+import functools
+import time
+from pathlib import Path
+from typing import Any
+
+import parsimony as pm
+
+from . import compiling, fixed, pictures, stages, widening
+from .checkpoints import open_checkpoints, restore, save
+from .config import Grow
+from .data import Dataset
+from .loop import fit, make_accuracy, make_step
+from .network import merged
+from .record import digest, environment, open_run, write_json
+from .stages import Stage, stage
+from .train import cosine_sgd, load_data
+
+
+def grow(name: str, config: Grow) -> Path:
+    """Grows a network, or goes on with it; leaves rounds, checkpoints, record and picture in its folder, returned."""
+    where = environment()
+    dataset, steps = load_data(config)
+    now = stage(config)
+    widening.check(now)
+    directory = open_run(name, config)
+    rows = stages.rounds(directory)
+    strength = rows[0]["strengths"] if rows else stages.strengths(now, steps)
+    tx_of = functools.partial(stages.transformation, steps=steps, strength=strength)
+    with open_checkpoints(directory) as checkpoints:
+        for number in set(checkpoints.all_steps()) - {row["round"] for row in rows}:
+            checkpoints.delete(number)  # of a round that was not finished: it is done again
+        weights = now.params, now.stats, tx_of(now).init(now.params)
+        if rows:
+            now, weights = _restored(checkpoints, config, rows[-1], tx_of)
+            print(f"resuming {directory} after round {len(rows)}")
+        else:
+            print(stages.table([]))
+        while not rows or rows[-1]["end"] is None:
+            begin, compiled = time.perf_counter(), compiling.seconds()
+            if rows:
+                now, weights = widening.widened(now, weights, rows[-1], tx_of)
+            weights, row = _round(now, tx_of(now), weights, dataset, len(rows) + 1)
+            row |= {"seconds": time.perf_counter() - begin, "compile_seconds": compiling.seconds() - compiled}
+            row |= widening.after(now, [*rows, row]) | ({} if rows else {"strengths": strength})
+            save(checkpoints, row["round"], *weights)
+            stages.append(directory, row)
+            rows.append(row)
+            print(stages.table([row]).splitlines()[1], flush=True)
+        print(f"growing ends after round {len(rows)}, with the network of round {rows[-1]['take']}: {rows[-1]['end']}")
+        now, weights = _restored(checkpoints, config, rows[rows[-1]["take"] - 1], tx_of)
+        begin, compiled = time.perf_counter(), compiling.seconds()
+        params, stats = tuned = _tuned(now, weights, dataset, steps)
+        spent = {"seconds": time.perf_counter() - begin, "compile_seconds": compiling.seconds() - compiled}
+        save(checkpoints, len(rows) + 1, params, stats, weights[2])
+    record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}
+    record |= {"rounds": rows, "final": _final(now, weights, tuned, dataset, [*rows, spent]), "digest": digest(tuned)}
+    record["fixed"] = fixed.compared(now, rows, dataset, steps) if config.compare != "never" else []
+    pictures.widths(rows)[1].savefig(directory / "widths.png", dpi=110)
+    write_json(directory / "record.json", record)
+    print(_told(record), f"record, checkpoint and picture (widths.png): {directory}", sep="\n")
+    print(f"a smaller one of it: python -m experiments compact {directory} --order dual --macs 0.8")
+    return directory
+
+
+def _round(now: Stage, tx, weights, dataset: Dataset, number: int):
+    """A round's training; (params, stats, opt_state) after it, and what was seen."""
+    config = now.config
+    step = make_step(now.network, tx, dataset, seed=config.seed, augment=config.augment)
+    first = (number - 1) * config.epochs
+    weights = fit(step, *weights, dataset, config.epochs, config.batch_size, config.seed, first)
+    cost, (params, stats, opt_state) = now.cost({}), weights
+    accuracy = make_accuracy(now.network.fn, dataset)
+    row: dict[str, Any] = {"round": number, "epochs": config.epochs, "widths": now.widths}
+    row |= {"parameters": cost.parameters, "macs": cost.macs}
+    row["saturation"] = pm.structure.saturation(opt_state, now.units)
+    row["accuracy"] = accuracy(merged(params, stats), dataset.validation)
+    return weights, row
+
+
+def _restored(checkpoints, config: Grow, row: dict[str, Any], tx_of):
+    """The stage of a round, and its weights as they were at its end."""
+    now = stage(config, row["widths"].values())
+    like = now.params, now.stats, tx_of(now).init(now.params)
+    return now, restore(checkpoints, row["round"], *like)
+
+
+def _tuned(now: Stage, weights, dataset: Dataset, steps: int):
+    """(params, stats) after the fine-tuning."""
+    config, (params, stats, _) = now.config, weights
+    if config.fine_tune == 0:
+        return params, stats
+    tx = cosine_sgd(config, config.fine_tune_rate, config.fine_tune * steps)
+    step = make_step(now.network, tx, dataset, seed=config.seed + 1, augment=config.augment)
+    return fit(step, params, stats, tx.init(params), dataset, config.fine_tune, config.batch_size, config.seed + 1)[:2]
+
+
+def _final(now: Stage, weights, tuned, dataset: Dataset, spent: list[dict[str, Any]]) -> dict[str, Any]:
+    """The network at the end. The test set decides nothing; it is read here, once."""
+    params, stats, opt_state = weights
+    accuracy, cost = make_accuracy(now.network.fn, dataset), now.cost({})
+    of = {"grown": merged(params, stats), "W̃": merged(pm.sparse_params(params, opt_state), stats)}
+    of |= {"fine-tuned": merged(*tuned)}
+    total, compiled = (sum(own[key] for own in spent) for key in ("seconds", "compile_seconds"))
+    final: dict[str, Any] = {"widths": now.widths, **dataclasses.asdict(cost)}
+    final |= {"validation": {kind: accuracy(own, dataset.validation) for kind, own in of.items()}}
+    final |= {"test": {kind: accuracy(own, dataset.test) for kind, own in of.items()}}
+    return final | {"seconds": total, "compile_seconds": compiled, "compile_share": compiled / total}
+
+
+def _told(record: dict[str, Any]) -> str:
+    final = record["final"]
+    lines = [
+        f"\n{final['parameters']:,} parameters, {final['macs']:,} multiply-adds; test accuracy "
+        + ", ".join(f"{kind} {value:.2%}" for kind, value in final["test"].items()),
+        f"{final['seconds']:.0f} s, of which {final['compile_share']:.0%} for tracing and compiling",
+    ]
+    for row in record["fixed"]:
+        lines.append(
+            f"fixed, {row['kind']} ({'-'.join(map(str, row['widths']))}): {row['parameters']:,} parameters, "
+            f"{row['macs']:,} multiply-adds, {row['epochs']} epochs, test accuracy {row['test']:.2%}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,112 @@
+"""The stages of a growing network: what it is at given widths, and the lines in which its rounds are kept.
+
+runs/NAME/rounds.jsonl    a line a round: widths, cost, saturation, held-out accuracy, seconds, and what came next
+"""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+import parsimony as pm
+
+from . import models
+from .config import Grow
+from .network import Network, merged
+from .snapshots import by_name
+from .train import initial, optimizer, rate
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A network at some widths, with fresh weights, and its units."""
+
+    config: Grow
+    network: Network
+    params: dict
+    stats: dict
+    units: pm.structure.Units
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """{set: number of units}."""
+        return {name: own.size for name, own in self.units.sets.items()}
+
+    def cost(self, widths: dict[str, int]) -> pm.structure.Counts:
+        """Of the network with other widths, for one image; batch statistics count as parameters."""
+        return pm.structure.count_at(self.units, widths, merged(self.params, self.stats))
+
+
+def stage(config: Grow, widths=None) -> Stage:
+    """The network of a configuration, at its own widths or at others: one number for each set, in their order."""
+    if widths is not None:
+        config = dataclasses.replace(config, widths=tuple(widths))
+    network, params, stats = initial(config)
+    image = jax.ShapeDtypeStruct((1, *models.image_shape(config.model)), "float32")
+    return Stage(config, network, params, stats, pm.structure.find_units(network.fn, merged(params, stats), image))
+
+
+def strengths(now: Stage, steps: int) -> dict[str, float]:
+    """For each set the λ for which half of its units would enter within `share` of a round, had W stayed fresh."""
+    config, found = now.config, {}
+    for name in now.units.sets:
+        penalty, share = _rules(now, {name: 1.0}), config.share or 1.0
+        length = config.epochs * steps
+        paced = pm.path_speed(now.params, length, rate(config, steps), config.nu, penalty, share=share)
+        found[name] = next(float(own.strength) for _, own in paced.rules if own is not None)
+    return found
+
+
+def transformation(now: Stage, steps: int, strength: dict[str, float]) -> optax.GradientTransformationExtraArgs:
+    """What trains a round: Split LBI with a penalty for each set, so that none fills because its norms are larger."""
+    return optimizer(now.config, steps, _rules(now, strength))
+
+
+def _rules(now: Stage, strength: dict[str, float]) -> pm.Rules:
+    rules, trained = [], by_name(now.params)
+    for name, own in strength.items():
+        makers = sorted({re.escape(parameter) for parameter, _ in now.units.sets[name].makers if parameter in trained})
+        penalty = pm.structure.unit_penalty(now.units, own, now.config.filter_scale, sets=[name])
+        rules.append((f"^({'|'.join(makers)})$", penalty))
+    return pm.Rules(rules)
+
+
+def rounds(directory: Path) -> list[dict[str, Any]]:
+    """All lines of a run; a line that a killed run left unfinished is no line."""
+    path = directory / "rounds.jsonl"
+    if not path.exists():
+        return []
+    text = path.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def append(directory: Path, row: dict[str, Any]) -> None:
+    """Adds a line."""
+    with (directory / "rounds.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A line a round; of many sets the least and the greatest width and saturation."""
+    lines = [["round", "widths", "parameters", "multiply-adds", "saturation", "held out", "seconds", "compiling"]]
+    for row in rows:
+        shares, widths = list(row["saturation"].values()), list(row["widths"].values())
+        few = len(widths) <= 5
+        lines.append(
+            [
+                str(row["round"]),
+                "-".join(map(str, widths)) if few else f"{min(widths)} to {max(widths)}",
+                f"{row['parameters']:,}",
+                f"{row['macs']:,}",
+                " ".join(f"{s:.2f}" for s in shares) if few else f"{min(shares):.2f} to {max(shares):.2f}",
+                f"{row['accuracy']:.2%}",
+                f"{row['seconds']:.1f}",
+                f"{row['compile_seconds']:.1f}",
+            ]
+        )
+    sizes = [max(len(head), 13) for head in lines[0]]
+    return "\n".join("  ".join(cell.rjust(size) for cell, size in zip(line, sizes, strict=True)) for line in lines)

@@ -1,0 +1,105 @@
+"""The compiled step: batch statistics, many steps a call, and augmentation that no device layout changes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import jax_utils, nnx
+
+from experiments import data, loop, models
+from experiments.augment import crop_and_flip
+from experiments.network import frozen, merged, parted, parts_of
+
+RNG = np.random.default_rng(0)
+IMAGES, LABELS = RNG.integers(0, 256, (64, 28, 28, 1), np.uint8), RNG.integers(0, 10, 64).astype(np.int32)
+SPLIT = data.Split(IMAGES, LABELS)
+DATASET = data.Dataset(SPLIT, SPLIT, SPLIT, 255, (100.0,), (50.0,))
+TX = optax.sgd(0.1, momentum=0.9)
+
+
+def start():
+    return parts_of(models.models["tiny_cnn"](rngs=nnx.Rngs(0)))
+
+
+def trained(network, params, stats, per_call=1, **options):
+    step = loop.make_step(network, TX, DATASET, **options)
+    replicas = jax_utils.replicate((params, stats, TX.init(params)))
+    images, labels = jax_utils.replicate((IMAGES, LABELS))
+    index = loop.batches(0, 0, 64, 16)
+    losses = []
+    for latest, more in loop.advance(step, replicas, images, labels, index, 0, per_call):
+        replicas, losses = latest, losses + more
+    return jax_utils.unreplicate(tuple(replicas)), losses
+
+
+def test_a_step_takes_the_mean_of_the_devices_losses_and_statistics():
+    """Eight devices with two images each, against one after the other by hand."""
+    network, params, stats = start()
+    step = loop.make_step(network, optax.sgd(0.0), DATASET)
+    index = loop.batches(0, 0, 64, 16)[:1]
+    replicas = jax_utils.replicate((params, stats, optax.sgd(0.0).init(params)))
+    (((_, after, _), losses),) = loop.advance(step, replicas, *jax_utils.replicate((IMAGES, LABELS)), index, 0)
+    expected, means = [], []
+    for share in index.reshape(8, 2):
+        logits, own = network.forward(params, stats, DATASET.normalised(IMAGES[share]), jax.random.key(0))
+        expected.append(optax.softmax_cross_entropy_with_integer_labels(logits, LABELS[share]).mean())
+        means.append(own["conv1"]["norm"]["mean"])
+    np.testing.assert_allclose(losses, [np.mean(expected)], rtol=1e-5)
+    np.testing.assert_allclose(jax_utils.unreplicate(after)["conv1"]["norm"]["mean"], np.mean(means, 0), rtol=1e-4)
+    assert np.any(np.mean(means, 0) != stats["conv1"]["norm"]["mean"])
+
+
+def test_many_steps_a_call_are_the_steps_one_by_one():
+    network, params, stats = start()
+    one, losses = trained(network, params, stats, 1, augment=True)
+    for per_call in (3, 4):  # 4 steps: 3 and a rest of 1, or all in one call
+        many, others = trained(network, params, stats, per_call, augment=True)
+        np.testing.assert_allclose(losses, others, rtol=1e-4)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), one, many)
+
+
+def test_augmentation_moves_and_mirrors_each_image_by_its_own_key():
+    images = RNG.integers(0, 256, (32, 6, 5, 3), np.uint8)
+    keys = jax.random.split(jax.random.key(0), 32)
+    result = np.asarray(crop_and_flip(images, keys, 2))
+    assert result.dtype == np.uint8
+    seen = set()
+    for image, after in zip(images, result, strict=True):
+        padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+        places = {
+            (top, left, mirrored): padded[top : top + 6, left : left + 5][:, :: -1 if mirrored else 1]
+            for top in range(5) for left in range(5) for mirrored in (False, True)
+        }  # fmt: skip
+        found = [place for place, own in places.items() if np.array_equal(own, after)]
+        assert found
+        seen.add(found[0])
+    assert len(seen) > 15
+    np.testing.assert_array_equal(crop_and_flip(images[5:9], keys[5:9], 2), result[5:9])
+
+
+def test_parameters_and_statistics_come_apart_as_they_were_put_together():
+    _, params, stats = start()
+    variables = merged(params, stats)
+    assert jax.tree.structure(parted(variables, stats)) == jax.tree.structure((params, stats))
+    assert len(jax.tree.leaves(variables)) == len(jax.tree.leaves(params)) + len(jax.tree.leaves(stats))
+    assert parted(params, {}) == (params, {})
+
+
+def test_a_frozen_network_trains_and_leaves_its_statistics():
+    network, params, stats = start()
+    (after, own, _), _ = trained(frozen(network.fn), params, stats)
+    jax.tree.map(np.testing.assert_array_equal, own, stats)
+    assert np.any(np.asarray(after["conv1"]["conv"]["kernel"]) != params["conv1"]["conv"]["kernel"])
+
+
+def test_colour_images_are_normalised_by_the_training_images(monkeypatch):
+    images = RNG.integers(0, 256, (40, 4, 4, 3), np.uint8)
+    monkeypatch.setattr(data, "_tfds", lambda *_: (data.Split(images, np.arange(40)), SPLIT, 255))
+    dataset = data.load("cifar10", 10, images=20)
+    assert (len(dataset.train), len(dataset.validation)) == (20, 10)
+    x = dataset.normalised(jnp.asarray(dataset.train.images))
+    np.testing.assert_allclose(np.mean(x, (0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(np.std(x, (0, 1, 2)), 1, rtol=1e-5)
+    with pytest.raises(data.DataError, match="30 training images after validation, not 31"):
+        data.load("cifar10", 10, images=31)
