@@ -41,11 +41,14 @@ class Stage:
         return pm.structure.count_at(self.units, widths, merged(self.params, self.stats))
 
 
-def stage(config: Grow, widths=None) -> Stage:
-    """The network of a configuration, at its own widths or at others: one number for each set, in their order."""
+def stage(config: Grow, widths=None, fresh: bool = True) -> Stage:
+    """The network of a configuration, at its own widths or at others: one number for each set, in their order.
+
+    Without `fresh` it has only shapes in the place of weights: to make some for every new width takes seconds.
+    """
     if widths is not None:
         config = dataclasses.replace(config, widths=tuple(widths))
-    network, params, stats = initial(config)
+    network, params, stats = initial(config, fresh)
     image = jax.ShapeDtypeStruct((1, *models.image_shape(config.model)), "float32")
     return Stage(config, network, params, stats, pm.structure.find_units(network.fn, merged(params, stats), image))
 

@@ -133,8 +133,8 @@ def load_data(config: Config) -> tuple[data.Dataset, int]:
     return dataset, steps
 
 
-def initial(config: Config) -> tuple[Network, dict, dict]:
-    """(network, params, stats), as the seed makes them."""
+def initial(config: Config, fresh: bool = True) -> tuple[Network, dict, dict]:
+    """(network, params, stats), as the seed makes them; without `fresh` only their shapes and dtypes."""
     options: dict[str, Any] = {"classes": 100} if config.dataset == "cifar100" else {}
     if config.dtype != "float32":
         options["dtype"] = config.dtype
@@ -145,7 +145,8 @@ def initial(config: Config) -> tuple[Network, dict, dict]:
     if unknown:
         raise RunError(f"model {config.model} has no choice of {' and '.join(sorted(unknown))}; leave it as it is.")
     try:
-        return parts_of(model(rngs=nnx.Rngs(config.seed), **options))
+        make = lambda: model(rngs=nnx.Rngs(config.seed), **options)
+        return parts_of(make() if fresh else nnx.eval_shape(make))
     except ValueError as error:
         raise RunError(f"model {config.model}: {error}") from None
 

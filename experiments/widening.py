@@ -63,9 +63,9 @@ def widened(now: Stage, weights, row: dict[str, Any], tx_of) -> tuple[Stage, tup
     wider = pm.structure.grow(now.units, row["next"], merged(params, stats), opt_state, key=key)
     if wider.route != "module":
         raise RunError(f"model {now.config.model} does not run on wider arrays, so that it cannot be trained grown.")
-    new = stage(now.config, (row["next"].get(name, size) for name, size in now.widths.items()))
+    new = stage(now.config, (row["next"].get(name, size) for name, size in now.widths.items()), fresh=False)
     params, stats = parted(wider.params, stats)
-    like = tx_of(new).init(params)  # its penalties are those of the new stage's units
+    like = jax.eval_shape(tx_of(new).init, params)  # its penalties are those of the new stage's units
     return new, (params, stats, jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(wider.opt_state)))
 
 

@@ -19,6 +19,6 @@ config = Grow(
     ratio=0.34,
     parameters=1500,
     rounds=8,
-    fine_tune=30,
+    fine_tune=60,
     fine_tune_rate=0.1,
 )

@@ -159,7 +159,8 @@ def _runs(own: UnitSet, parameter: str, axis: int) -> int:
 
 def _parameter(units: Units, found: Analysis, ways, name: str, leaf, axes: dict[int, Layout], key):
     """The parameter in its new layout, with the values of the new units."""
-    wide = jnp.asarray(spread(leaf, axes, jnp.zeros((), leaf.dtype)))
+    # By the host: dozens of small compilations for every new shape would take longer than all the rest.
+    wide = np.array(spread(leaf, axes, 0))
     for axis, own in axes.items():
         others = [axes[a].new if a in axes else np.zeros(n, bool) for a, n in enumerate(wide.shape)]
         for owner in dict.fromkeys(own.owner[own.new].tolist()):
@@ -169,16 +170,16 @@ def _parameter(units: Units, found: Analysis, ways, name: str, leaf, axes: dict[
                 fresh = fresh[: np.append(np.flatnonzero(np.diff(fresh) > 1) + 1, len(fresh))[0]]
             if value == "random":
                 old = [np.flatnonzero(~new) for new in others]
-                block = jnp.moveaxis(wide[np.ix_(*old)], axis, 0)
+                block = np.moveaxis(wide[np.ix_(*old)], axis, 0)
                 rows = outside_span(jax.random.fold_in(key, axis), block.reshape(len(block), -1), len(fresh))
-                rows = jnp.moveaxis(rows.reshape(len(fresh), *block.shape[1:]), 0, axis)
+                rows = np.moveaxis(rows.reshape(len(fresh), *block.shape[1:]), 0, axis)
                 old[axis] = fresh
-                wide = wide.at[np.ix_(*old)].set(rows.astype(wide.dtype))
+                wide[np.ix_(*old)] = rows.astype(wide.dtype)
             elif value == "one":
                 where: list[Any] = [slice(None)] * wide.ndim
                 where[axis] = fresh
-                wide = wide.at[tuple(where)].set(1)
-    return wide
+                wide[tuple(where)] = 1
+    return jnp.asarray(wide)
 
 
 def _value(units: Units, found: Analysis, way: str, owner: str, name: str, axis: int) -> str:
@@ -196,18 +197,17 @@ def _value(units: Units, found: Analysis, way: str, owner: str, name: str, axis:
     return "one" if has("factor") else "zero"
 
 
-def outside_span(key, old, count: int):
-    """So many rows as long as the old ones are, orthogonal to them and to each other where there is room."""
-    accurate = jnp.promote_types(old.dtype, jnp.float32)
-    old = old.astype(accurate)
-    fresh = jax.random.normal(key, (count, old.shape[1]), accurate)
+def outside_span(key, old, count: int) -> np.ndarray:
+    """So many rows as long as the old ones are, orthogonal to them and to each other where there is room; float64."""
+    old = np.asarray(old, np.float64)
+    fresh = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel()).normal(size=(count, old.shape[1]))
     room = old.shape[1] - old.shape[0]
     if room > 0:
-        basis, _ = jnp.linalg.qr(old.T)
+        basis, _ = np.linalg.qr(old.T)
         for _ in range(2):  # once more, for what rounding left
             fresh = fresh - (fresh @ basis) @ basis.T
         most = min(count, room)
-        fresh = fresh.at[:most].set(jnp.linalg.qr(fresh[:most].T)[0].T)
-    length = jnp.sqrt(jnp.mean(jnp.sum(jnp.square(old), axis=1)))
-    norm = jnp.linalg.norm(fresh, axis=1, keepdims=True)
-    return fresh * jnp.where(length > 0, length, 1) / jnp.where(norm > 0, norm, 1)
+        fresh[:most] = np.linalg.qr(fresh[:most].T)[0].T
+    length = np.sqrt(np.mean(np.sum(np.square(old), axis=1)))
+    norm = np.linalg.norm(fresh, axis=1, keepdims=True)
+    return fresh * np.where(length > 0, length, 1) / np.where(norm > 0, norm, 1)

@@ -2,10 +2,11 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._narrow import taken
+from ._narrow import on_host, taken
 from ._units import Units
 
 
@@ -76,10 +77,14 @@ def cut_layouts(removed: dict[str, dict[int, np.ndarray]]) -> Places:
 
 def spread(leaf, axes: dict[int, Layout], fill):
     """An array of a parameter's shape in the new layout; the new entries are those of `fill`."""
+    if on_host(leaf):
+        return jax.device_put(spread(np.asarray(leaf), axes, fill), leaf.sharding)
     leaf = taken(leaf, {axis: own.source for axis, own in axes.items()})
     new = np.zeros([1] * np.ndim(leaf), bool)
     for axis, own in axes.items():
         new = new | own.new.reshape([-1 if a == axis else 1 for a in range(np.ndim(leaf))])
     if not new.any():
         return leaf
-    return (np if isinstance(leaf, np.ndarray) else jnp).where(new, fill, leaf)
+    if isinstance(leaf, np.ndarray):
+        return np.where(new, np.asarray(fill).astype(leaf.dtype), leaf)
+    return jnp.where(new, fill, leaf)

@@ -180,16 +180,20 @@ def taken(array, index: dict[int, np.ndarray]):
     """The array with these indices of these axes."""
     if not index:
         return array
-    if isinstance(array, jax.Array) and not isinstance(array, Tracer) and _simple(array):
-        # By the host: a compilation for every shape would take longer.
+    if on_host(array):
         return jax.device_put(taken(np.asarray(array), index), array.sharding)
     for axis, own in index.items():
         array = (np if isinstance(array, np.ndarray) else jax.numpy).take(array, own, axis=axis)
     return array
 
 
-def _simple(array: jax.Array) -> bool:
-    """One device, and numbers."""
+def on_host(array) -> bool:
+    """Whether surgery on an array is done by the host, where a compilation for every shape would take longer.
+
+    That is so for numbers on one device.
+    """
+    if not isinstance(array, jax.Array) or isinstance(array, Tracer):
+        return False
     return len(array.sharding.device_set) == 1 and not jax.numpy.issubdtype(array.dtype, jax.dtypes.extended)
 
 

@@ -135,7 +135,8 @@ def _groups(name: str, penalty, shape, shapes, places: Places) -> Callable[[Any]
     norms = jax.eval_shape(penalty.group_norms, jax.ShapeDtypeStruct(old.shape, np.float32))
 
     def move(record):
-        never = jnp.full(new.max() + 1, NEVER, record.dtype)
-        return jnp.reshape(never.at[pairs[0]].set(jnp.ravel(record)[pairs[1]]), norms.shape)
+        never = np.full(new.max() + 1, NEVER, record.dtype)
+        never[pairs[0]] = np.ravel(record)[pairs[1]]
+        return jnp.asarray(never.reshape(norms.shape))
 
     return move
