@@ -5,6 +5,7 @@ Training along an inverse scale space by Split Linearized Bregman Iteration (Spl
 """
 
 from . import structure as structure
+from . import theory as theory
 from ._masks import apply_masks as apply_masks
 from ._masks import keep_support as keep_support
 from ._nuclear_norm import NuclearNorm as NuclearNorm
