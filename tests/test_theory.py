@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 import reference as ref
+from jax.flatten_util import ravel_pytree
 
 import parsimony as pm
 from parsimony._rules import resolve
@@ -64,7 +65,7 @@ LOSSES = {
 
 @functools.partial(jax.jit, static_argnums=0)
 def hessian(loss, params):
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    flat, unravel = ravel_pytree(params)
     return jax.hessian(lambda w: loss(unravel(w)))(flat)
 
 
