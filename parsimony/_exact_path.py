@@ -75,8 +75,9 @@ class ExactPath:
 def exact_path(hessian, linear, penalty: Lasso | None = None, nu: float = 100.0) -> ExactPath:
     """The path of L(W) = ½WᵀHW − qᵀW under Ω = λ‖·‖₁ for κ → ∞ and α → 0, from V = 0 to its end.
 
-    Least squares ‖XW − y‖²/2n have H = XᵀX/n and q = Xᵀy/n. V and the times of entry of the iteration are within
-    O(1/κ) + O(α) of it. For ν → 0, R is L itself; for ν → ∞ and a regular H, weights enter in the order of |H⁻¹q|.
+    Least squares ‖XW − y‖²/2n have H = XᵀX/n and q = Xᵀy/n; for an intercept, centre X and y. V and the times of
+    entry of the iteration are within O(1/κ) + O(α) of it. For ν → 0, R is L itself; for ν → ∞ and a regular H,
+    weights enter in the order of |H⁻¹q|.
 
     Only for the Lasso is Γ constant between jumps. A group's V_g may move on the sphere ‖V_g‖ = λ while it is inside,
     and Γ_g turns with it, so that the path bends.

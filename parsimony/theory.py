@@ -46,7 +46,7 @@ def max_learning_rate(lipschitz: float, kappa: float = 1.0, nu: float = 100.0) -
 
     The block of W alone has Lip + 1/ν, and 2/(κ(Lip + 1/ν)) is often quoted; it forgets that Γ moves as well, and
     the iteration can diverge below it. For a quadratic loss 2/(κλ) is sharp: z takes gradient steps of length κα on
-    L̄, but for κ(g − g⁺), which is bounded, and far out they grow. A `dual_learning_rate` below α keeps the bound.
+    L̄, but for κ(g − g⁺), which is bounded, and far out they grow. A `dual_learning_rate` ≤ α keeps the bound.
 
     Args:
       lipschitz: Lip ≥ 0, the smoothness of L where the run goes; see `lipschitz`.
@@ -154,15 +154,15 @@ def lyapunov(
         F_k = αL̄(W_k, Γ_k) + ⟨Γ_k, g_k − g_{k−1}⟩,   g = V − Prox_Ω(V),
 
     which rounds less, and asks a penalty for its prox only. Each step with α < `max_learning_rate(Lip, κ, ν)` takes
-    at least (1/κ − αλ/2)·(‖W⁺ − W‖² + ‖Γ⁺ − Γ‖²) from F, if the run has constant α, κ and ν, no momentum and no
-    `dual_learning_rate`, and sees the whole loss.
+    at least (1/κ − αλ/2)·(‖W⁺ − W‖² + ‖Γ⁺ − Γ‖²) from F, if α, κ and ν are constant, there is no momentum, and each
+    step sees the whole loss. With a `dual_learning_rate` ≤ α in the place of α, F descends too.
 
     Args:
       loss: L(params), a scalar.
       params: W_k.
       opt_state: the state after k steps, with that of Split LBI in it, however deep.
       previous: the state after k − 1 steps; at the start `opt_state` itself, with F_0 = αL̄(W_0, 0).
-      learning_rate: α of the run.
+      learning_rate: the step of V: α of the run, or its `dual_learning_rate` where that is given.
       nu: ν of the run.
 
     Returns:

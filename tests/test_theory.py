@@ -10,6 +10,7 @@ import numpy as np
 import optax
 import pytest
 import reference as ref
+from jax.flatten_util import ravel_pytree
 
 import parsimony as pm
 from parsimony._rules import resolve
@@ -64,7 +65,7 @@ LOSSES = {
 
 @functools.partial(jax.jit, static_argnums=0)
 def hessian(loss, params):
-    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    flat, unravel = ravel_pytree(params)
     return jax.hessian(lambda w: loss(unravel(w)))(flat)
 
 
@@ -81,11 +82,12 @@ class Run(NamedTuple):  # what each iterate z_k = (W_k, Γ_k) has, k = 0, 1, …
     slope: jax.Array  # ‖∇L̄(z_k)‖, in W and Γ
 
 
-def make_run(loss, penalty, steps):
-    """The run as a compiled function of W_0, α, κ and ν."""
+def make_run(loss, penalty, steps, dual_share=1.0):
+    """The run as a function of W_0, α, κ and ν; the step of V is dual_share·α."""
 
     def run(params, alpha, kappa, nu):
-        tx = pm.inverse_scale_space(alpha, kappa, nu, penalty)
+        beta = dual_share * alpha
+        tx = pm.inverse_scale_space(alpha, kappa, nu, penalty, dual_learning_rate=beta)
         penalised = [own is not None for own in resolve(penalty, params)]
 
         def coupled(params, gamma):
@@ -97,7 +99,7 @@ def make_run(loss, penalty, steps):
             gamma = pm.gamma(state)
             updates, following = tx.update(jax.grad(loss)(params), state, params)
             seen = Run(
-                value=lyapunov(loss, params, state, previous, alpha, nu),
+                value=lyapunov(loss, params, state, previous, beta, nu),
                 weights=params,
                 gamma=gamma,
                 moved=optax.tree.norm((updates, jax.tree.map(jnp.subtract, pm.gamma(following), gamma))),
@@ -147,6 +149,16 @@ def test_each_step_below_the_bound_takes_from_f_what_the_theorem_says(name, pena
             if name == "tanh":
                 some = jax.tree.map(lambda w: w[::10], seen.weights)
                 assert largest_curvatures(jax.vmap(lambda w: hessian(loss, w))(some)).max() < lip
+
+
+@pytest.mark.parametrize("dual_share", [0.5, 0.1])
+def test_f_descends_with_a_slower_dual_below_the_same_bound(dual_share):
+    with jax.enable_x64(True):
+        run = jax.jit(make_run(quadratic, pm.Lasso(0.02), 250, dual_share))
+        for kappa, nu in [(1.0, 1.0), (5.0, 0.3), (0.5, 10.0)]:
+            seen = jax.device_get(run(as_float64(LINEAR), 0.98 * max_learning_rate(LARGEST, kappa, nu), kappa, nu))
+            assert (np.diff(seen.value) <= 1e-13 * np.abs(seen.value).max()).all()
+            assert seen.gamma["w"][-1].any()
 
 
 @pytest.mark.parametrize("lip", [0.01, 0.5, 1.0])
