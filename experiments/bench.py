@@ -1,4 +1,4 @@
-"""Speed and memory: `python -m experiments.bench update`, and `structure` (`bench_structure.py`).
+"""Speed and memory: `python -m experiments.bench update`; `structure` (`bench_structure.py`), `data` (`bench_data.py`).
 
 The update alone: donated and not, Split LBI beside `optax.sgd` and `optax.adam` in turn, on parameters shaped like
 LeNet, ResNet-20 and ResNet-50; then what it adds to a whole training step. Ratios are medians over rounds in which all
@@ -18,6 +18,7 @@ import tyro
 
 import parsimony as pm
 
+from .bench_data import data
 from .bench_structure import structure
 from .latency import in_turn, ratio
 
@@ -195,5 +196,7 @@ def _lenet_loss(params, x, labels):
 
 if __name__ == "__main__":
     tyro.extras.subcommand_cli_from_dict(
-        {"update": update, "structure": structure}, prog="python -m experiments.bench", description=__doc__
+        {"update": update, "structure": structure, "data": data},
+        prog="python -m experiments.bench",
+        description=__doc__,
     )
