@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._checks import aligned, as_arrays, check_positive, concrete
+from ._checks import aligned, as_arrays, check_momentum, check_positive, concrete
 from ._in_place import gamma_from_next, recovery_is_exact
 from ._penalties import Penalty
 from ._rules import Rules, check_penalty, resolve
@@ -36,14 +36,14 @@ from ._unit_penalty import UnitPenalty
 )
 @dataclasses.dataclass(frozen=True)
 class SplitLBIState:
-    """State of `inverse_scale_space`: V, and what the read-outs need to make Γ of it.
+    """State of `inverse_scale_space` and of its neighbours: V, and what the read-outs need to make Γ of it.
 
     Attributes:
       count: int32 scalar, number of steps taken.
       time: scalar, t = Σα over the steps of V (of `dual_learning_rate` where that is given).
-      kappa: scalar, κ of the last step.
+      kappa: scalar, κ of the last step; under another strength T than the penalty's, κT (and V is divided by T).
       dual: V, the tree of the parameters, at least in `accumulator_dtype`; zeros where unpenalised.
-      inner_state: state of `inner`.
+      inner_state: state of `inner`; empty in the neighbours.
       penalty: Ω, static.
     """
 
@@ -219,10 +219,7 @@ def split_lbi(
 
     Source: arXiv 2007.02010.
     """
-    if momentum is not None and concrete(momentum) and not 0 <= momentum < 1:
-        raise ValueError(f"momentum={momentum!r}: expected a number in [0, 1), or None for none.")
-    if nesterov and momentum is None:
-        raise ValueError("nesterov=True needs a momentum, e.g. momentum=0.9.")
+    check_momentum(momentum, nesterov)
     if weight_decay is not None and concrete(weight_decay) and not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight_decay={weight_decay!r}: expected a number ≥ 0, or None for none.")
     if weight_decay_mask is not None and weight_decay is None:
