@@ -45,8 +45,10 @@ def check_sparsity(sparsity: Any) -> None:
             raise ValueError(f"sparsity={sparsity!r}: expected the share of zero weights, in [0, 1){hint}.")
 
 
-def threshold_at(penalty: Any, latent: Any, sparsity: optax.ScalarOrSchedule, count: Any = 0) -> jax.Array:
-    """T at which the share q of zeros in Prox_{TΩ}(U) is reached; at least `LEAST`.
+def threshold_at(
+    penalty: Any, latent: Any, sparsity: optax.ScalarOrSchedule, count: Any = 0, least: Any = LEAST
+) -> jax.Array:
+    """T at which the share q of zeros in Prox_{TΩ}(U) is reached; `least` or more.
 
     The zeros grow with T, and so do the bit patterns of the positive floats: 31 halvings find the very number.
 
@@ -95,4 +97,4 @@ def threshold_at(penalty: Any, latent: Any, sparsity: optax.ScalarOrSchedule, co
 
     most = jax.lax.bitcast_convert_type(jnp.float32(jnp.finfo(jnp.float32).max), jnp.int32)
     _, bits = jax.lax.fori_loop(0, 31, halve, (jnp.int32(0), most))
-    return jnp.maximum(jax.lax.bitcast_convert_type(bits, jnp.float32), LEAST)
+    return jnp.maximum(jax.lax.bitcast_convert_type(bits, jnp.float32), least)
