@@ -6,6 +6,10 @@ Training along an inverse scale space by Split Linearized Bregman Iteration (Spl
 
 from . import structure as structure
 from . import theory as theory
+from ._bregman import adabreg as adabreg
+from ._bregman import linbreg as linbreg
+from ._bregman import prox_sgd as prox_sgd
+from ._bregman import rda as rda
 from ._masks import apply_masks as apply_masks
 from ._masks import keep_support as keep_support
 from ._nuclear_norm import NuclearNorm as NuclearNorm

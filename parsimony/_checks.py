@@ -36,6 +36,14 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name}={value!r}: expected a positive, finite number.")
 
 
+def check_momentum(momentum: Any, nesterov: bool) -> None:
+    """Refuses what `optax.trace` would take, and grow without end."""
+    if momentum is not None and concrete(momentum) and not 0 <= momentum < 1:
+        raise ValueError(f"momentum={momentum!r}: expected a number in [0, 1), or None for none.")
+    if nesterov and momentum is None:
+        raise ValueError("nesterov=True needs a momentum, e.g. momentum=0.9.")
+
+
 def one_of(name: str, value, known: tuple[str, ...]) -> None:
     """Refuses a word that is none of these."""
     if value not in known:

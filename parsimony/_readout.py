@@ -119,7 +119,7 @@ def split_lbi_states(opt_state) -> list[SplitLBIState]:
     if not states:
         raise ValueError(
             f"no Split LBI state in this optimizer state ({type(opt_state).__name__}): expected the state of "
-            "pm.split_lbi or pm.inverse_scale_space, alone or inside Optax wrappers."
+            "pm.split_lbi, pm.inverse_scale_space or a neighbour such as pm.linbreg, alone or inside Optax wrappers."
         )
     for state in states:
         (count,) = jax.tree.leaves(state.count)  # nnx.Optimizer wraps it in a variable

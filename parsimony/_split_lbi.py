@@ -22,10 +22,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._checks import aligned, as_arrays, check_positive, concrete
+from ._checks import aligned, as_arrays, check_momentum, check_positive, concrete
 from ._in_place import gamma_from_next, recovery_is_exact
 from ._penalties import Penalty
 from ._rules import Rules, check_penalty, resolve
+from ._target import LEAST, check_sparsity, threshold_at
 from ._unit_penalty import UnitPenalty
 
 
@@ -36,14 +37,14 @@ from ._unit_penalty import UnitPenalty
 )
 @dataclasses.dataclass(frozen=True)
 class SplitLBIState:
-    """State of `inverse_scale_space`: V, and what the read-outs need to make Γ of it.
+    """State of `inverse_scale_space` and of its neighbours: V, and what the read-outs need to make Γ of it.
 
     Attributes:
       count: int32 scalar, number of steps taken.
       time: scalar, t = Σα over the steps of V (of `dual_learning_rate` where that is given).
-      kappa: scalar, κ of the last step.
+      kappa: scalar, κ of the last step; under another strength T than the penalty's, κT (and V is divided by T).
       dual: V, the tree of the parameters, at least in `accumulator_dtype`; zeros where unpenalised.
-      inner_state: state of `inner`.
+      inner_state: state of `inner`; empty in the neighbours.
       penalty: Ω, static.
     """
 
@@ -63,6 +64,7 @@ def inverse_scale_space(
     *,
     dual_learning_rate: optax.ScalarOrSchedule | None = None,
     inner: optax.GradientTransformation | None = None,
+    sparsity: optax.ScalarOrSchedule | None = None,
     accumulator_dtype: str = "float32",
 ) -> optax.GradientTransformationExtraArgs:
     """One Split LBI step, from a (transformed) loss gradient; the last link of a chain.
@@ -86,6 +88,9 @@ def inverse_scale_space(
         `GroupLasso(-1)` for kernels of rank 4 and `Lasso()` for matrices.
       dual_learning_rate: the α of V⁺ where it is to differ: the speed of the path. Default `learning_rate`.
       inner: transformation of ∇_W L̄; `optax.trace(0.9)` is the paper's momentum.
+      sparsity: None for the strengths as given; or the share of the penalised weights that are zero in Γ, all
+        parameters together, in [0, 1), or a schedule of it: after each step the strengths are scaled to give it. The
+        path then unfolds as `optax.linear_schedule(1.0, 0.9, 2000)` says, whatever the weights do.
       accumulator_dtype: least precision of V (a float64 parameter has a float64 V). V gains about α|W|/ν a step,
         which bfloat16 cannot add up.
 
@@ -125,6 +130,7 @@ def inverse_scale_space(
     inner_tx = optax.with_extra_args_support(optax.identity() if inner is None else inner)
     # At the first update, not now: naming the backend would start it before jax.distributed.initialize could.
     recovers = functools.cache(lambda: recovery_is_exact(dual_rate, kappa, nu))
+    check_sparsity(sparsity)
 
     def init_fn(params) -> Any:
         params = as_arrays(params)
@@ -146,13 +152,15 @@ def inverse_scale_space(
         updates, params = as_arrays((updates, params))
         treedef, (grads, weights, duals) = aligned(grads=updates, params=params, dual=state.dual)
         alpha, dual_alpha = (r(state.count) if callable(r) else r for r in (learning_rate, dual_rate))
+        # Under a strength T, Γ = κ·Prox_{TΩ}(V) = κT·Prox_Ω(V/T), and V/T is what the state keeps.
+        strength = 1.0 if sparsity is None else state.kappa / kappa
 
         steps = []  # (V⁺, (W − Γ)/ν) of each leaf
         for own, w, v in zip(resolve(penalty, state.dual), weights, duals, strict=True):
             if own is None:
                 steps.append((v, None))
                 continue
-            w, a, k, n = (jnp.asarray(x, v.dtype) for x in (w, dual_alpha, kappa, nu))
+            w, a, k, n = (jnp.asarray(x, v.dtype) for x in (w, dual_alpha / strength, kappa * strength, nu))
             coupling = (w - k * own.prox(v)) / n
             v_new = v + a * coupling
             if recovers() and hasattr(own, "shrink"):
@@ -168,11 +176,15 @@ def inverse_scale_space(
             (-(jnp.asarray(kappa, h.dtype) * jnp.asarray(alpha, h.dtype)) * h).astype(w.dtype)
             for h, w in zip(treedef.flatten_up_to(totals), weights, strict=True)
         ]
+        dual = treedef.unflatten([v for v, _ in steps])
+        if sparsity is not None:
+            ratio = threshold_at(penalty, dual, sparsity, state.count, least=LEAST / strength)
+            dual, strength = jax.tree.map(lambda v: v / jnp.asarray(ratio, v.dtype), dual), strength * ratio
         new_state = SplitLBIState(
             count=optax.safe_increment(state.count),
             time=state.time + jnp.asarray(dual_alpha, state.time.dtype),
-            kappa=jnp.array(kappa, state.kappa.dtype),  # a copy, as in init
-            dual=treedef.unflatten([v for v, _ in steps]),
+            kappa=jnp.array(kappa * strength, state.kappa.dtype),  # a copy, as in init
+            dual=dual,
             inner_state=inner_state,
             penalty=penalty,
         )
@@ -193,6 +205,7 @@ def split_lbi(
     weight_decay_mask: Any = None,
     dual_learning_rate: optax.ScalarOrSchedule | None = None,
     inner: optax.GradientTransformation | None = None,
+    sparsity: optax.ScalarOrSchedule | None = None,
     accumulator_dtype: str = "float32",
 ) -> optax.GradientTransformationExtraArgs:
     """Split LBI in the place of `optax.sgd`.
@@ -202,7 +215,8 @@ def split_lbi(
     `inner=optax.trace(0.9)` instead of `momentum`.
 
     Args:
-      learning_rate, kappa, nu, penalty, dual_learning_rate, inner, accumulator_dtype: see `inverse_scale_space`.
+      learning_rate, kappa, nu, penalty, dual_learning_rate, inner, sparsity, accumulator_dtype: see
+        `inverse_scale_space`.
       momentum: decay in [0, 1) of the gradient's trace, or None for none.
       nesterov: Nesterov's momentum; needs `momentum`.
       weight_decay: coefficient ≥ 0 of W added to ∇L, or None.
@@ -219,10 +233,7 @@ def split_lbi(
 
     Source: arXiv 2007.02010.
     """
-    if momentum is not None and concrete(momentum) and not 0 <= momentum < 1:
-        raise ValueError(f"momentum={momentum!r}: expected a number in [0, 1), or None for none.")
-    if nesterov and momentum is None:
-        raise ValueError("nesterov=True needs a momentum, e.g. momentum=0.9.")
+    check_momentum(momentum, nesterov)
     if weight_decay is not None and concrete(weight_decay) and not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight_decay={weight_decay!r}: expected a number ≥ 0, or None for none.")
     if weight_decay_mask is not None and weight_decay is None:
@@ -232,6 +243,6 @@ def split_lbi(
         optax.identity() if momentum is None else optax.trace(momentum, nesterov),
         inverse_scale_space(
             learning_rate, kappa, nu, penalty,
-            dual_learning_rate=dual_learning_rate, inner=inner, accumulator_dtype=accumulator_dtype,
+            dual_learning_rate=dual_learning_rate, inner=inner, sparsity=sparsity, accumulator_dtype=accumulator_dtype,
         ),
     )  # fmt: skip

@@ -90,8 +90,7 @@ class UnitPenalty:
 
     def value(self, tree):
         """Ω of a tree of arrays, a scalar."""
-        whole = self._whole(tree)
-        return jnp.sum(jnp.asarray(whole.thresholds, whole.norms.dtype) * whole.norms)
+        return self._whole(tree).value()
 
     def group_norms(self, tree):
         """‖x_u‖ of each unit, set after set."""
@@ -166,6 +165,10 @@ class _Tree:
         for part, x in self._arrays:
             squares = squares.at[part.units].add(_squares(part, x).astype(squares.dtype))
         return _sqrt(squares)
+
+    def value(self) -> jax.Array:
+        """Ω of the tree."""
+        return jnp.sum(jnp.asarray(self.thresholds, self.norms.dtype) * self.norms)
 
     @functools.cached_property
     def thresholds(self) -> np.ndarray:

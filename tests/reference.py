@@ -7,6 +7,7 @@ an entry of a flat dictionary by name. It imports neither JAX nor the library.
 # ruff: noqa: N806
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -149,3 +150,73 @@ def split_lbi(
         Γ = {n: kappa * penalties[n].prox(V[n]) if n in penalties else 0 * V[n] for n in W}
         sparse = {n: penalties[n].sparse(W[n], Γ[n]) if n in penalties else W[n] for n in W}
         yield Step(W, Γ, V, sparse, t)
+
+
+class Scaled(NamedTuple):
+    """A penalty whose strength moves: `at(scale)` is that of λ·scale, `slope(W)` a sub-gradient, and
+    `levels(U)` has for each weight the scale at which it becomes zero."""
+
+    at: Callable
+    slope: Callable
+    levels: Callable
+
+
+def scaled_lasso(strength):
+    return Scaled(lambda s: lasso(strength * s), lambda w: strength * np.sign(w), lambda u: np.abs(u) / strength)
+
+
+def scaled_group_lasso(strength, rms=False):
+    """Groups are the slices of the last axis."""
+
+    def own(x, function):
+        out = np.zeros_like(x)
+        for g in range(x.shape[-1]):
+            threshold = strength * (x[..., g].size ** 0.5 if rms else 1.0)
+            out[..., g] = function(x[..., g], np.linalg.norm(x[..., g]), threshold)
+        return out
+
+    return Scaled(
+        lambda s: group_lasso((-1,), strength * s, rms),
+        lambda w: own(w, lambda x, norm, threshold: threshold * x / norm if norm else 0 * x),
+        lambda u: own(u, lambda x, norm, threshold: norm / threshold),
+    )
+
+
+def neighbour(
+    method, params, gradient, penalties, steps, *, learning_rate, kappa=1.0,
+    momentum=0.0, nesterov=False, adam=False, sparsity=None,
+):  # fmt: skip
+    """Yields (W, latent variables, t) after each step; each method as published, `penalties` name the penalised.
+
+    LinBreg: v and prox_{δJ}(δv). RDA as torchao's PAT: latent weights, and γ, the sum of the rates. `sparsity`
+    replaces the strength by the order statistic of the levels.
+    """
+    W = {name: np.array(w, np.float64) for name, w in params.items()}
+    trace, mean, square = ({name: 0 * w for name, w in W.items()} for _ in range(3))
+    latent = {name: w / kappa if method == "linbreg" else w for name, w in W.items()}
+    if method == "linbreg" and sparsity is None:
+        latent = {name: u + penalties[name].slope(W[name]) if name in penalties else u for name, u in latent.items()}
+    γ = 0.0
+    for k in range(steps):
+        α = np.asarray(learning_rate(k) if callable(learning_rate) else learning_rate, np.float64)
+        slope = gradient(W)
+        γ = γ + α
+        for name, g in slope.items():
+            if adam:
+                mean[name] = 0.9 * mean[name] + 0.1 * g
+                square[name] = 0.999 * square[name] + 0.001 * g**2
+                g = mean[name] / (1 - 0.9 ** (k + 1)) / (np.sqrt(square[name] / (1 - 0.999 ** (k + 1))) + 1e-8)
+            trace[name] = momentum * trace[name] + g
+            g = g + momentum * trace[name] if nesterov else trace[name]
+            latent[name] = (W if method == "prox_sgd" else latent)[name] - α * g
+        strength = {"linbreg": 1.0, "rda": γ, "prox_sgd": α}[method]
+        if sparsity is not None:
+            q = sparsity(k) if callable(sparsity) else sparsity
+            levels = np.sort(np.concatenate([penalties[name].levels(latent[name]).ravel() for name in penalties]))
+            zeros = math.ceil(float(q) * levels.size - 1e-5)
+            strength = levels[zeros - 1] if zeros else 0.0
+        W = {
+            name: penalties[name].at(kappa * strength).prox(kappa * u) if name in penalties else kappa * u
+            for name, u in latent.items()
+        }
+        yield W, dict(latent), γ

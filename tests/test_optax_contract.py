@@ -1,7 +1,7 @@
-"""Split LBI keeps the contract that Optax asks of every optimizer: Optax's own tests, and its sharding tests by hand.
+"""Split LBI and its neighbours keep Optax's contract for optimizers: Optax's own tests, and its sharding tests by hand.
 
 `optax.contrib._common_test` ships in the wheel. Each of its tests is expanded over Optax's optimizers when the
-class is made; the plain body stays under `__wrapped__` and runs here over configurations of Split LBI.
+class is made; the plain body stays under `__wrapped__` and runs here over configurations of Split LBI and the others.
 """
 
 import re
@@ -25,6 +25,7 @@ def recorded(learning_rate: optax.ScalarOrSchedule, nu: float = 100.0) -> optax.
 
 
 RULES = pm.Rules([], default=pm.GroupLasso(-1, strength=0.1, scale="rms"))
+WEAK = pm.Rules([], default=pm.Lasso(1e-3))  # the contract asks for the least of the loss, the lasso is biased
 
 # The largest curvature on the way, of Rosenbrock's function, is about 1000, so that κα must stay below 2e-3.
 CONFIGURATIONS = {
@@ -40,6 +41,15 @@ CONFIGURATIONS = {
     "strong coupling, fast path": (pm.inverse_scale_space, {"learning_rate": 1e-3, "nu": 0.1, "kappa": 1}),
     "path recorded": (recorded, {"learning_rate": 1e-3}),
     "adam before": (adam_then_split_lbi, {"learning_rate": 1e-3}),
+    "path by a sparsity": (pm.split_lbi, {"learning_rate": 1e-3, "sparsity": 0.5}),
+    "linbreg": (pm.linbreg, {"learning_rate": 1e-3}),
+    "linbreg, momentum, kappa": (pm.linbreg, {"learning_rate": 2e-4, "kappa": 4.0, "momentum": 0.9, "nesterov": True}),
+    "linbreg, sparsity": (pm.linbreg, {"learning_rate": 1e-3, "sparsity": 0.0}),
+    "adabreg": (pm.adabreg, {"learning_rate": 1e-2, "penalty": RULES}),
+    "rda": (pm.rda, {"learning_rate": 1e-3, "penalty": WEAK}),
+    "rda, sparsity": (pm.rda, {"learning_rate": optax.constant_schedule(1e-3), "sparsity": 0.0}),
+    "prox_sgd": (pm.prox_sgd, {"learning_rate": 1e-4, "penalty": WEAK, "momentum": 0.9}),
+    "prox_sgd, sparsity": (pm.prox_sgd, {"learning_rate": 1e-3, "sparsity": 0.0, "penalty": WEAK}),
 }
 every_configuration = pytest.mark.parametrize(("factory", "kwargs"), CONFIGURATIONS.values(), ids=CONFIGURATIONS)
 
@@ -76,7 +86,7 @@ def test_the_whole_of_optaxs_contract_is_run():
 
 @pytest.mark.parametrize(("name", "rest"), CASES)
 @every_configuration
-def test_split_lbi_keeps_optaxs_contract(monkeypatch, factory, kwargs, name, rest):
+def test_optaxs_contract_is_kept(monkeypatch, factory, kwargs, name, rest):
     monkeypatch.setattr(_common_test, "_get_opt_factory", lambda _: factory)
     try:
         OPTAX_TESTS[name](
@@ -94,7 +104,7 @@ def test_a_learning_rate_that_is_no_schedule_to_optax_fails_here_and_is_not_skip
         return pm.split_lbi(learning_rate)
 
     with pytest.raises(pytest.fail.Exception, match="Optax skips this test"):
-        test_split_lbi_keeps_optaxs_contract(
+        test_optaxs_contract_is_kept(
             monkeypatch, stringly, {"learning_rate": 1e-3},
             "test_optimizers_accept_learning_rate_schedule_if_type_annotated_as_such", {},
         )  # fmt: skip
@@ -105,7 +115,7 @@ def test_the_map_over_parameters_meets_v_and_nothing_else(factory, kwargs):
     """`optax.tree.map_params` reaches what has the parameters' shape, and leaves the scalars alone."""
     tx, params = factory(**kwargs), {"kernel": jnp.ones((3, 2)), "bias": jnp.ones(2)}
     state = tx.init(params)
-    mapped = optax.tree.map_params(tx, lambda leaf: leaf + 1, state)
+    mapped = optax.tree.map_params(tx, lambda leaf: 0 * leaf + 1, state)
     (before,), (after,) = (
         [node for node in jax.tree.leaves(s, is_leaf=_is_split_lbi) if _is_split_lbi(node)] for s in (state, mapped)
     )

@@ -41,6 +41,8 @@ OPTIMIZERS = {
     "adamw": optax.adamw(1e-2),
     "lion": optax.lion(1e-3),
     "split_lbi": pm.split_lbi(0.05, 1.0, 10.0, FAST, momentum=0.9, weight_decay=1e-4),
+    "linbreg": pm.linbreg(0.05, 1.0, FAST, momentum=0.9),
+    "rda, sparsity": pm.rda(0.05, FAST, sparsity=0.3),
     "record_path": pm.record_path(pm.split_lbi(0.05, 1.0, 10.0, FAST)),
     "chain": optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(), optax.scale(-0.01)),
     "masked": optax.chain(

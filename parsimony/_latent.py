@@ -1,0 +1,130 @@
+"""A step of a latent variable U and one proximal map: what the neighbours of Split LBI have in common.
+
+    U⁺ = U − α·ĝ,     W⁺ = κ·Prox_{TΩ}(U⁺)          ĝ: ∇L(W), as what stands before in a chain has changed it
+
+| | U | U₀ | T | κ |
+|---|---|---|---|---|
+| `linbreg`, `adabreg` | the sub-gradient variable | W₀/κ + p₀, p₀ ∈ ∂Ω(W₀) | 1 | their δ |
+| `rda` | W₀ less all steps | W₀ | t = Σα | 1 |
+| `prox_sgd` | W, forgotten every step | W₀ | α | 1 |
+| any of them with a `sparsity` | | W₀/κ | what gives that share of zeros (`_target`) | |
+
+Ω is positively homogeneous, so Prox_{TΩ}(u) = T·Prox_Ω(u/T). With V = U/T, and κT in the place of κ, W = κ·Prox_Ω(V):
+the state is that of Split LBI, Γ is W, and every read-out holds.
+
+Source: the common form is that of McMahan, "A Survey of Algorithms and Analysis for Adaptive Online Learning" (2017);
+those of the methods are in `_bregman`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from ._checks import aligned, as_arrays, check_positive
+from ._rules import Rules, check_penalty, resolve
+from ._split_lbi import SplitLBIState
+from ._target import LEAST, check_sparsity, threshold_at
+from ._unit_penalty import UnitSlices
+
+
+def latent_and_prox(
+    learning_rate: Any,
+    kappa: Any,
+    penalty: Any,
+    sparsity: Any,
+    threshold: Callable[[Any, Any], Any] | None,
+    forgets: bool = False,
+) -> optax.GradientTransformationExtraArgs:
+    """The step of the module's docstring; `threshold(α, t)` is T, and None the T = 1 of a sub-gradient variable."""
+    check_positive("learning_rate", learning_rate)
+    check_positive("kappa", kappa)
+    check_penalty(None if isinstance(penalty, Rules) else penalty, "penalty")
+    check_sparsity(sparsity)
+    bregman = threshold is None and sparsity is None
+
+    def init_fn(params) -> Any:
+        # As of every optimizer, the state can be planned from shapes alone.
+        params = jax.tree.map(lambda w: jnp.zeros_like(w) if isinstance(w, jax.ShapeDtypeStruct) else w, params)
+        weights, treedef = jax.tree.flatten(jax.tree.map(_wide, as_arrays(params)))
+        owns = resolve(penalty, treedef.unflatten(weights))
+        slopes = _subgradient(penalty, treedef, weights) if bregman else [0.0] * len(weights)
+        least = kappa if bregman else kappa * LEAST
+        duals = [
+            jnp.zeros_like(w) if own is None else w / jnp.asarray(least, w.dtype) + p
+            for own, w, p in zip(owns, weights, slopes, strict=True)
+        ]
+        return SplitLBIState(
+            count=jnp.zeros((), jnp.int32),
+            time=jnp.zeros((), jnp.result_type(float)),
+            kappa=jnp.array(least, jnp.result_type(float)),  # a copy: the state must share no buffer
+            dual=treedef.unflatten(duals),
+            inner_state=optax.EmptyState(),
+            penalty=penalty,
+        )
+
+    def update_fn(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
+        del extra_args
+        if params is None:
+            raise ValueError("the step goes from the weights: call tx.update(grads, opt_state, params).")
+        updates, params = as_arrays((updates, params))
+        treedef, (grads, weights, duals) = aligned(grads=updates, params=params, dual=state.dual)
+        alpha = learning_rate(state.count) if callable(learning_rate) else learning_rate
+        time = state.time + jnp.asarray(alpha, state.time.dtype)
+        damping = jnp.asarray(kappa, state.kappa.dtype)
+
+        owns, latents = resolve(penalty, state.dual), []
+        for own, g, w, v in zip(owns, grads, weights, duals, strict=True):
+            before = v if bregman else jnp.asarray(state.kappa / damping, v.dtype) * v
+            before = w.astype(v.dtype) if forgets else before
+            latents.append(v if own is None else before - jnp.asarray(alpha, v.dtype) * g.astype(v.dtype))
+
+        scale: Any = 1.0  # T
+        if sparsity is not None:
+            scale = threshold_at(penalty, treedef.unflatten(latents), sparsity, state.count)
+        elif threshold is not None:
+            scale = jnp.maximum(threshold(alpha, time), LEAST)
+        scale = jnp.asarray(scale, state.kappa.dtype)
+        duals = [u if bregman else u / jnp.asarray(scale, u.dtype) for u in latents]
+        moves = [
+            -(jnp.asarray(kappa, g.dtype) * jnp.asarray(alpha, g.dtype)) * g
+            if own is None
+            else jnp.asarray(damping * scale, v.dtype) * own.prox(v) - w
+            for own, g, w, v in zip(resolve(penalty, treedef.unflatten(duals)), grads, weights, duals, strict=True)
+        ]
+        new_state = SplitLBIState(
+            count=optax.safe_increment(state.count),
+            time=time,
+            kappa=damping * scale,
+            dual=treedef.unflatten(duals),
+            inner_state=state.inner_state,
+            penalty=penalty,
+        )
+        return treedef.unflatten([m.astype(w.dtype) for m, w in zip(moves, weights, strict=True)]), new_state
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _wide(w):
+    """V adds up steps that bfloat16 cannot, and takes W divided by a small T, which float16 cannot hold."""
+    return w.astype(jnp.promote_types(w.dtype, jnp.float32))
+
+
+def _subgradient(penalty, treedef, weights):
+    """p ∈ ∂Ω(W): the gradient where there is one, 0 where a group is zero."""
+
+    def value(weights):
+        owns = resolve(penalty, treedef.unflatten(weights))
+        units = {id(own.tree): own.tree for own in owns if isinstance(own, UnitSlices)}
+        alone = [
+            own.value(w)
+            for own, w in zip(owns, weights, strict=True)
+            if own is not None and not isinstance(own, UnitSlices)
+        ]
+        return sum([*alone, *(tree.value() for tree in units.values())], jnp.zeros(()))
+
+    # Ω is even, so that p is odd; JAX's derivative of |x| at 0 is 1.
+    there, mirrored = jax.grad(value)(weights), jax.grad(value)([-w for w in weights])
+    return [(p - q) / 2 for p, q in zip(there, mirrored, strict=True)]
