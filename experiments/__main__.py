@@ -11,7 +11,7 @@ import tyro
 from . import configs
 from .config import Config, Grow
 
-DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100")
+DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet2012")
 USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
 
   train [CONFIG]     train a network along the path (CONFIG: {configs}; default digits)
