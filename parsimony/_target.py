@@ -50,7 +50,8 @@ def threshold_at(
 ) -> jax.Array:
     """T at which the share q of zeros in Prox_{TΩ}(U) is reached; `least` or more.
 
-    The zeros grow with T, and so do the bit patterns of the positive floats: 31 halvings find the very number.
+    The zeros grow with T, and so do the bit patterns of the positive floats: 31 halvings find the very number. It is
+    raised by 1e-5 of itself, lest another order of summation let in the group that lies on the threshold.
 
     Args:
       penalty: Ω, as in `inverse_scale_space`.
@@ -62,7 +63,7 @@ def threshold_at(
 
     >>> import parsimony as pm
     >>> U = {"kernel": jnp.array([[4.0, -3.0, 2.0, 1.0]])}
-    >>> float(threshold_at(pm.Lasso(0.5), U, 0.75))  # three of four are zero where λT = 3
+    >>> round(float(threshold_at(pm.Lasso(0.5), U, 0.75)), 3)  # three of four are zero where λT = 3
     6.0
     """
     leaves, treedef = jax.tree.flatten(latent)
@@ -96,5 +97,6 @@ def threshold_at(
         return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
 
     most = jax.lax.bitcast_convert_type(jnp.float32(jnp.finfo(jnp.float32).max), jnp.int32)
-    _, bits = jax.lax.fori_loop(0, 31, halve, (jnp.int32(0), most))
-    return jnp.maximum(jax.lax.bitcast_convert_type(bits, jnp.float32), least)
+    # The first one is outside the loop: inside `shard_map` its results have the type of the data, as a carry must.
+    _, bits = jax.lax.fori_loop(1, 31, halve, halve(0, (jnp.int32(0), most)))
+    return jnp.maximum(jax.lax.bitcast_convert_type(bits, jnp.float32) * (1 + 1e-5), least)

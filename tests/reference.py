@@ -214,7 +214,7 @@ def neighbour(
             q = sparsity(k) if callable(sparsity) else sparsity
             levels = np.sort(np.concatenate([penalties[name].levels(latent[name]).ravel() for name in penalties]))
             zeros = math.ceil(float(q) * levels.size - 1e-5)
-            strength = levels[zeros - 1] if zeros else 0.0
+            strength = levels[zeros - 1] * (1 + 1e-5) if zeros else 0.0  # no group lies on the threshold
         W = {
             name: penalties[name].at(kappa * strength).prox(kappa * u) if name in penalties else kappa * u
             for name, u in latent.items()
