@@ -118,6 +118,16 @@ def nuclear_norm(strength=1.0):
     return Penalty(prox, lambda x: strength * np.linalg.norm(x, "nuc"), norms, sparse)
 
 
+def changed(g, name, k, mean, square, trace, momentum, nesterov, adam):
+    """The gradient of step k as Adam or momentum changes it; their memories are changed in place."""
+    if adam:
+        mean[name] = 0.9 * mean[name] + 0.1 * g
+        square[name] = 0.999 * square[name] + 0.001 * g**2
+        g = mean[name] / (1 - 0.9 ** (k + 1)) / (np.sqrt(square[name] / (1 - 0.999 ** (k + 1))) + 1e-8)
+    trace[name] = momentum * trace[name] + g
+    return g + momentum * trace[name] if nesterov else trace[name]
+
+
 def split_lbi(
     params, gradient, penalties, steps, *, learning_rate, kappa=1.0, nu=100.0, dual_learning_rate=None,
     momentum=0.0, nesterov=False, weight_decay=0.0, decayed=(), adam=False, inner_momentum=0.0,
@@ -135,12 +145,7 @@ def split_lbi(
         for name in W:
             # The loss gradient, as SGD or Adam would change it.
             g = slope[name] + (weight_decay * W[name] if name in decayed else 0.0)
-            if adam:
-                mean[name] = 0.9 * mean[name] + 0.1 * g
-                square[name] = 0.999 * square[name] + 0.001 * g**2
-                g = mean[name] / (1 - 0.9 ** (k + 1)) / (np.sqrt(square[name] / (1 - 0.999 ** (k + 1))) + 1e-8)
-            trace[name] = momentum * trace[name] + g
-            g = g + momentum * trace[name] if nesterov else trace[name]
+            g = changed(g, name, k, mean, square, trace, momentum, nesterov, adam)
             # Both gradients of L̄(W, Γ) = L(W) + ‖W − Γ‖²/2ν, at the old W and Γ.
             coupling = (W[name] - Γ[name]) / nu if name in penalties else np.zeros_like(g)
             inner[name] = inner_momentum * inner[name] + g + coupling
@@ -202,12 +207,7 @@ def neighbour(
         slope = gradient(W)
         γ = γ + α
         for name, g in slope.items():
-            if adam:
-                mean[name] = 0.9 * mean[name] + 0.1 * g
-                square[name] = 0.999 * square[name] + 0.001 * g**2
-                g = mean[name] / (1 - 0.9 ** (k + 1)) / (np.sqrt(square[name] / (1 - 0.999 ** (k + 1))) + 1e-8)
-            trace[name] = momentum * trace[name] + g
-            g = g + momentum * trace[name] if nesterov else trace[name]
+            g = changed(g, name, k, mean, square, trace, momentum, nesterov, adam)
             latent[name] = (W if method == "prox_sgd" else latent)[name] - α * g
         strength = {"linbreg": 1.0, "rda": γ, "prox_sgd": α}[method]
         if sparsity is not None:

@@ -1,7 +1,6 @@
-"""ImageNet's pipeline: which examples, in which order, cropped how; where it goes on; what it refuses and names."""
+"""ImageNet's pipeline: which examples, in which order; where it goes on; what it asks for."""
 
 import contextlib
-import io
 import json
 import os
 import re
@@ -10,8 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import simplejpeg
-from PIL import Image
+from small_imagenet import SIZE, batches, whole
 
 from experiments import jpeg
 from experiments.bench_data import write
@@ -19,26 +17,10 @@ from experiments.data import DataError
 from experiments.epochs import PART
 from experiments.imagenet import imagenet, prefetch
 
-SIZE = 24
-TRAIN, TEST = (27, 23, 20), (10, 9)  # examples of each file
-
-
-def picture(rng, height: int, width: int) -> bytes:
-    coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), np.uint8))
-    return simplejpeg.encode_jpeg(np.ascontiguousarray(coarse.resize((width, height), Image.Resampling.BICUBIC)))
-
-
-def examples(counts, seed: int) -> list[list[dict]]:
-    """Files of examples; the label is the example's index."""
-    rng, numbers = np.random.default_rng(seed), iter(range(1000))
-    shape = lambda: (int(rng.integers(SIZE, 4 * SIZE)), int(rng.integers(SIZE, 4 * SIZE)))
-    one = lambda number: {"image": picture(rng, *shape()), "label": number, "file_name": f"n{seed}_{number}.JPEG"}
-    return [[one(next(numbers)) for _ in range(count)] for count in counts]
-
 
 @pytest.fixture(scope="module")
-def files() -> dict[str, list[list[dict]]]:
-    return {"train": examples(TRAIN, 0), "validation": examples(TEST, 1)}
+def files():
+    return whole()
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +28,6 @@ def data_dir(tmp_path_factory, files):
     directory = tmp_path_factory.mktemp("tfds")
     write(directory, files)
     return directory
-
-
-def batches(data_dir, split="train", batch_size=16, **options) -> list[dict[str, np.ndarray]]:
-    options = {"train": True, "size": SIZE, "workers": 0, "seed": 5, "process": (0, 1), **options}
-    with contextlib.closing(imagenet(split, batch_size, data_dir=data_dir, **options)) as stream:
-        return list(stream)
 
 
 def assert_same(these, those):
@@ -201,170 +177,6 @@ def test_the_validation_split_is_held_out_by_index_and_recorded(data_dir):
     derived = np.sort(eval(record["indices"], {"numpy": np}))
     np.testing.assert_array_equal(derived, held_out)
     assert len({make(split, False).record()["sha256"] for split in ("train", "validation", "test")}) == 3
-
-
-def reference(one: bytes, size: int) -> np.ndarray:
-    """What torchvision's Resize and CenterCrop make of an image that Pillow has read."""
-    image = Image.open(io.BytesIO(one)).convert("RGB")
-    shorter, longer = round(size * 8 / 7), round(size * 8 / 7) * max(image.size) // min(image.size)
-    width, height = (shorter, longer) if image.width < image.height else (longer, shorter)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return np.asarray(image.crop((left, top, left + size, top + size)))
-
-
-@pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 334), (256, 256), (64, 800), (20, 30)])
-def test_the_evaluation_crop_is_the_one_of_published_accuracies(height, width):
-    one = picture(np.random.default_rng(0), height, width)
-    crop = jpeg.evaluation_crop(one, 224)
-    assert crop.shape == (224, 224, 3)
-    assert np.abs(crop.astype(int) - reference(one, 224)).max() <= 1
-
-
-@pytest.mark.parametrize(("height", "width"), [(375, 500), (1500, 1100), (130, 120), (1, 700), (700, 1), (1, 1)])
-def test_the_training_crop_is_its_box_as_pillow_would_resize_it(height, width):
-    one = picture(np.random.default_rng(1), height, width)
-    image = np.asarray(Image.open(io.BytesIO(one)))
-    reductions, mirrors = set(), set()
-    for seed in range(20):
-        rng = np.random.default_rng(seed)
-        (top, left, rows, columns), reduction = jpeg.training_box(height, width, 100, rng)
-        mirrored = rng.random() < 0.5
-        cut = Image.fromarray(image[top : top + rows, left : left + columns])
-        expected = np.asarray(cut.resize((100, 100), Image.Resampling.BILINEAR)).astype(int)
-        crop = jpeg.training_crop(one, 100, np.random.default_rng(seed))
-        assert crop.shape == (100, 100, 3)
-        off = np.abs(crop - (expected[:, ::-1] if mirrored else expected))
-        assert off.mean() < 1.5
-        assert np.percentile(off, 99) <= 12
-        reductions.add(reduction)
-        mirrors.add(mirrored)
-    assert mirrors == {True, False}
-    assert max(reductions) == (8 if height == 1500 else 2 if height == 375 else 1)
-
-
-def test_training_boxes_are_spread_as_they_should_be():
-    boxes = [jpeg.training_box(600, 800, 600, np.random.default_rng(seed))[0] for seed in range(2000)]
-    tops, lefts, rows, columns = np.array(boxes, float).T
-    assert ((tops >= 0) & (lefts >= 0) & (tops + rows <= 600) & (lefts + columns <= 800)).all()
-    shares, aspects = rows * columns / 480_000, columns / rows
-    assert shares.min() < 0.1
-    assert shares.max() > 0.9
-    assert 0.74 < aspects.min() < 0.78
-    assert 1.28 < aspects.max() < 1.35
-    assert abs(np.median(aspects) - 1) < 0.05
-    assert abs(np.mean(tops / np.maximum(600 - rows, 1)) - 0.5) < 0.05
-    assert jpeg.training_box(10, 1000, 224, np.random.default_rng(0))[0] == (0, 493, 10, 13)  # none of ten fits
-
-
-def as_jpeg(mode: str) -> bytes:
-    file = io.BytesIO()
-    Image.new(mode, (50, 40), 120 if mode == "L" else (10, 20, 30, 40)).save(file, "JPEG")
-    return file.getvalue()
-
-
-def test_grey_images_get_three_channels():
-    crop = jpeg.training_crop(as_jpeg("L"), SIZE, np.random.default_rng(0))
-    assert crop.shape == (SIZE, SIZE, 3)
-    assert np.abs(crop.astype(int) - 120).max() <= 1
-
-
-@pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda one: {**one, "image": one["image"][: len(one["image"]) // 2]}, "Premature end of JPEG file"),
-        (lambda one: {**one, "image": b""}, "JPEG"),
-        (lambda one: {**one, "image": b"\x89PNG\r\n\x1a\n" + 100 * b"a"}, "JPEG"),
-        (lambda one: {**one, "image": as_jpeg("CMYK")}, "pixels are CMYK instead of RGB or grey"),
-    ],
-    ids=["half", "empty", "png", "cmyk"],
-)
-def test_an_image_that_cannot_be_used_is_named(tmp_path, files, change, message, train):
-    groups = [list(group) for group in files["train"]]
-    groups[1][4] = change(groups[1][4])
-    folder = write(tmp_path, {"train": groups})
-    path = folder / "imagenet2012-train.array_record-00001-of-00003"
-    with pytest.raises(DataError) as caught:
-        batches(tmp_path, train=train)
-    text = str(caught.value)
-    assert text.startswith(f"n0_31.JPEG, record 4 of {path} (index 31 of train), cannot be used: ")
-    assert message in text
-    assert "accept_damaged" in text
-
-
-def test_a_damaged_image_can_be_accepted_by_name(tmp_path, files):
-    groups = [list(group) for group in files["train"]]
-    groups[1][4] = {**groups[1][4], "image": groups[1][4]["image"][:-20]}
-    write(tmp_path, {"train": groups})
-    with pytest.raises(DataError, match=r"n0_31\.JPEG.*Premature end"):
-        batches(tmp_path)
-    found = batches(tmp_path, accept_damaged=("n0_31.JPEG",))
-    assert 31 in np.concatenate([batch["labels"] for batch in found])
-
-
-def written(tmp_path, files):
-    folder = write(tmp_path, files)
-    return folder, folder / "imagenet2012-train.array_record-00002-of-00003"
-
-
-@pytest.mark.parametrize("left", [0, 1000, 65536, -1000, -1])
-def test_a_truncated_file_is_named_before_any_work(tmp_path, files, left):
-    _, path = written(tmp_path, files)
-    path.write_bytes(path.read_bytes()[:left])
-    with pytest.raises(DataError, match=re.escape(f"{path} is truncated or damaged; copy it again")):
-        imagenet("train", 16, train=True, data_dir=tmp_path, workers=0)
-    imagenet("test", 16, train=False, data_dir=tmp_path, workers=0)  # its files are whole
-
-
-def test_a_missing_file_is_named_before_any_work(tmp_path, files):
-    _, path = written(tmp_path, files)
-    path.unlink()
-    with pytest.raises(DataError, match=re.escape(f"{path} is missing")):
-        imagenet("train", 16, train=True, data_dir=tmp_path, workers=0)
-
-
-def test_a_file_with_fewer_records_than_it_should_have_is_named(tmp_path, files):
-    folder, path = written(tmp_path, files)
-    info = folder / "dataset_info.json"
-    info.write_text(info.read_text().replace('"20"', '"21"'))
-    with pytest.raises(DataError, match=rf"{re.escape(str(path))} .* \(it holds 20 records instead of 21\)"):
-        imagenet("train", 16, train=True, data_dir=tmp_path, workers=0)
-
-
-def test_a_record_that_was_overwritten_is_named(tmp_path, files):
-    _, path = written(tmp_path, files)
-    whole = path.read_bytes()
-    start = whole.index(files["train"][2][7]["image"][-40:-10])  # the tables before are those of all
-    path.write_bytes(whole[:start] + bytes(30) + whole[start + 30 :])
-    with pytest.raises(DataError, match=re.escape(f"record 7 of {path} (index 57 of train) cannot be read: ")):
-        batches(tmp_path)
-
-
-def test_a_label_out_of_range_is_named(tmp_path, files):
-    groups = [[{**one, "label": -1} for one in group] for group in files["train"]]
-    write(tmp_path, {"train": groups})
-    with pytest.raises(DataError, match="its label is -1 instead of 0 to 999"):
-        batches(tmp_path)
-
-
-def test_what_is_not_prepared_says_what_to_download_and_the_command(tmp_path):
-    with pytest.raises(DataError) as caught:
-        imagenet("train", 16, train=True, data_dir=tmp_path, workers=0)
-    text = str(caught.value)
-    assert f"`python -m experiments prepare imagenet2012 --data-dir {tmp_path}`" in text
-    assert "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar" in text
-    assert f"{tmp_path}/downloads/manual" in text
-
-
-def test_a_missing_split_and_another_format_are_said(tmp_path, files):
-    folder = write(tmp_path, {"train": files["train"]})
-    with pytest.raises(DataError, match=r"no validation split: ILSVRC2012_img_val\.tar was missing"):
-        imagenet("test", 16, train=False, data_dir=tmp_path, workers=0)
-    info = folder / "dataset_info.json"
-    info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    with pytest.raises(DataError, match=r"as tfrecord, which cannot be read by index"):
-        imagenet("train", 16, train=True, data_dir=tmp_path, workers=0)
 
 
 @pytest.mark.parametrize(
