@@ -20,6 +20,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from . import jpeg
+from .data import tfds_dir
 from .imagenet import cores, imagenet
 from .prepared import NAME, Prepared
 
@@ -45,8 +46,7 @@ def data(
       batch_size: of the pipeline.
       data_dir: where TFDS keeps its data; None for TFDS_DATA_DIR.
     """
-    directory = data_dir or os.environ.get("TFDS_DATA_DIR")
-    prepared = Prepared("train", None if directory is None else os.fspath(directory))
+    prepared = Prepared("train", tfds_dir(data_dir))
     stored = prepared.read(range(min(images, prepared.check())))
     print(f"{cores()} cores; images a second of one core's time, medians of {rounds} rounds")
     _half([example["image"] for example in stored])

@@ -56,17 +56,23 @@ def load(name: str, validation: int, data_dir: Path | None = None, images: int |
     Of the others the first `images` are kept, or all.
     """
     train, test, maximum = _digits() if name == "digits" else _tfds(name, data_dir)
-    if validation >= len(train):
-        raise DataError(f"{name} has {len(train)} training images, so {validation} cannot be held out for validation.")
-    order = np.random.default_rng(0).permutation(len(train))
+    held_out, kept = held_out_and_kept(name, len(train), validation)
     if images is not None and images > len(train) - validation:
         raise DataError(f"{name} has {len(train) - validation} training images after validation, not {images}.")
-    held_out, kept = np.sort(order[:validation]), np.sort(order[validation:])[:images]
+    kept = kept[:images]
     part = lambda index: Split(train.images[index], train.labels[index])
     mean, std = (0.0,), (float(maximum),)
     if train.images.shape[-1] == 3:
         mean, std = _moments(part(kept).images)
     return Dataset(part(kept), part(held_out), test, maximum, mean, std)
+
+
+def held_out_and_kept(name: str, total: int, validation: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ascending indices of the training images that are held out for validation, and of the others."""
+    if validation >= total:
+        raise DataError(f"{name} has {total} training images, so {validation} cannot be held out for validation.")
+    order = np.random.default_rng(0).permutation(total)
+    return np.sort(order[:validation]), np.sort(order[validation:])
 
 
 def _moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -117,8 +123,13 @@ def prepare(name: str, data_dir: Path | None = None) -> str:
 def _builder(name: str, data_dir: Path | None):
     import tensorflow_datasets as tfds
 
+    return tfds.builder(name, data_dir=tfds_dir(data_dir), file_format="array_record")
+
+
+def tfds_dir(data_dir: str | os.PathLike | None) -> str | None:
+    """Where TFDS keeps its data: as given, or as TFDS_DATA_DIR says; None is TFDS's own choice."""
     directory = data_dir or os.environ.get("TFDS_DATA_DIR")
-    return tfds.builder(name, data_dir=None if directory is None else os.fspath(directory), file_format="array_record")
+    return None if directory is None else os.fspath(directory)
 
 
 def _decoded(builder, split: str) -> Split:

@@ -12,7 +12,7 @@ import hashlib
 
 import numpy as np
 
-from .data import DataError
+from .data import DataError, held_out_and_kept
 from .jpeg import evaluation_crop, training_crop
 from .prepared import NAME, Prepared
 
@@ -130,5 +130,5 @@ def _order(seed: int, epoch: int, size: int) -> np.ndarray:
 def _indices(split: str, validation: int, total: int) -> np.ndarray:
     if split == "test":
         return np.arange(total)
-    order = np.random.default_rng(0).permutation(total)
-    return np.sort(order[:validation] if split == "validation" else order[validation:])
+    held_out, kept = held_out_and_kept(NAME, total, validation)
+    return held_out if split == "validation" else kept

@@ -4,13 +4,12 @@ from typing import Any
 
 from . import models
 from .data import Dataset
-from .loop import fit, make_accuracy, make_step
+from .loop import make_accuracy
 from .network import merged
-from .stages import Stage, stage
-from .train import cosine_sgd
+from .stages import Stage, plainly_trained, stage
 
 
-def compared(grown: Stage, rows: list[dict[str, Any]], dataset: Dataset, steps: int) -> list[dict[str, Any]]:
+def compared(grown: Stage, rows: list[dict[str, Any]], dataset: Dataset) -> list[dict[str, Any]]:
     """A row for the widths that have grown, and one for the published widths scaled to the same size.
 
     Cost counts forward passes: epochs × multiply-adds of one image, over all rounds and the fine-tuning.
@@ -22,7 +21,8 @@ def compared(grown: Stage, rows: list[dict[str, Any]], dataset: Dataset, steps: 
         now = stage(config, widths)
         own = now.cost({})
         epochs = max(1, round(cost / own.macs))
-        test = _trained(now, dataset, epochs, steps)
+        trained = merged(*plainly_trained(now, now.params, now.stats, dataset, epochs, config.seed))
+        test = make_accuracy(now.network.fn, dataset)(trained, dataset.test)
         row = {"kind": kind, "widths": list(now.widths.values()), "parameters": own.parameters, "macs": own.macs}
         found.append(row | {"epochs": epochs, "test": test})
     return found
@@ -42,13 +42,3 @@ def _scaled(grown: Stage) -> list[int]:
         middle = (low + high) / 2
         low, high = (middle, high) if fits(middle) else (low, middle)
     return at(low)
-
-
-def _trained(now: Stage, dataset: Dataset, epochs: int, steps: int) -> float:
-    """Test accuracy after the training."""
-    config = now.config
-    tx = cosine_sgd(config, config.fine_tune_rate, epochs * steps)
-    step = make_step(now.network, tx, dataset, seed=config.seed, augment=config.augment)
-    start = now.params, now.stats, tx.init(now.params)
-    params, stats, _ = fit(step, *start, dataset, epochs, config.batch_size, config.seed)
-    return make_accuracy(now.network.fn, dataset)(merged(params, stats), dataset.test)

@@ -22,8 +22,8 @@ from .data import Dataset
 from .loop import fit, make_accuracy, make_step
 from .network import merged
 from .record import digest, environment, open_run, write_json
-from .stages import Stage, stage
-from .train import cosine_sgd, load_data
+from .stages import Stage, plainly_trained, stage
+from .train import load_data
 
 
 def grow(name: str, config: Grow) -> Path:
@@ -39,11 +39,11 @@ def grow(name: str, config: Grow) -> Path:
     with open_checkpoints(directory) as checkpoints:
         for number in set(checkpoints.all_steps()) - {row["round"] for row in rows}:
             checkpoints.delete(number)  # of a round that was not finished: it is done again
-        weights = now.params, now.stats, tx_of(now).init(now.params)
         if rows:
             now, weights = _restored(checkpoints, config, rows[-1], tx_of)
             print(f"resuming {directory} after round {len(rows)}")
         else:
+            weights = now.params, now.stats, tx_of(now).init(now.params)
             print(stages.table([]))
         while not rows or rows[-1]["end"] is None:
             begin, compiled = time.perf_counter(), compiling.seconds()
@@ -57,14 +57,16 @@ def grow(name: str, config: Grow) -> Path:
             rows.append(row)
             print(stages.table([row]).splitlines()[1], flush=True)
         print(f"growing ends after round {len(rows)}, with the network of round {rows[-1]['take']}: {rows[-1]['end']}")
-        now, weights = _restored(checkpoints, config, rows[rows[-1]["take"] - 1], tx_of)
+        if rows[-1]["take"] < len(rows):
+            now, weights = _restored(checkpoints, config, rows[rows[-1]["take"] - 1], tx_of)
         begin, compiled = time.perf_counter(), compiling.seconds()
-        params, stats = tuned = _tuned(now, weights, dataset, steps)
+        params, stats, opt_state = weights
+        tuned = plainly_trained(now, params, stats, dataset, config.fine_tune, config.seed + 1)
         spent = {"seconds": time.perf_counter() - begin, "compile_seconds": compiling.seconds() - compiled}
-        save(checkpoints, len(rows) + 1, params, stats, weights[2])
+        save(checkpoints, len(rows) + 1, *tuned, opt_state)
     record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}
     record |= {"rounds": rows, "final": _final(now, weights, tuned, dataset, [*rows, spent]), "digest": digest(tuned)}
-    record["fixed"] = fixed.compared(now, rows, dataset, steps) if config.compare != "never" else []
+    record["fixed"] = fixed.compared(now, rows, dataset) if config.compare != "never" else []
     pictures.widths(rows)[1].savefig(directory / "widths.png", dpi=110)
     write_json(directory / "record.json", record)
     print(_told(record), f"record, checkpoint and picture (widths.png): {directory}", sep="\n")
@@ -92,16 +94,6 @@ def _restored(checkpoints, config: Grow, row: dict[str, Any], tx_of):
     now = stage(config, row["widths"].values())
     like = now.params, now.stats, tx_of(now).init(now.params)
     return now, restore(checkpoints, row["round"], *like)
-
-
-def _tuned(now: Stage, weights, dataset: Dataset, steps: int):
-    """(params, stats) after the fine-tuning."""
-    config, (params, stats, _) = now.config, weights
-    if config.fine_tune == 0:
-        return params, stats
-    tx = cosine_sgd(config, config.fine_tune_rate, config.fine_tune * steps)
-    step = make_step(now.network, tx, dataset, seed=config.seed + 1, augment=config.augment)
-    return fit(step, params, stats, tx.init(params), dataset, config.fine_tune, config.batch_size, config.seed + 1)[:2]
 
 
 def _final(now: Stage, weights, tuned, dataset: Dataset, spent: list[dict[str, Any]]) -> dict[str, Any]:

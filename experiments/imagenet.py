@@ -12,7 +12,7 @@ import numpy as np
 from absl import flags
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .data import DataError
+from .data import DataError, held_out_and_kept, tfds_dir
 from .epochs import PART, TFDS_SPLITS, Parts
 from .prepared import NAME, Prepared
 
@@ -72,11 +72,10 @@ def imagenet(
     for name, (given, bound) in least.items():
         if given < bound:
             raise ValueError(f"{name} is {given}; it must be {bound} or more.")
-    directory = data_dir or os.environ.get("TFDS_DATA_DIR")
-    directory = None if directory is None else os.fspath(directory)
+    directory = tfds_dir(data_dir)
     total = Prepared(TFDS_SPLITS[split], directory).check()
-    if split != "test" and validation >= total:
-        raise DataError(f"{NAME} has {total} training images, so {validation} cannot be held out for validation.")
+    if split != "test":
+        held_out_and_kept(NAME, total, validation)  # refuses too many before any work
     parts = Parts(
         split,
         validation,

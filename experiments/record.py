@@ -64,6 +64,22 @@ def write_whole(path: Path, text: str) -> None:
     partial.replace(path)
 
 
+def append_line(path: Path, line: dict) -> None:
+    """Adds a line of JSON, after what a kill may have left of the one before is gone."""
+    with path.open("a+b") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(json.dumps(line).encode() + b"\n")
+
+
+def read_lines(path: Path) -> list[dict]:
+    """All lines of JSON; none where there is no file. A line that a kill left unfinished is no line."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
 def free_file(directory: Path, stem: str) -> Path:
     """STEM.json, or STEM-2.json and so on where that is taken: results are never overwritten."""
     number = 1

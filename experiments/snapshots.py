@@ -15,7 +15,7 @@ import numpy as np
 
 import parsimony as pm
 
-from .record import write_whole
+from .record import append_line, read_lines, write_whole
 
 
 def by_name(tree) -> dict:
@@ -48,8 +48,7 @@ def append(directory: Path, line: dict, params, opt_state, most_groups: int) -> 
     partial = folder / "partial.npz"
     np.savez_compressed(partial, **arrays)
     partial.replace(folder / f"{line['step']:08d}.npz")
-    with (directory / "curve.jsonl").open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    append_line(directory / "curve.jsonl", line)
 
 
 def resume(directory: Path, epochs: int) -> None:
@@ -63,12 +62,8 @@ def resume(directory: Path, epochs: int) -> None:
 
 
 def curve(directory: Path) -> list[dict]:
-    """All lines of a run; a line that a killed run left unfinished is no line."""
-    path = directory / "curve.jsonl"
-    if not path.exists():
-        return []
-    text = path.read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    """All lines of a run."""
+    return read_lines(directory / "curve.jsonl")
 
 
 def norms(directory: Path, kind: str) -> dict[str, np.ndarray]:

@@ -4,7 +4,6 @@ runs/NAME/rounds.jsonl    a line a round: widths, cost, saturation, held-out acc
 """
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,12 @@ import parsimony as pm
 
 from . import models
 from .config import Grow
+from .data import Dataset
+from .loop import fit, make_step
 from .network import Network, merged
+from .record import append_line, read_lines
 from .snapshots import by_name
-from .train import initial, optimizer, rate
+from .train import cosine_sgd, initial, optimizer, paced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,13 +57,8 @@ def stage(config: Grow, widths=None, fresh: bool = True) -> Stage:
 
 def strengths(now: Stage, steps: int) -> dict[str, float]:
     """For each set the λ for which half of its units would enter within `share` of a round, had W stayed fresh."""
-    config, found = now.config, {}
-    for name in now.units.sets:
-        penalty, share = _rules(now, {name: 1.0}), config.share or 1.0
-        length = config.epochs * steps
-        paced = pm.path_speed(now.params, length, rate(config, steps), config.nu, penalty, share=share)
-        found[name] = next(float(own.strength) for _, own in paced.rules if own is not None)
-    return found
+    rules: Any = paced(now.config, steps, now.params, _rules(now, dict.fromkeys(now.units.sets, 1.0))).rules
+    return {own.sets[0][0]: float(own.strength) for _, own in rules}  # each penalty is that of one set
 
 
 def transformation(now: Stage, steps: int, strength: dict[str, float]) -> optax.GradientTransformationExtraArgs:
@@ -78,19 +75,24 @@ def _rules(now: Stage, strength: dict[str, float]) -> pm.Rules:
     return pm.Rules(rules)
 
 
+def plainly_trained(now: Stage, params, stats, dataset: Dataset, epochs: int, seed: int) -> tuple[dict, dict]:
+    """(params, stats) after epochs of SGD without Γ, whose step falls to zero from `fine_tune_rate`."""
+    if epochs == 0:
+        return params, stats
+    config = now.config
+    tx = cosine_sgd(config, config.fine_tune_rate, epochs * (len(dataset.train) // config.batch_size))
+    step = make_step(now.network, tx, dataset, seed=seed, augment=config.augment)
+    return fit(step, params, stats, tx.init(params), dataset, epochs, config.batch_size, seed)[:2]
+
+
 def rounds(directory: Path) -> list[dict[str, Any]]:
-    """All lines of a run; a line that a killed run left unfinished is no line."""
-    path = directory / "rounds.jsonl"
-    if not path.exists():
-        return []
-    text = path.read_text()
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    """All lines of a run."""
+    return read_lines(directory / "rounds.jsonl")
 
 
 def append(directory: Path, row: dict[str, Any]) -> None:
     """Adds a line."""
-    with (directory / "rounds.jsonl").open("a") as file:
-        file.write(json.dumps(row) + "\n")
+    append_line(directory / "rounds.jsonl", row)
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -1,7 +1,6 @@
 """Training along the path: Split LBI with momentum, snapshots, checkpoints, and the record at the end."""
 
 import dataclasses
-import inspect
 import math
 import time
 from pathlib import Path
@@ -141,7 +140,7 @@ def initial(config: Config, fresh: bool = True) -> tuple[Network, dict, dict]:
     if config.widths:
         options["widths"] = config.widths
     model = models.models[config.model]
-    unknown = set(options) - set(inspect.signature(getattr(model, "func", model).__init__).parameters)
+    unknown = set(options) - set(models.options(config.model))
     if unknown:
         raise RunError(f"model {config.model} has no choice of {' and '.join(sorted(unknown))}; leave it as it is.")
     try:
@@ -178,6 +177,11 @@ def penalties(config: Config, steps: int, network: Network, params, stats) -> pm
         of_rank = {4: filters, 2: pm.Lasso(config.weight_strength)}
         kernels = {name: leaf.ndim for name, leaf in snapshots.by_name(params).items() if name.endswith("kernel")}
         penalty = pm.Rules([(f"^{name}$", of_rank[rank]) for name, rank in kernels.items() if rank in of_rank])
+    return paced(config, steps, params, penalty)
+
+
+def paced(config: Config, steps: int, params, penalty: pm.Rules) -> pm.Rules:
+    """The penalty of strengths that open the path over the training, where a share of it is given."""
     if config.share is None:
         return penalty
     # The pace is that of the path before its finish, which comes after W has found its place.

@@ -1,4 +1,4 @@
-"""ResNet-20 on CIFAR-10, grown from 16 filters in each convolution by the published recipe, beside fixed networks.
+"""ResNet-20 on CIFAR-10, grown from 16 filters in each convolution as VGG-16 is, beside fixed networks.
 
 python -m experiments grow grow_resnet20
 python -m experiments grow grow_resnet20 --images 5000 --epochs 1 --rounds 3 --fine-tune 2 --compare never
@@ -6,25 +6,8 @@ python -m experiments grow grow_resnet20 --images 5000 --epochs 1 --rounds 3 --f
 The first is for an accelerator. The second shows on a CPU that it works: a subset, for a few rounds.
 """
 
-from ..config import Grow
+import dataclasses
 
-config = Grow(
-    dataset="cifar10",
-    model="resnet20",
-    widths=(16,),
-    epochs=10,
-    batch_size=128,
-    validation=5000,
-    augment=True,
-    learning_rate=0.05,
-    nesterov=True,
-    weight_decay=1e-4,
-    nu=100.0,
-    clip_norm=1.0,
-    share=0.8,
-    round_to=4,
-    rounds=10,
-    fine_tune=40,
-    fine_tune_rate=0.1,
-    compare="macs",
-)
+from . import grow_vgg16
+
+config = dataclasses.replace(grow_vgg16.config, model="resnet20")

@@ -7,7 +7,7 @@ unless `network.set_attributes(nnx.BatchNorm, axis_name=...)` says otherwise.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -42,13 +42,19 @@ models: dict[str, Callable[..., Any]] = {
 
 def published_widths(name: str) -> tuple[int, ...]:
     """Units of each layer of a model that takes `widths`, as published."""
-    model = models[name]
-    if isinstance(model, partial):
-        return model.func.published_widths(*model.args)  # type: ignore[attr-defined]
-    return inspect.signature(model.__init__).parameters["widths"].default
+    published = getattr(_class(name), "published_widths", None)  # where they follow from the depth
+    return published(*getattr(models[name], "args", ())) if published else options(name)["widths"].default
+
+
+def options(name: str) -> Mapping[str, inspect.Parameter]:
+    """What a model can be given."""
+    return inspect.signature(_class(name).__init__).parameters
 
 
 def image_shape(name: str) -> tuple[int, int, int]:
     """Height, width and channels of the images that a model takes."""
-    model = models[name]
-    return getattr(model, "func", model).image_shape
+    return _class(name).image_shape
+
+
+def _class(name: str) -> Any:
+    return getattr(models[name], "func", models[name])

@@ -160,7 +160,7 @@ def _runs(own: UnitSet, parameter: str, axis: int) -> int:
 def _parameter(units: Units, found: Analysis, ways, name: str, leaf, axes: dict[int, Layout], key):
     """The parameter in its new layout, with the values of the new units."""
     # By the host: dozens of small compilations for every new shape would take longer than all the rest.
-    wide = np.array(spread(leaf, axes, 0))
+    wide = np.asarray(spread(np.asarray(leaf), axes, 0))
     for axis, own in axes.items():
         others = [axes[a].new if a in axes else np.zeros(n, bool) for a, n in enumerate(wide.shape)]
         for owner in dict.fromkeys(own.owner[own.new].tolist()):
