@@ -30,9 +30,12 @@ def check(now: Stage) -> None:
                     f"caps: {cap} for {pattern!r} is below the {now.widths[wide[0]]} units that {wide[0]} starts with."
                 )
         more = {name: own.size + 1 for name, own in now.units.sets.items() if not own.reduced}
-        pm.structure.grow(now.units, more, merged(now.params, now.stats), key=jax.random.key(0))
+        wider = pm.structure.grow(now.units, more, merged(now.params, now.stats), key=jax.random.key(0))
     except ValueError as error:
         raise RunError(str(error)) from None
+    if wider.route != "module":
+        raise RunError(f"model {config.model} does not run on wider arrays, so that it cannot be trained grown.")
+    stage(config, now.widths.values(), fresh=False)  # refuses a model that cannot be made at other widths
 
 
 def after(now: Stage, rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -61,8 +64,6 @@ def widened(now: Stage, weights, row: dict[str, Any], tx_of) -> tuple[Stage, tup
     params, stats, opt_state = weights
     key = jax.random.fold_in(jax.random.key(now.config.seed), row["round"])
     wider = pm.structure.grow(now.units, row["next"], merged(params, stats), opt_state, key=key)
-    if wider.route != "module":
-        raise RunError(f"model {now.config.model} does not run on wider arrays, so that it cannot be trained grown.")
     new = stage(now.config, (row["next"].get(name, size) for name, size in now.widths.items()), fresh=False)
     params, stats = parted(wider.params, stats)
     like = jax.eval_shape(tx_of(new).init, params)  # its penalties are those of the new stage's units

@@ -186,6 +186,28 @@ def test_what_cannot_start_is_told_before_a_folder_is_made(tmp_path, fields, mes
 
 
 @pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model": "mobilenetv2", "widths": ()}, "model mobilenetv2 does not run on wider arrays"),
+        ({"model": "wrn22_2", "widths": ()}, "model wrn22_2 has no choice of widths"),
+        ({"model": "resnet20", "widths": ()}, "model resnet20 does not run on wider arrays"),
+    ],
+)
+def test_a_model_that_cannot_be_made_at_other_widths_is_refused_at_the_start(fields, message):
+    with pytest.raises(RunError, match=message):
+        widening.check(stages.stage(dataclasses.replace(SHORT, dataset="cifar10", **fields)))
+
+
+def test_a_line_that_a_kill_cut_off_is_not_in_the_way_of_the_next(tmp_path):
+    stages.append(tmp_path, {"round": 1})
+    with (tmp_path / "rounds.jsonl").open("a") as file:
+        file.write('{"round": 2, "wid')
+    assert stages.rounds(tmp_path) == [{"round": 1}]
+    stages.append(tmp_path, {"round": 2})
+    assert stages.rounds(tmp_path) == [{"round": 1}, {"round": 2}]
+
+
+@pytest.mark.parametrize(
     ("field", "value"),
     [("tau", 0.0), ("step", 0), ("rounds", 0), ("ratio", -1.0), ("minutes", 0.0), ("share", None), ("stop", "one_se")],
 )
