@@ -10,6 +10,7 @@ import tyro
 
 from . import configs
 from .config import Config, Grow
+from .interrupts import StoppedError
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet2012")
 USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
@@ -50,6 +51,12 @@ def main(words: list[str]) -> int:
         return commands[words[0]](words[1:])
     except _errors() as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except StoppedError as error:
+        print(error, file=sys.stderr)
+        return error.code
+    except OSError as error:  # of the disk
+        print(f"error: {error}; what was written before is kept", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; start it again with the same --run-dir to resume", file=sys.stderr)

@@ -70,7 +70,7 @@ def compact(arguments: Compact) -> dict[str, Any]:
     run = load_run(arguments.run, arguments.data_dir)
     params, stats, opt_state = run.at()
     variables = merged(params, stats)
-    image = jax.ShapeDtypeStruct((1, *run.dataset.train.images.shape[1:]), "float32")
+    image = jax.ShapeDtypeStruct((1, *run.dataset.shape), "float32")
     units = pm.structure.find_units(run.network.fn, variables, image)
     try:
         keep = _keep(arguments, units, variables, opt_state)
@@ -92,7 +92,7 @@ def compact(arguments: Compact) -> dict[str, Any]:
     file = free_file(arguments.run, "compact")
     folder = pm.structure.export(small, file.with_suffix(""), image)
     rows = {"whole": (run.network.fn, variables), "cut": (small.fn, small.params)}
-    result: dict[str, Any] = {"run": str(arguments.run), "epoch": run.epochs[-1], "route": small.route}
+    result: dict[str, Any] = {"run": str(arguments.run), "checkpoint": run.saved[-1], "route": small.route}
     result |= {name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")}
     result |= {
         "units": {name: [s.size, int(keep[name].sum()) if name in keep else s.size] for name, s in units.sets.items()}
@@ -104,7 +104,7 @@ def compact(arguments: Compact) -> dict[str, Any]:
         result["size"][name] = dataclasses.asdict(counted) | {"bytes on disk": stored}
     rows["exported"] = pm.structure.load_compact(folder)
     for batch in (1, 128):
-        images = jnp.asarray(run.dataset.normalised(run.dataset.test.images[:batch]))
+        images = jnp.asarray(run.dataset.normalised(next(run.dataset.test.parts(batch)).images))
         calls = {name: functools.partial(jax.jit(fn), weights, images) for name, (fn, weights) in rows.items()}
         times = in_turn(calls, arguments.rounds)
         result["latency"][str(batch)] = {name: float(np.median(own)) for name, own in times.items()} | {

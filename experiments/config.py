@@ -5,16 +5,19 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+ELSEWHERE = ("data_dir", "run_dir", "workers", "coordinator", "processes", "process", "checkpoint_minutes")
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """One training run: data, model, and Split LBI with momentum."""
 
-    dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100"] = "digits"
-    """digits: scikit-learn's handwritten digits, embedded. The others: through TFDS."""
+    dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet2012"] = "digits"
+    """digits: scikit-learn's handwritten digits, embedded. The others: through TFDS; imagenet2012 is read from disk
+    batch by batch, in random crops that are mirrored or not."""
     model: Literal[
         "small_cnn", "tiny_cnn", "lenet", "lenet300", "vgg16", "vgg19", "resnet20", "resnet32", "resnet44", "resnet56",
-        "resnet110", "wrn22_2", "mobilenetv2",
+        "resnet110", "wrn22_2", "mobilenetv2", "alexnet", "resnet18", "resnet34", "resnet50", "vit_ti16",
     ] = "small_cnn"  # fmt: skip
     """Network, from experiments/models."""
     widths: tuple[int, ...] = ()
@@ -25,11 +28,11 @@ class Config:
     images: int | None = None
     """Training images to use, the first after those held out are taken away; None: all."""
     augment: bool = False
-    """Random crops of images padded by 4, and flips."""
+    """Random crops of images padded by 4, and flips; not for ImageNet, which has its own."""
     seed: int = 0
     """Of the initial weights and the order of the batches."""
     epochs: int = 120
-    """Passes over the training images; the last incomplete batch of each is left out."""
+    """Passes over the training images, laid end to end: a batch may hold the end of one and the start of the next."""
     batch_size: int = 128
     """Images a step, over all devices together."""
     validation: int = 180
@@ -73,6 +76,8 @@ class Config:
     """Norms by group are written for parameters of at most so many groups; of larger ones counts and density."""
     checkpoint_every: int = 10
     """Epochs between checkpoints, of which the latest two are kept; the last epoch always has one."""
+    checkpoint_minutes: float = 15.0
+    """Minutes after which there is one within an epoch, too."""
     keep_epochs: tuple[int, ...] = ()
     """Epochs (from 1) whose checkpoints are kept for good, for tickets."""
     stop: Literal["never", "one_se", "sparsity", "stable"] = "never"
@@ -87,11 +92,26 @@ class Config:
     """Where TFDS keeps its data; default: the variable TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     run_dir: Path | None = None
     """Where this run lives; default: runs/NAME with the first free number. An unfinished run there is resumed."""
+    workers: int | None = None
+    """Processes that decode ImageNet; default: one for each core."""
+    coordinator: str | None = None
+    """Address and port of the first of several processes that train as one, the same words in all; auto: as SLURM,
+    Open MPI or a TPU pod say."""
+    processes: int | None = None
+    """How many they are."""
+    process: int | None = None
+    """Which of them this is, from 0."""
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "validation", "checkpoint_every", "snapshots", "patience"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
+        if not self.checkpoint_minutes > 0:
+            raise ValueError(f"checkpoint_minutes: expected a positive number, got {self.checkpoint_minutes}.")
+        if self.workers is not None and self.workers < 0:
+            raise ValueError(f"workers: expected a number ≥ 0, or None, got {self.workers}.")
+        if self.augment and self.dataset == "imagenet2012":
+            raise ValueError("augment: the crops of imagenet2012 are random already; leave it out.")
         if self.images is not None and self.images < 1:
             raise ValueError(f"images: expected at least 1, or None, got {self.images}.")
         if any(width < 1 for width in self.widths):
@@ -126,9 +146,8 @@ class Config:
         return cls(**plain)
 
     def settings(self) -> dict:
-        """The fields that decide the result, as JSON: all but where things are kept."""
-        fields = dataclasses.asdict(self)
-        del fields["data_dir"], fields["run_dir"]
+        """The fields that decide the result, as JSON: all but where things are kept, when, and by whom it is done."""
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in ELSEWHERE}
         plain = lambda value: list(map(plain, value)) if isinstance(value, tuple) else value
         return {name: None if value == math.inf else plain(value) for name, value in fields.items()}  # JSON has no inf
 
@@ -180,7 +199,10 @@ class Grow(Config):
     def __post_init__(self):
         super().__post_init__()
         plain = {field.name: field.default for field in dataclasses.fields(Grow)}
-        for name in ("drop_epochs", "dual_finish", "groups", "stop", "snapshots", "keep_epochs"):
+        for name in (
+            "drop_epochs", "dual_finish", "groups", "stop", "snapshots", "snapshot_groups", "keep_epochs",
+            "checkpoint_every", "checkpoint_minutes", "coordinator", "processes", "process",
+        ):  # fmt: skip
             if getattr(self, name) != plain[name]:
                 raise ValueError(f"{name}: a network that grows has no choice of it; leave it at {plain[name]!r}.")
         if self.share is None:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,25 +21,38 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def parts(self, size: int) -> "Iterator[Split]":
-        """One after the other, `size` images each; the last has the rest."""
-        for start in range(0, len(self), size):
-            yield Split(self.images[start : start + size], self.labels[start : start + size])
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.images.shape[1:]
+
+    def parts(self, size: int, process: tuple[int, int] = (0, 1)) -> "Iterator[Split]":
+        """Of `size` images each, the last with the rest; of each part the share of process (index, count)."""
+        index, count = process
+        share = size // count
+        for start in range(index * share, len(self) + index * share, size):
+            yield Split(self.images[start : start + share], self.labels[start : start + share])
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
     """Training, validation and test images; `maximum` is the largest value of a pixel.
 
-    `mean` and `std`, one for each channel, are what the network's input is centred and scaled by.
+    `mean` and `std`, one for each channel, are what the network's input is centred and scaled by. The splits of
+    ImageNet are on disk (`streamed.Streamed`): they have `len` and `parts`, but no arrays.
     """
 
-    train: Split
-    validation: Split
-    test: Split
+    train: Any
+    validation: Any
+    test: Any
     maximum: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    held_out: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return self.train.shape
 
     def normalised(self, images):
         """The network's input, float32, of images of any dtype."""
@@ -50,11 +64,25 @@ class DataError(Exception):
     """A data set that is not there or not usable; the message is one sentence for the user."""
 
 
-def load(name: str, validation: int, data_dir: Path | None = None, images: int | None = None) -> Dataset:
+def load(
+    name: str,
+    validation: int,
+    data_dir: Path | None = None,
+    images: int | None = None,
+    size: int = 224,
+    workers: int | None = None,
+) -> Dataset:
     """A data set by name, with `validation` images held out of the training set, the same ones every time.
 
-    Of the others the first `images` are kept, or all.
+    Of the others the first `images` are kept, or all. `size` and `workers` are about ImageNet: the height and width
+    of its crops, and the processes that decode.
     """
+    if name == "imagenet2012":
+        from . import streamed
+
+        if images is not None:
+            raise DataError(f"{name} is read from disk as it is, so --images cannot choose {images} of its images.")
+        return streamed.dataset(validation, data_dir, size, workers)
     train, test, maximum = _digits() if name == "digits" else _tfds(name, data_dir)
     held_out, kept = held_out_and_kept(name, len(train), validation)
     if images is not None and images > len(train) - validation:
@@ -64,15 +92,27 @@ def load(name: str, validation: int, data_dir: Path | None = None, images: int |
     mean, std = (0.0,), (float(maximum),)
     if train.images.shape[-1] == 3:
         mean, std = _moments(part(kept).images)
-    return Dataset(part(kept), part(held_out), test, maximum, mean, std)
+    return Dataset(part(kept), part(held_out), test, maximum, mean, std, told(len(train), validation))
+
+
+def told(total: int, validation: int) -> dict[str, Any]:
+    """Which training images are held out, for the record of a run."""
+    return {
+        "indices": f"sorted(numpy.random.default_rng(0).permutation({total})[:{validation}])",
+        "sha256": hashlib.sha256(np.sort(_permutation(total)[:validation]).astype("<i8").tobytes()).hexdigest(),
+    }
 
 
 def held_out_and_kept(name: str, total: int, validation: int) -> tuple[np.ndarray, np.ndarray]:
     """Ascending indices of the training images that are held out for validation, and of the others."""
     if validation >= total:
         raise DataError(f"{name} has {total} training images, so {validation} cannot be held out for validation.")
-    order = np.random.default_rng(0).permutation(total)
+    order = _permutation(total)
     return np.sort(order[:validation]), np.sort(order[validation:])
+
+
+def _permutation(total: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(total)
 
 
 def _moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

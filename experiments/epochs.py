@@ -1,9 +1,7 @@
 """Which examples of ImageNet make a batch.
 
-Batch k holds the places kB … kB + B − 1 of the epochs laid end to end, so that every example comes exactly once an
-epoch and no batch is incomplete: one may hold the end of an epoch and the beginning of the next. The order of epoch e
-is drawn from (seed, e), the crop of example i in it from (seed, e, i). Neither knows of devices, processes or workers:
-a process takes its slice of each batch.
+In the order of `order.py`; the crop of example i in epoch e is drawn from (seed, e, i). Neither knows of devices,
+processes or workers: a process takes its slice of each batch.
 """
 
 import dataclasses
@@ -14,6 +12,7 @@ import numpy as np
 
 from .data import DataError, held_out_and_kept
 from .jpeg import evaluation_crop, training_crop
+from .order import permutation
 from .prepared import NAME, Prepared
 
 TFDS_SPLITS = {"train": "train", "validation": "train", "test": "validation"}  # ours is held out of the training set
@@ -78,7 +77,7 @@ class Parts:
         for row in range(begin, self.batch_size if end is None else end):
             epoch, place = divmod(batch * self.batch_size + row, self._places)
             if self.train:
-                place = _order(self.seed, epoch, len(own))[place]
+                place = permutation(self.seed, epoch, len(own))[place]
             found.append((epoch, int(own[place]) if place < len(own) else -1))
         return found
 
@@ -118,12 +117,6 @@ class Parts:
                 f"{name}, {self._prepared.place(example)}, cannot be used: {error}. Prepare {NAME} anew from whole "
                 "archives, or name the image in accept_damaged to take as much of it as can be decoded."
             ) from error
-
-
-@functools.lru_cache(maxsize=2)  # a batch may hold two epochs
-def _order(seed: int, epoch: int, size: int) -> np.ndarray:
-    # The leading 0, and 1 for the crops, keep the draws apart: NumPy takes the seeds [a, b] and [a, b, 0] for one.
-    return np.random.default_rng([0, seed, epoch]).permutation(size)
 
 
 @functools.lru_cache(maxsize=3)

@@ -47,7 +47,7 @@ def most_exciting(run, variables, layer: str, filters: list[int]) -> np.ndarray:
         updates, state = tx.update(jax.grad(loss)(logits), state)
         return (optax.apply_updates(logits, updates), state), None
 
-    noise = np.random.default_rng(0).normal(size=run.dataset.train.images.shape[1:])
+    noise = np.random.default_rng(0).normal(size=run.dataset.shape)
     start = jnp.asarray(np.broadcast_to(0.1 * noise, (len(filters), *noise.shape)), jnp.float32)
     (logits, _), _ = jax.jit(lambda x: jax.lax.scan(ascend, (x, tx.init(x)), length=200))(start)
     return np.asarray(jax.nn.sigmoid(logits))

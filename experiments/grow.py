@@ -21,22 +21,21 @@ from .config import Grow
 from .data import Dataset
 from .loop import fit, make_accuracy, make_step
 from .network import merged
+from .recipe import load_data
 from .record import digest, environment, open_run, write_json
 from .stages import Stage, plainly_trained, stage
-from .train import load_data
 
 
 def grow(name: str, config: Grow) -> Path:
     """Grows a network, or goes on with it; leaves rounds, checkpoints, record and picture in its folder, returned."""
     where = environment()
-    dataset, steps = load_data(config)
+    dataset, order = load_data(config)
     now = stage(config)
     widening.check(now)
-    directory = open_run(name, config)
-    rows = stages.rounds(directory)
-    strength = rows[0]["strengths"] if rows else stages.strengths(now, steps)
-    tx_of = functools.partial(stages.transformation, steps=steps, strength=strength)
-    with open_checkpoints(directory) as checkpoints:
+    with open_run(name, config) as directory, open_checkpoints(directory, writing=True) as checkpoints:
+        rows = stages.rounds(directory)
+        strength = rows[0]["strengths"] if rows else stages.strengths(now, order)
+        tx_of = functools.partial(stages.transformation, order=order, strength=strength)
         for number in set(checkpoints.all_steps()) - {row["round"] for row in rows}:
             checkpoints.delete(number)  # of a round that was not finished: it is done again
         if rows:
@@ -52,7 +51,7 @@ def grow(name: str, config: Grow) -> Path:
             weights, row = _round(now, tx_of(now), weights, dataset, len(rows) + 1)
             row |= {"seconds": time.perf_counter() - begin, "compile_seconds": compiling.seconds() - compiled}
             row |= widening.after(now, [*rows, row]) | ({} if rows else {"strengths": strength})
-            save(checkpoints, row["round"], *weights)
+            save(checkpoints, row["round"], weights)
             stages.append(directory, row)
             rows.append(row)
             print(stages.table([row]).splitlines()[1], flush=True)
@@ -63,14 +62,18 @@ def grow(name: str, config: Grow) -> Path:
         params, stats, opt_state = weights
         tuned = plainly_trained(now, params, stats, dataset, config.fine_tune, config.seed + 1)
         spent = {"seconds": time.perf_counter() - begin, "compile_seconds": compiling.seconds() - compiled}
-        save(checkpoints, len(rows) + 1, *tuned, opt_state)
-    record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}
-    record |= {"rounds": rows, "final": _final(now, weights, tuned, dataset, [*rows, spent]), "digest": digest(tuned)}
-    record["fixed"] = fixed.compared(now, rows, dataset) if config.compare != "never" else []
-    pictures.widths(rows)[1].savefig(directory / "widths.png", dpi=110)
-    write_json(directory / "record.json", record)
-    print(_told(record), f"record, checkpoint and picture (widths.png): {directory}", sep="\n")
-    print(f"a smaller one of it: python -m experiments compact {directory} --order dual --macs 0.8")
+        save(checkpoints, len(rows) + 1, (*tuned, opt_state))
+        record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}
+        record |= {
+            "rounds": rows,
+            "final": _final(now, weights, tuned, dataset, [*rows, spent]),
+            "digest": digest(tuned),
+        }
+        record["fixed"] = fixed.compared(now, rows, dataset) if config.compare != "never" else []
+        pictures.widths(rows)[1].savefig(directory / "widths.png", dpi=110)
+        write_json(directory / "record.json", record)
+        print(_told(record), f"record, checkpoint and picture (widths.png): {directory}", sep="\n")
+        print(f"a smaller one of it: python -m experiments compact {directory} --order dual --macs 0.8")
     return directory
 
 
@@ -93,7 +96,7 @@ def _restored(checkpoints, config: Grow, row: dict[str, Any], tx_of):
     """The stage of a round, and its weights as they were at its end."""
     now = stage(config, row["widths"].values())
     like = now.params, now.stats, tx_of(now).init(now.params)
-    return now, restore(checkpoints, row["round"], *like)
+    return now, restore(checkpoints, row["round"], like)[0]
 
 
 def _final(now: Stage, weights, tuned, dataset: Dataset, spent: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The data-parallel loop: a compiled step under `pmap`, batches, accuracy, and plain training."""
+"""The data-parallel loop: a compiled step under `pmap`, accuracy, and plain training."""
+
+import math
+from collections.abc import Iterable, Iterator
 
 import flax.jax_utils
 import jax
@@ -9,7 +12,9 @@ from tqdm import tqdm
 
 from . import data
 from .augment import crop_and_flip
+from .feed import feed
 from .network import Network
+from .order import Order
 from .record import RunError
 
 
@@ -50,60 +55,65 @@ def make_step(network: Network, tx, dataset: data.Dataset, *, seed: int = 0, aug
     return jax.pmap(step, axis_name="devices", in_axes=(0, 0, 0, 0, 0, 0, None), donate_argnums=(0, 1, 2))
 
 
-def steps_a_call() -> int:
-    """XLA on CPU runs convolutions inside a scan about three times slower; elsewhere the host would be in the way."""
-    return 1 if jax.default_backend() == "cpu" else 32
+def advance(step, replicas, calls: Iterable[tuple]) -> Iterator[tuple[list, int, list[float]]]:
+    """Takes the steps of some calls of a feed; yields (replicas, number of steps taken, losses) for each.
 
-
-def advance(step, replicas, images, labels, index, start: int, per_call: int | None = None):
-    """Takes the steps of the batches `index`, [steps, batch]; yields ((params, stats, opt_state), losses) a call.
-
-    `start` is the number of the first step. The losses are read one call late, so that the device is never left
+    The losses are those of the call before, and at last once more of the last one, so that the device is never left
     waiting for the host.
     """
-    devices, previous, per_call = jax.local_device_count(), None, per_call or steps_a_call()
-    for first in range(0, len(index), per_call):
-        part = index[first : first + per_call]
-        shares = part.reshape(len(part), devices, -1).swapaxes(0, 1)
-        number = np.arange(start + first, start + first + len(part), dtype=np.int32)
-        *replicas, losses = step(*replicas, images, labels, shares, number)
-        if previous is not None:
-            yield replicas, np.asarray(previous)[0].tolist()
+    previous = None
+    for images, labels, index, number in calls:
+        *replicas, losses = step(*replicas, images, labels, index, number)
+        yield replicas, len(number), [] if previous is None else np.asarray(previous)[0].tolist()
         previous = losses
-    yield replicas, np.asarray(previous)[0].tolist()
+    if previous is not None:
+        yield replicas, 0, np.asarray(previous)[0].tolist()
 
 
-def make_accuracy(fn, dataset: data.Dataset, chunk: int = 500):
-    """accuracy(variables, split): share of a split's images that fn names right, in [0, 1]."""
+def make_accuracy(fn, dataset: data.Dataset):
+    """accuracy(variables, split): share of a split's images that fn names right, in [0, 1].
 
-    @jax.jit
+    Each device of each process takes its share of the images.
+    """
+    at_once = 500 if dataset.shape[0] <= 64 else 50  # of a device; what the memory holds
+
     def correct(variables, images, labels):
-        return jnp.sum(jnp.argmax(fn(variables, dataset.normalised(images)), -1) == labels)
+        right = jnp.argmax(fn(variables, dataset.normalised(images)), -1) == labels
+        return jax.lax.psum(jnp.sum(right), "devices")
 
-    def accuracy(variables, split: data.Split) -> float:
-        return sum(int(correct(variables, part.images, part.labels)) for part in split.parts(chunk)) / len(split)
+    correct = jax.pmap(correct, axis_name="devices")
+    devices = jax.local_device_count()
+
+    def accuracy(variables, split) -> float:
+        replicas, right = flax.jax_utils.replicate(variables), 0
+        share = min(at_once, -(-len(split) // jax.device_count()))
+        for part in split.parts(share * jax.device_count(), (jax.process_index(), jax.process_count())):
+            images, labels = _filled(part, share * devices)
+            shaped = (x.reshape(devices, share, *x.shape[1:]) for x in (images, labels))
+            right += int(np.asarray(correct(replicas, *shaped))[0])
+        return right / len(split)
 
     return accuracy
 
 
-def batches(seed: int, epoch: int, size: int, batch_size: int) -> np.ndarray:
-    """Indices of an epoch's batches, [steps, batch]: a new order each epoch, the same for the same seed."""
-    steps = size // batch_size
-    order = np.random.default_rng([seed, epoch]).permutation(size)
-    return order[: steps * batch_size].astype(np.int32).reshape(steps, -1)
+def _filled(part: data.Split, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images of zeros, labelled −1, after those there are: one shape, compiled once."""
+    missing = size - len(part)
+    images = np.concatenate([part.images, np.zeros((missing, *part.images.shape[1:]), part.images.dtype)])
+    return images, np.concatenate([part.labels, np.full(missing, -1, part.labels.dtype)])
 
 
 def fit(step, params, stats, opt_state, dataset: data.Dataset, epochs: int, batch_size: int, seed: int, first: int = 0):
     """Training by a step of `make_step` from epoch `first` on; (params, stats, opt_state) after `epochs` more."""
-    images, labels = flax.jax_utils.replicate((dataset.train.images, dataset.train.labels))
+    order = Order(seed, len(dataset.train), batch_size)
+    start, stop = order.end(first), order.end(first + epochs)
+    source = feed(dataset.train, order, first + epochs)
     replicas = flax.jax_utils.replicate((params, stats, opt_state))
-    bar = tqdm(total=epochs * (len(dataset.train) // batch_size), unit="step", disable=None, leave=False)
-    for epoch in range(first, first + epochs):
-        index = batches(seed, epoch, len(dataset.train), batch_size)
-        for latest, losses in advance(step, replicas, images, labels, index, epoch * len(index)):
+    with tqdm(total=stop - start, unit="step", disable=None, leave=False) as bar:
+        for latest, taken, losses in advance(step, replicas, source.calls(start, stop)):
             replicas = latest
-            bar.update(len(losses))
-            if not np.isfinite(losses).all():
-                raise RunError(f"the loss is {losses[-1]} in epoch {epoch + 1}; try a smaller --learning-rate.")
-    bar.close()
+            bar.update(taken)
+            if not all(map(math.isfinite, losses)):
+                raise RunError(f"the loss is {losses[-1]} near step {start + bar.n}; try a smaller --learning-rate.")
+    source.close()
     return flax.jax_utils.unreplicate(tuple(replicas))

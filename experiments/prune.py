@@ -95,7 +95,7 @@ def prune(arguments: Prune) -> dict:
                     f"{order} {sparsity:g} fine-tuned {epochs}: validation {rows[-1]['validation']:.2%}",
                     file=sys.stderr,
                 )
-    result = {"run": str(arguments.run), "epoch": run.epochs[-1]} | {
+    result = {"run": str(arguments.run), "checkpoint": run.saved[-1]} | {
         name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")
     }
     result["dense"] = {

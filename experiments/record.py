@@ -6,12 +6,15 @@ runs/NAME/checkpoints/    Orbax: weights and optimizer state
 runs/NAME/record.json     configuration, versions, curve, final numbers; written last, so a run with it is finished
 """
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -19,14 +22,26 @@ import numpy as np
 
 from .config import Config
 
+LOCK = ".lock"
+
 
 class RunError(Exception):
     """A run folder that cannot be used as asked; the message is for the user."""
 
 
-def open_run(name: str, config: Config) -> Path:
-    """The folder of this run: a new one, or that of an unfinished run with the same configuration."""
+@contextlib.contextmanager
+def open_run(name: str, config: Config) -> Iterator[Path]:
+    """The folder of this run, and of no other process: a new one, or an unfinished run's with the same settings."""
     directory = config.run_dir or _first_free(Path("runs"), name)
+    if directory.exists():
+        _check(directory, config)  # before anything is put there
+    with _locked(directory):
+        _check(directory, config)
+        write_json(directory / "config.json", config.settings())
+        yield directory
+
+
+def _check(directory: Path, config: Config) -> None:
     if (directory / "record.json").exists():
         raise RunError(f"{directory} holds a finished run; choose another folder by --run-dir.")
     settings_file = directory / "config.json"
@@ -39,18 +54,31 @@ def open_run(name: str, config: Config) -> Path:
             raise RunError(
                 f"{directory} holds an unfinished run with other settings ({detail}); choose another folder."
             )
-    elif directory.exists() and any(directory.iterdir()):
+    elif any(path.name != LOCK for path in directory.iterdir()):
         raise RunError(f"{directory} holds files that are no run of ours; choose another folder by --run-dir.")
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Keeps the folder for this process; the system ends the lock with the process, however that dies."""
     directory.mkdir(parents=True, exist_ok=True)
-    write_json(settings_file, config.settings())
-    return directory
+    with (directory / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"another process works in {directory}; wait for it, or choose another folder.") from None
+        yield
 
 
 def _first_free(parent: Path, name: str) -> Path:
     number = 1
-    while (directory := parent / (name if number == 1 else f"{name}-{number}")).exists():
-        number += 1
-    return directory
+    while True:
+        directory = parent / (name if number == 1 else f"{name}-{number}")
+        try:
+            directory.mkdir(parents=True)  # at once, so that two processes never take the same
+            return directory
+        except FileExistsError:
+            number += 1
 
 
 def write_json(path: Path, value) -> None:

@@ -12,8 +12,9 @@ from . import data, snapshots, stages
 from .checkpoints import open_checkpoints, restore
 from .config import Config, Grow
 from .network import Network
+from .order import Order
+from .recipe import initial, load_data, optimizer, penalties
 from .record import RunError
-from .train import initial, load_data, optimizer, penalties
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,17 +27,24 @@ class Run:
     network: Network
     start: tuple[dict, dict]  # (params, stats) that the seed makes
     tx: Any
-    epochs: list[int]  # those whose checkpoints are there
+    order: Order
+    saved: list[int]  # the checkpoints: after which steps, or of a network that grows after which rounds
 
     def at(self, epoch: int | None = None):
         """(params, stats, opt_state) after an epoch; None: the last that is there."""
-        if epoch is not None and epoch not in self.epochs:
+        step = self.saved[-1] if epoch is None else self.order.end(epoch)
+        if step not in self.saved:
             raise RunError(
                 f"{self.directory} has no checkpoint of epoch {epoch}, only of {self.epochs}; train with "
                 f"--keep-epochs {epoch} to keep it."
             )
         with open_checkpoints(self.directory) as checkpoints:
-            return restore(checkpoints, epoch or self.epochs[-1], *self.start, self.tx.init(self.start[0]))
+            return restore(checkpoints, step, (*self.start, self.tx.init(self.start[0])))[0]
+
+    @property
+    def epochs(self) -> list[int]:
+        """Those that have a checkpoint of their end."""
+        return [epoch for epoch in range(1, self.config.epochs + 1) if self.order.end(epoch) in self.saved]
 
 
 def load_run(directory: Path, data_dir: Path | None = None) -> Run:
@@ -48,24 +56,24 @@ def load_run(directory: Path, data_dir: Path | None = None) -> Run:
     if data_dir is not None:
         config = dataclasses.replace(config, data_dir=data_dir)
     with open_checkpoints(directory) as checkpoints:
-        epochs = sorted(checkpoints.all_steps())
-    if not epochs:
+        saved = sorted(checkpoints.all_steps())
+    if not saved:
         raise RunError(f"{directory} has no checkpoint yet; let it train on, or lower --checkpoint-every.")
-    dataset, steps = load_data(config)
+    dataset, order = load_data(config)
     if isinstance(config, Grow):
-        return _grown(directory, config, dataset, steps, epochs[-1:])
+        return _grown(directory, config, dataset, order, saved[-1:])
     network, params, stats = initial(config)
-    tx = optimizer(config, steps, penalties(config, steps, network, params, stats))
-    return Run(directory, config, dataset, network, (params, stats), tx, epochs)
+    tx = optimizer(config, order, penalties(config, order, network, params, stats))
+    return Run(directory, config, dataset, network, (params, stats), tx, order, saved)
 
 
-def _grown(directory: Path, config: Grow, dataset: data.Dataset, steps: int, epochs: list[int]) -> Run:
+def _grown(directory: Path, config: Grow, dataset: data.Dataset, order: Order, saved: list[int]) -> Run:
     rows = stages.rounds(directory)
-    if not rows or rows[-1]["end"] is None or epochs[-1] <= len(rows):
+    if not rows or rows[-1]["end"] is None or saved[-1] <= len(rows):
         raise RunError(f"{directory} has not finished growing; start it again with --run-dir {directory}.")
     now = stages.stage(config, rows[rows[-1]["take"] - 1]["widths"].values())
-    tx = stages.transformation(now, steps, rows[0]["strengths"])
-    return Run(directory, config, dataset, now.network, (now.params, now.stats), tx, epochs)
+    tx = stages.transformation(now, order, rows[0]["strengths"])
+    return Run(directory, config, dataset, now.network, (now.params, now.stats), tx, order, saved)
 
 
 def read_config(directory: Path) -> Config:

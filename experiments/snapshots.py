@@ -51,14 +51,15 @@ def append(directory: Path, line: dict, params, opt_state, most_groups: int) -> 
     append_line(directory / "curve.jsonl", line)
 
 
-def resume(directory: Path, epochs: int) -> None:
-    """Keeps the snapshots of the first `epochs` epochs; what was measured after the checkpoint is dropped."""
-    lines = [line for line in curve(directory) if line["epoch"] <= epochs]
+def resume(directory: Path, step: int) -> list[dict]:
+    """Keeps the snapshots up to a step and returns their lines; what was measured after the checkpoint is dropped."""
+    lines = [line for line in curve(directory) if line["step"] <= step]
     write_whole(directory / "curve.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     kept = {f"{line['step']:08d}.npz" for line in lines}
     for path in (directory / "snapshots").glob("*.npz"):
         if path.name not in kept:
             path.unlink()
+    return lines
 
 
 def curve(directory: Path) -> list[dict]:

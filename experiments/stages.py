@@ -18,9 +18,10 @@ from .config import Grow
 from .data import Dataset
 from .loop import fit, make_step
 from .network import Network, merged
+from .order import Order
+from .recipe import cosine_sgd, initial, optimizer, paced
 from .record import append_line, read_lines
 from .snapshots import by_name
-from .train import cosine_sgd, initial, optimizer, paced
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,15 +56,15 @@ def stage(config: Grow, widths=None, fresh: bool = True) -> Stage:
     return Stage(config, network, params, stats, pm.structure.find_units(network.fn, merged(params, stats), image))
 
 
-def strengths(now: Stage, steps: int) -> dict[str, float]:
+def strengths(now: Stage, order: Order) -> dict[str, float]:
     """For each set the λ for which half of its units would enter within `share` of a round, had W stayed fresh."""
-    rules: Any = paced(now.config, steps, now.params, _rules(now, dict.fromkeys(now.units.sets, 1.0))).rules
+    rules: Any = paced(now.config, order, now.params, _rules(now, dict.fromkeys(now.units.sets, 1.0))).rules
     return {own.sets[0][0]: float(own.strength) for _, own in rules}  # each penalty is that of one set
 
 
-def transformation(now: Stage, steps: int, strength: dict[str, float]) -> optax.GradientTransformationExtraArgs:
+def transformation(now: Stage, order: Order, strength: dict[str, float]) -> optax.GradientTransformationExtraArgs:
     """What trains a round: Split LBI with a penalty for each set, so that none fills because its norms are larger."""
-    return optimizer(now.config, steps, _rules(now, strength))
+    return optimizer(now.config, order, _rules(now, strength))
 
 
 def _rules(now: Stage, strength: dict[str, float]) -> pm.Rules:
@@ -80,7 +81,7 @@ def plainly_trained(now: Stage, params, stats, dataset: Dataset, epochs: int, se
     if epochs == 0:
         return params, stats
     config = now.config
-    tx = cosine_sgd(config, config.fine_tune_rate, epochs * (len(dataset.train) // config.batch_size))
+    tx = cosine_sgd(config, config.fine_tune_rate, Order(seed, len(dataset.train), config.batch_size).end(epochs))
     step = make_step(now.network, tx, dataset, seed=seed, augment=config.augment)
     return fit(step, params, stats, tx.init(params), dataset, epochs, config.batch_size, seed)[:2]
 

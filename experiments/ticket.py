@@ -16,9 +16,10 @@ from . import snapshots
 from .config import Grow
 from .loop import fit, make_accuracy, make_step
 from .network import merged
+from .order import Order
+from .recipe import clip
 from .record import RunError, free_file, write_json
 from .run import load_run, others, penalised
-from .train import clip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +73,8 @@ def ticket(arguments: Ticket) -> dict:
         masks = pm.select(params, opt_state, arguments.sparsity, scope=arguments.scope, order="dual", protect=protect)
     start, start_stats = {"init": run.start, "E": (params, stats), "none": run.at()[:2]}[arguments.rewind]
     epochs = arguments.epochs or run.config.epochs
-    steps = len(run.dataset.train) // run.config.batch_size
-    alpha = optax.piecewise_constant_schedule(run.config.learning_rate, {2 * epochs * steps // 3: 0.1})
+    steps = Order(run.config.seed, len(run.dataset.train), run.config.batch_size).end(epochs)
+    alpha = optax.piecewise_constant_schedule(run.config.learning_rate, {2 * steps // 3: 0.1})
     sgd = optax.chain(clip(run.config), optax.sgd(alpha, momentum=run.config.momentum))
     accuracy = make_accuracy(run.network.fn, run.dataset)
     everything = jax.tree.map(lambda mask: np.ones(mask.shape, bool), masks)

@@ -26,7 +26,8 @@ def run(tmp_path: Path, name: str, **fields) -> dict:
 def test_a_run_leaves_record_curve_checkpoint_and_pictures(tmp_path, capsys):
     record = run(tmp_path, "a")
     assert {path.name for path in (tmp_path / "a").iterdir()} == {
-        "config.json", "curve.jsonl", "snapshots", "checkpoints", "record.json", "path.png", "accuracy.png",
+        "config.json", "curve.jsonl", "snapshots", "checkpoints", "record.json", "path.png", "accuracy.png", "events",
+        ".lock",
     }  # fmt: skip
     assert [line["epoch"] for line in record["curve"]] == [1, 2, 3, 4]
     assert record["configuration"]["epochs"] == 4
@@ -56,8 +57,8 @@ def test_the_path_can_run_on_while_the_weights_converge(tmp_path):
     """V's step rises at the drop of α, and with it the time and the density that a last epoch adds."""
     slow, fast = (run(tmp_path, name, dual_finish=finish)["curve"] for name, finish in [("a", None), ("b", 2.0)])
     assert [line["density"] for line in slow[:3]] == [line["density"] for line in fast[:3]]
-    assert slow[3]["time"] - slow[2]["time"] == pytest.approx(9 * 0.005, rel=1e-4)
-    assert fast[3]["time"] - fast[2]["time"] == pytest.approx(9 * 0.1, rel=1e-4)
+    assert slow[3]["time"] - slow[2]["time"] == pytest.approx(10 * 0.005, rel=1e-4)
+    assert fast[3]["time"] - fast[2]["time"] == pytest.approx(10 * 0.1, rel=1e-4)
     assert fast[3]["total_density"] > slow[3]["total_density"]
 
 
@@ -118,7 +119,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path):
         ({"batch_size": 100}, "does not divide among 8 devices"),
         ({"batch_size": 1600}, "more than the 1257 training images"),
         ({"model": "lenet"}, "images of another size"),
-        ({"snapshots": 10}, "more than the 9 steps of an epoch"),
+        ({"snapshots": 10}, "more than the 9 whole batches of an epoch"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_a_folder_is_made(tmp_path, fields, message):

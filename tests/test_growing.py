@@ -14,9 +14,11 @@ from experiments import __main__ as cli
 from experiments import grow, stages, widening
 from experiments.config import Grow
 from experiments.network import merged
+from experiments.order import Order
 from experiments.record import RunError
 from experiments.run import load_run
 
+ORDER = Order(seed=0, size=40, batch_size=4)
 SHORT = Grow(widths=(2,), epochs=3, share=0.3, rounds=3, fine_tune=4, nu=10.0, patience=9)
 
 
@@ -64,9 +66,9 @@ def test_the_next_stage_goes_on_where_the_last_one_was():
     """With batch statistics: the same outputs, and an optimizer state of the new penalties with the old numbers."""
     config = dataclasses.replace(SHORT, dataset="mnist", model="tiny_cnn", widths=(3, 4))
     now = stages.stage(config)
-    strength = stages.strengths(now, 10)
+    strength = stages.strengths(now, ORDER)
     assert set(strength) == {"conv1/conv", "conv2/conv"}
-    tx_of = functools.partial(stages.transformation, steps=10, strength=strength)
+    tx_of = functools.partial(stages.transformation, order=ORDER, strength=strength)
     tx = tx_of(now)
     state = tx.init(now.params)
     _, state = jax.jit(tx.update)(jax.tree.map(lambda w: 0.1 * w, now.params), state, now.params)

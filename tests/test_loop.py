@@ -9,12 +9,15 @@ from flax import jax_utils, nnx
 
 from experiments import data, loop, models
 from experiments.augment import crop_and_flip
+from experiments.feed import Resident
 from experiments.network import frozen, merged, parted, parts_of
+from experiments.order import Order
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (64, 28, 28, 1), np.uint8), RNG.integers(0, 10, 64).astype(np.int32)
 SPLIT = data.Split(IMAGES, LABELS)
 DATASET = data.Dataset(SPLIT, SPLIT, SPLIT, 255, (100.0,), (50.0,))
+ORDER = Order(seed=0, size=64, batch_size=16)
 TX = optax.sgd(0.1, momentum=0.9)
 
 
@@ -24,11 +27,8 @@ def start():
 
 def trained(network, params, stats, per_call=1, **options):
     step = loop.make_step(network, TX, DATASET, **options)
-    replicas = jax_utils.replicate((params, stats, TX.init(params)))
-    images, labels = jax_utils.replicate((IMAGES, LABELS))
-    index = loop.batches(0, 0, 64, 16)
-    losses = []
-    for latest, more in loop.advance(step, replicas, images, labels, index, 0, per_call):
+    replicas, losses = jax_utils.replicate((params, stats, TX.init(params))), []
+    for latest, _, more in loop.advance(step, replicas, Resident(SPLIT, ORDER).calls(0, 4, per_call)):
         replicas, losses = latest, losses + more
     return jax_utils.unreplicate(tuple(replicas)), losses
 
@@ -37,11 +37,10 @@ def test_a_step_takes_the_mean_of_the_devices_losses_and_statistics():
     """Eight devices with two images each, against one after the other by hand."""
     network, params, stats = start()
     step = loop.make_step(network, optax.sgd(0.0), DATASET)
-    index = loop.batches(0, 0, 64, 16)[:1]
     replicas = jax_utils.replicate((params, stats, optax.sgd(0.0).init(params)))
-    (((_, after, _), losses),) = loop.advance(step, replicas, *jax_utils.replicate((IMAGES, LABELS)), index, 0)
+    *_, ((_, after, _), _, losses) = loop.advance(step, replicas, Resident(SPLIT, ORDER).calls(0, 1))
     expected, means = [], []
-    for share in index.reshape(8, 2):
+    for share in ORDER.batches(0, 1).reshape(8, 2):
         logits, own = network.forward(params, stats, DATASET.normalised(IMAGES[share]), jax.random.key(0))
         expected.append(optax.softmax_cross_entropy_with_integer_labels(logits, LABELS[share]).mean())
         means.append(own["conv1"]["norm"]["mean"])

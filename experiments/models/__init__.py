@@ -51,6 +51,12 @@ def options(name: str) -> Mapping[str, inspect.Parameter]:
     return inspect.signature(_class(name).__init__).parameters
 
 
+def default_classes(name: str) -> int:
+    """Classes that a model tells apart where it is not told how many; those for digits have no choice."""
+    own = options(name)
+    return own["classes"].default if "classes" in own else 10
+
+
 def image_shape(name: str) -> tuple[int, int, int]:
     """Height, width and channels of the images that a model takes."""
     return _class(name).image_shape

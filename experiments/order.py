@@ -1,0 +1,44 @@
+"""The order in which training takes its examples: epochs laid end to end.
+
+Batch k holds the places kB … kB + B − 1, so that every example comes exactly once an epoch and no batch is incomplete:
+one may hold the end of an epoch and the beginning of the next. The order of epoch e is drawn from (seed, e). Nothing
+here knows of devices, processes or workers.
+"""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """The batches of a training: `size` examples an epoch, `batch_size` of them in each batch."""
+
+    seed: int
+    size: int
+    batch_size: int
+
+    def end(self, epoch: int) -> int:
+        """How many batches it takes to complete so many epochs.
+
+        >>> [Order(seed=0, size=10, batch_size=4).end(epoch) for epoch in range(4)]
+        [0, 3, 5, 8]
+        """
+        return -(-epoch * self.size // self.batch_size)
+
+    def batches(self, first: int, last: int) -> np.ndarray:
+        """Examples of the batches first … last − 1, int32 [last − first, batch_size]."""
+        epochs, places = np.divmod(np.arange(first * self.batch_size, last * self.batch_size), self.size)
+        examples = np.empty(len(places), np.int32)
+        for epoch in np.unique(epochs):
+            own = epochs == epoch
+            examples[own] = permutation(self.seed, int(epoch), self.size)[places[own]]
+        return examples.reshape(-1, self.batch_size)
+
+
+@functools.lru_cache(maxsize=2)  # a batch may hold two epochs
+def permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+    """The order of an epoch."""
+    # A first number of its own for each kind of draw: NumPy takes the seeds [a, b] and [a, b, 0] for one.
+    return np.random.default_rng([0, seed, epoch]).permutation(size)
