@@ -34,7 +34,5 @@ seconds("import jax, optax, parsimony")  # compiles to bytecode
 pairs = [(seconds("import jax, optax"), seconds("import jax, optax, parsimony")) for _ in range(11)]
 first, beyond, third = statistics.quantiles((more - less for less, more in pairs), n=4)
 theirs = statistics.median(less for less, _ in pairs)
-print(
-    f"parsimony {version}, {len(files)} files. Its import takes {beyond:.3f} s ({first:.3f} to {third:.3f}, quartiles of"
-)
-print(f"{len(pairs)} pairs) beyond JAX's and Optax's, which takes {theirs:.2f} s.")
+print(f"parsimony {version}, {len(files)} files. Its import takes {beyond:.3f} s beyond JAX's and Optax's")
+print(f"({first:.3f} to {third:.3f}, quartiles of {len(pairs)} pairs), which takes {theirs:.2f} s.")
