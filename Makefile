@@ -45,7 +45,7 @@ package: .venv/bin/python
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m venv .venv-package
 	.venv-package/bin/python -m pip install --quiet --disable-pip-version-check dist/*.whl
-	cd dist && ../.venv-package/bin/python ../.ci/check_package.py
+	cd dist && env -u PYTHONPATH ../.venv-package/bin/python ../.ci/check_package.py
 
 # Oldest Python with JAX 0.10, a newer one with the newest JAX, and the least versions that pyproject.toml admits, each in
 # its own environment. `make test-matrix MATRIX_TESTS=tests/test_path.py` runs less, `make matrix-lowest` one of them.

@@ -19,20 +19,14 @@ assert all(folder.endswith(".dist-info") for folder in strangers), f"the wheel h
 assert "site-packages" in (util.find_spec("parsimony").origin or ""), "parsimony is imported from elsewhere"
 
 
-def seconds(code: str) -> float:
-    timed = f"import time; start = time.perf_counter()\n{code}\nprint(time.perf_counter() - start)"
-    return float(subprocess.run([sys.executable, "-c", timed], check=True, capture_output=True, text=True).stdout)
-
-
 # A None in sys.modules makes an import fail. JAX imports some of them itself if they are there, so they go after JAX.
 absent = f"import jax, optax, sys; sys.modules |= dict.fromkeys({NOT_NEEDED})"
 code = f"{absent}; import parsimony; print(parsimony.__version__)"
 version = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
 assert version == metadata.version("parsimony"), version
 
-seconds("import jax, optax, parsimony")  # compiles to bytecode
-pairs = [(seconds("import jax, optax"), seconds("import jax, optax, parsimony")) for _ in range(11)]
-first, beyond, third = statistics.quantiles((more - less for less, more in pairs), n=4)
-theirs = statistics.median(less for less, _ in pairs)
-print(f"parsimony {version}, {len(files)} files. Its import takes {beyond:.3f} s beyond JAX's and Optax's")
-print(f"({first:.3f} to {third:.3f}, quartiles of {len(pairs)} pairs), which takes {theirs:.2f} s.")
+timed = "import jax, optax, time; start = time.perf_counter(); import parsimony; print(time.perf_counter() - start)"
+runs = [subprocess.run([sys.executable, "-c", timed], check=True, capture_output=True, text=True) for _ in range(6)]
+taken = sorted(float(run.stdout) for run in runs[1:])  # the first compiles to bytecode
+print(f"parsimony {version}, {len(files)} files. Its import takes {statistics.median(taken):.3f} s beyond JAX's and")
+print(f"Optax's ({taken[0]:.3f} to {taken[-1]:.3f}, {len(taken)} runs).")
