@@ -89,7 +89,11 @@ def adabreg(
       learning_rate, kappa, penalty, sparsity: see `linbreg`.
       b1, b2, eps: as in `optax.scale_by_adam`.
 
-    Returns, Raises: see `linbreg`.
+    Returns:
+      As `linbreg`: a `GradientTransformationExtraArgs` with a `SplitLBIState` at the end of its state.
+
+    Raises:
+      ValueError, TypeError: see `linbreg`.
 
     >>> import jax.numpy as jnp, optax, parsimony as pm
     >>> params, tx = {"kernel": jnp.zeros((1, 2))}, pm.adabreg(0.25, penalty=pm.Lasso(0.5))
@@ -124,7 +128,11 @@ def rda(
     Args:
       learning_rate, penalty, momentum, nesterov, sparsity: see `linbreg`.
 
-    Returns, Raises: see `linbreg`.
+    Returns:
+      As `linbreg`: a `GradientTransformationExtraArgs` with a `SplitLBIState` at the end of its state.
+
+    Raises:
+      ValueError, TypeError: see `linbreg`.
 
     >>> import jax.numpy as jnp, optax, parsimony as pm
     >>> params, tx = {"kernel": jnp.array([[1.0, 0.25]])}, pm.rda(0.5, pm.Lasso(1.0))
@@ -158,7 +166,11 @@ def prox_sgd(
       learning_rate, penalty, momentum, nesterov, sparsity: see `linbreg`. A fixed point at a given sparsity is a lasso
         of the strength that has it.
 
-    Returns, Raises: see `linbreg`.
+    Returns:
+      As `linbreg`: a `GradientTransformationExtraArgs` with a `SplitLBIState` at the end of its state.
+
+    Raises:
+      ValueError, TypeError: see `linbreg`.
 
     >>> import jax.numpy as jnp, optax, parsimony as pm
     >>> params, tx = {"kernel": jnp.array([[1.0, 0.25]])}, pm.prox_sgd(0.5, pm.Lasso(1.0))

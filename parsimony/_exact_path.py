@@ -45,6 +45,13 @@ class ExactPath:
       gammas: (J, *shape), Γ from t_j on; zero in the first piece.
       weights: (J, *shape), W = A⁻¹(νq + Γ).
       duals: (J, *shape), V at t_j.
+
+    >>> import numpy as np, parsimony as pm
+    >>> path = pm.theory.exact_path(np.eye(1), np.array([4.0]), nu=1.0)
+    >>> path.entry_times.tolist(), path.at([0.25, 1.0])[1].round(9).tolist()  # Γ before and after the jump
+    ([0.5], [[0.0], [4.0]])
+
+    Source: see `exact_path`.
     """
 
     times: np.ndarray
@@ -94,7 +101,8 @@ def exact_path(hessian, linear, penalty: Lasso | None = None, nu: float = 100.0)
       minimisers; V and HΓ are unique.
 
     Raises:
-      TypeError: another penalty. ValueError: no such H, q or ν; a loss without a minimum.
+      TypeError: another penalty.
+      ValueError: no such H, q or ν; a loss without a minimum.
 
     >>> import numpy as np, parsimony as pm
     >>> path = pm.theory.exact_path(np.eye(2), np.array([4.0, -1.0]), pm.Lasso(), nu=1.0)

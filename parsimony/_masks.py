@@ -25,7 +25,8 @@ def apply_masks(params: optax.Params, masks):
       The tree of `params`, with its dtypes.
 
     Raises:
-      TypeError: masks that are not bool. ValueError: masks of other shapes or of other parameters.
+      TypeError: masks that are not bool.
+      ValueError: masks of other shapes or of other parameters.
 
     >>> import jax.numpy as jnp, parsimony as pm
     >>> pm.apply_masks({"kernel": jnp.array([1.0, 2.0])}, {"kernel": jnp.array([True, False])})["kernel"].tolist()
@@ -60,8 +61,8 @@ def keep_support(tx: optax.GradientTransformation, masks) -> optax.GradientTrans
       A `GradientTransformationExtraArgs` with state `KeepSupportState`; `update` needs `params`.
 
     Raises:
-      TypeError: no transformation, or masks that are not bool. ValueError: at `init`, masks that do not fit the
-        parameters; at `update`, no `params`.
+      TypeError: no transformation, or masks that are not bool.
+      ValueError: at `init`, masks that do not fit the parameters; at `update`, no `params`.
 
     >>> import jax.numpy as jnp, optax, parsimony as pm
     >>> params, masks = {"kernel": jnp.array([1.0, 2.0])}, {"kernel": jnp.array([True, False])}
@@ -69,6 +70,9 @@ def keep_support(tx: optax.GradientTransformation, masks) -> optax.GradientTrans
     >>> updates, state = tx.update({"kernel": jnp.ones(2)}, tx.init(params), params)
     >>> optax.apply_updates(params, updates)["kernel"].tolist()
     [0.5, 0.0]
+
+    Source: projected steps; Han et al., "Learning both Weights and Connections" (arXiv 1506.02626), for fine-tuning
+    inside a support.
     """
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise TypeError(f"keep_support({tx!r}, ...): expected an Optax transformation, such as optax.sgd(0.01).")

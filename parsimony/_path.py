@@ -33,6 +33,13 @@ class RecordPathState:
         scalar `NEVER` where unpenalised.
       times: the same for the path time, float32.
       inner_state: state of the wrapped transformation.
+
+    >>> import jax.numpy as jnp, parsimony as pm
+    >>> state = pm.record_path(pm.split_lbi(0.1)).init({"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)})
+    >>> state.steps[0]["kernel"].tolist(), state.steps[0]["bias"].tolist()
+    ([[-1, -1]], -1)
+
+    Source: see `record_path`.
     """
 
     steps: tuple[Any, ...]
@@ -54,7 +61,8 @@ def record_path(tx: optax.GradientTransformation) -> optax.GradientTransformatio
       A `GradientTransformationExtraArgs` with state `RecordPathState`: 8 bytes a group more than that of `tx`.
 
     Raises:
-      TypeError: no transformation. ValueError: at `init`, no Split LBI in it.
+      TypeError: no transformation.
+      ValueError: at `init`, no Split LBI in it.
 
     >>> import jax.numpy as jnp, optax, parsimony as pm
     >>> params = {"kernel": jnp.array([[4.0, 0.1]])}
@@ -65,6 +73,8 @@ def record_path(tx: optax.GradientTransformation) -> optax.GradientTransformatio
     ...     params = optax.apply_updates(params, updates)
     >>> pm.entry_steps(state)["kernel"].tolist(), pm.entry_times(state)["kernel"].tolist()
     ([[2, -1]], [[1.0, -1.0]])
+
+    Source: arXiv 1905.09449, section 3; the authors' code keeps the epoch of entry in the place of the step.
     """
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise TypeError(f"record_path({tx!r}): expected an Optax transformation, such as pm.split_lbi(0.1).")
@@ -103,7 +113,12 @@ def entry_steps(opt_state: optax.OptState):
     Raises:
       ValueError: the path was not recorded; and as `parsimony.gamma`.
 
-    Doctest: see `record_path`.
+    >>> import jax.numpy as jnp, parsimony as pm
+    >>> state = pm.record_path(pm.split_lbi(0.1)).init({"kernel": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)})
+    >>> pm.entry_steps(state)["kernel"].tolist(), pm.entry_steps(state)["bias"]  # nothing has entered yet
+    ([-1, -1], None)
+
+    Source: arXiv 1905.09449, section 3.
     """
     return _read(opt_state, "steps")
 
@@ -111,7 +126,21 @@ def entry_steps(opt_state: optax.OptState):
 def entry_times(opt_state: optax.OptState):
     """The path time t = Σα at which each group first entered the support; `NEVER` (-1) where it has not.
 
-    Args, Returns, Raises: as `entry_steps`, but float32.
+    Args:
+      opt_state: any state with that of `record_path` in it.
+
+    Returns:
+      As `entry_steps`, but float32, in units of α.
+
+    Raises:
+      ValueError: the path was not recorded; and as `parsimony.gamma`.
+
+    >>> import jax.numpy as jnp, parsimony as pm
+    >>> state = pm.record_path(pm.split_lbi(0.1)).init({"kernel": jnp.ones((1, 2))})
+    >>> pm.entry_times(state)["kernel"].tolist()
+    [[-1.0, -1.0]]
+
+    Source: arXiv 1905.09449, section 3.
     """
     return _read(opt_state, "times")
 

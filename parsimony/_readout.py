@@ -41,14 +41,20 @@ def gamma(opt_state: optax.OptState):
 def support(opt_state: optax.OptState):
     """supp Γ: a tree of bools, True where Γ ≠ 0, and everywhere in unpenalised parameters.
 
-    Args, Raises: see `gamma`.
+    Args:
+      opt_state: see `gamma`.
 
     Returns:
-      Bool arrays of the parameters' shapes.
+      The tree of the parameters with bool arrays of their shapes.
+
+    Raises:
+      ValueError: see `gamma`.
 
     >>> import jax.numpy as jnp, parsimony as pm
     >>> pm.support(pm.split_lbi(0.1).init({"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)}))["bias"].tolist()
     [True, True]
+
+    Source: arXiv 1905.09449.
     """
     return merged(
         opt_state,

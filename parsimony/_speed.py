@@ -68,6 +68,8 @@ def path_speed(
     >>> rules = pm.path_speed(params, steps=1000, learning_rate=0.1, nu=20.0, penalty=pm.GroupLasso(-1), share=0.4)
     >>> round(float(rules.rules[0][1].strength), 3)  # 0.1·400 steps/ν·‖(0.2, 0.1)‖, the middle one of three filters
     0.447
+
+    Source: see the module: V⁺ = V + α(W − Γ)/ν of arXiv 1905.09449; the choice of λ is ours.
     """
     if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
         raise ValueError(f"steps={steps!r}: expected the number of updates of the training, an int ≥ 1.")

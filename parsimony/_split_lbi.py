@@ -46,6 +46,13 @@ class SplitLBIState:
       dual: V, the tree of the parameters, at least in `accumulator_dtype`; zeros where unpenalised.
       inner_state: state of `inner`; empty in the neighbours.
       penalty: Ω, static.
+
+    >>> import jax.numpy as jnp, parsimony as pm
+    >>> state = pm.inverse_scale_space(0.1, kappa=2.0).init({"kernel": jnp.ones((1, 2), jnp.bfloat16)})
+    >>> state.count.tolist(), state.kappa.tolist(), state.dual["kernel"].dtype.name
+    (0, 2.0, 'float32')
+
+    Source: arXiv 1905.09449; the published code keeps Γ as well.
     """
 
     count: jax.typing.ArrayLike

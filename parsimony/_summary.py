@@ -12,7 +12,16 @@ from ._readout import gammas, matched, merged, split_lbi_states
 
 @dataclasses.dataclass(frozen=True)
 class SparsityRow:
-    """One parameter. Groups are None where it has no penalty."""
+    """One parameter of a `SparsitySummary`.
+
+    Attributes:
+      name: the parameter's name, e.g. "conv1/kernel".
+      groups, all_groups: how many groups are in the support, and how many there are; None where it has no penalty.
+      weights, all_weights: the same of the weights; all of them where it has no penalty.
+
+    >>> SparsityRow("conv", groups=1, all_groups=2, weights=9, all_weights=18).density
+    0.5
+    """
 
     name: str
     groups: int | None
@@ -27,7 +36,14 @@ class SparsityRow:
 
 
 class SparsitySummary(tuple[SparsityRow, ...]):
-    """Rows of `sparsity_summary`; printed, a table."""
+    """Rows of `sparsity_summary`; printed, a table.
+
+    >>> print(SparsitySummary([SparsityRow("conv", 1, 2, 9, 18), SparsityRow("bias", None, None, 2, 2)]))
+    parameter  groups in supp Γ  weights in supp Γ  density
+    conv                  1 / 2             9 / 18    50.0%
+    bias             no penalty              2 / 2   100.0%
+    all                                    11 / 20    55.0%
+    """
 
     def __str__(self) -> str:
         lines = [("parameter", "groups in supp Γ", "weights in supp Γ", "density")]

@@ -34,6 +34,13 @@ def rank_units(units: Units, params, opt_state=None, order: Order = "entry") -> 
 
     Raises:
       ValueError: as `pm.rank`.
+
+    >>> import jax, jax.numpy as jnp, parsimony as pm
+    >>> params = {"w1": jnp.array([[1.0, 3.0, 2.0]]), "w2": jnp.ones((3, 2))}
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
+    >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 1)))
+    >>> pm.structure.rank_units(units, params, order="magnitude")["w1"].tolist()  # minus the root mean square
+    [-1.0, -3.0, -2.0]
     """
     leaves = dict(units.matched(params)[0])
     if opt_state is None:

@@ -24,6 +24,10 @@ class Counts:
       parameters: numbers in the tree of parameters.
       macs: multiply-adds of its matrix products and convolutions, for the arguments that it was traced with.
       bytes: of the parameters.
+
+    >>> import jax.numpy as jnp, parsimony as pm
+    >>> pm.structure.count(lambda p, x: x @ p, jnp.ones((4, 6), jnp.bfloat16), jnp.ones((1, 4))).bytes
+    48
     """
 
     parameters: int
@@ -41,6 +45,12 @@ def count(fn, params, *args) -> Counts:
     Args:
       fn, params, *args: as in `find_units`; give a batch of one for the count of an example.
 
+    Returns:
+      `Counts`.
+
+    Raises:
+      ValueError: a function that cannot be traced at these shapes.
+
     >>> import jax.numpy as jnp, parsimony as pm
     >>> pm.structure.count(lambda p, x: x @ p["w"], {"w": jnp.ones((4, 6))}, jnp.ones((1, 4)))
     Counts(parameters=24, macs=24, bytes=96)
@@ -55,6 +65,9 @@ def count_at(units: Units, widths: dict[str, int], params) -> Counts:
       units: what `find_units` found, with arguments of a batch of one for the count of an example.
       widths: {set: number of units}, more or fewer than there are; sets that are left out stay as they are.
       params: the parameters that the units were found in.
+
+    Returns:
+      `Counts`.
 
     Raises:
       ValueError: an unknown set, a width below 1, other parameters, units without a function.

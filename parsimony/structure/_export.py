@@ -46,8 +46,8 @@ def export(
       The folder.
 
     Raises:
-      FileExistsError: something is there. ValueError: no function (units from JSON alone), or a function that cannot
-        be exported for any batch size.
+      FileExistsError: something is there.
+      ValueError: no function (units from JSON alone), or a function that cannot be exported for any batch size.
 
     >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm, tempfile
     >>> params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}

@@ -30,6 +30,7 @@ def find_units(fn, params, *args) -> Units:
       `Units`; `print` shows a table.
 
     Raises:
+      TypeError: no function.
       ValueError: a function that cannot be traced at these shapes; `params` without arrays.
 
     >>> import jax, jax.numpy as jnp, parsimony as pm

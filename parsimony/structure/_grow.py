@@ -25,6 +25,16 @@ class Grown:
       params, opt_state, fn, route: as in `Compact`; opt_state is None where none was given.
       units: what it was made from.
       widths: {set: units} of the sets that grew.
+
+    >>> import jax, jax.numpy as jnp, parsimony as pm
+    >>> params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
+    >>> units = pm.structure.find_units(fn, params, jnp.ones((1, 4)))
+    >>> wider = pm.structure.grow(units, {"w1": 8}, params, key=jax.random.key(0))
+    >>> wider.widths, wider.params["w2"].shape
+    ({'w1': 8}, (8, 3))
+
+    Source: see `grow`.
     """
 
     params: Any

@@ -88,6 +88,8 @@ def next_widths(
     >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
     >>> pm.structure.next_widths(units, {"w1": 1.0, "w2": 0.5}, step=2, round_to=4)
     {'w1': 4}
+
+    Source: arXiv 1905.09449 for growth at τ = 0.8; how much a set grows is ours.
     """
     rules = [("", tau)] if isinstance(tau, int | float) else list(tau)
     check_patterns("tau", (pattern for pattern, _ in rules), list(units.sets))

@@ -24,6 +24,11 @@ class UnitSet:
       reason: why a removal is not exact, or "": the function reduces over the units what is not zero when they are.
       makers: (parameter, axis) of the members that make the units' activations; once these are zero, so are they. The
         other members only take activations in.
+
+    >>> import numpy as np
+    >>> own = UnitSet("w1", 2, {"w1": {1: np.array([0, 1])}, "w2": {0: np.array([0, 1])}}, makers=(("w1", 1),))
+    >>> own.reduced, own.each(np.add, "w1", 1, np.ones((4, 2)), 0.0).tolist()
+    (False, [4.0, 4.0])
     """
 
     name: str
@@ -63,6 +68,16 @@ class Units:
       shapes, dtypes: of each parameter.
       fn: the function, or None when read from JSON without one.
       arguments: shapes and dtypes of the arguments that it was traced with.
+
+    >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm
+    >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 3))}
+    >>> units = pm.structure.find_units(lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"], params, jnp.ones((1, 4)))
+    >>> units.sets["w1"].makers, units.fixed["w2"]
+    ((('w1', 1),), {1: 'an axis of the output'})
+    >>> units.zero({"w1": np.array([True, False])}, params)["w2"].tolist()
+    [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+    >>> pm.structure.Units.from_json(units.to_json()).shapes
+    {'w1': (4, 2), 'w2': (2, 3)}
     """
 
     sets: dict[str, UnitSet]
