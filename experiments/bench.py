@@ -1,4 +1,4 @@
-"""Speed and memory: `python -m experiments.bench update`; `structure` (`bench_structure.py`), `data` (`bench_data.py`).
+"""Speed and memory: `python -m experiments.bench update`; `structure`, `data` and `loop` are in files of their own.
 
 The update alone: donated and not, Split LBI beside `optax.sgd` and `optax.adam` in turn, on parameters shaped like
 LeNet, ResNet-20 and ResNet-50; then what it adds to a whole training step. Ratios are medians over rounds in which all
@@ -19,6 +19,7 @@ import tyro
 import parsimony as pm
 
 from .bench_data import data
+from .bench_loop import loop
 from .bench_structure import structure
 from .latency import in_turn, ratio
 
@@ -196,7 +197,7 @@ def _lenet_loss(params, x, labels):
 
 if __name__ == "__main__":
     tyro.extras.subcommand_cli_from_dict(
-        {"update": update, "structure": structure, "data": data},
+        {"update": update, "structure": structure, "data": data, "loop": loop},
         prog="python -m experiments.bench",
         description=__doc__,
     )

@@ -14,12 +14,12 @@ from experiments import snapshots
 WORDS = ("train", "--epochs", "60", "--drop-epochs", "40", "--checkpoint-every", "1", "--snapshots", "2")
 
 
-def start(directory: Path, *more: str, devices: int = 1, words=WORDS, before=()) -> subprocess.Popen:
+def start(directory: Path, *more: str, devices: int = 1, words=WORDS, before=(), compiled=None) -> subprocess.Popen:
     """A run on simulated devices; programs compiled once are kept beside the folder, so that a restart is quick."""
     environment = {
         **os.environ,
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_COMPILATION_CACHE_DIR": str(directory.parent / "compiled"),
+        "JAX_COMPILATION_CACHE_DIR": str(compiled or directory.parent / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }

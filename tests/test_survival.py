@@ -40,7 +40,7 @@ def test_a_run_killed_twenty_times_ends_as_an_undisturbed_one(undisturbed, folde
         if kill % 2:
             wait_for(process, half)
         else:
-            time.sleep(lot.uniform(0, 0.2))
+            time.sleep(lot.uniform(0, 0.1))
         process.kill()
         process.communicate()
         assert not (folder / "record.json").exists()
@@ -104,17 +104,15 @@ def test_a_full_disk_is_an_error_that_leaves_the_earlier_checkpoints(undisturbed
     """A file system of its own, with room for some checkpoints, in a mount namespace of its own."""
     if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
         pytest.skip("needs unshare -rm, for a small file system of its own")
-    small, script = (
-        tmp_path / "small",
-        'mount -t tmpfs -o size=1600k none "$0" && { "$@"; code=$?; cp -r "$0"/run "$0".kept; exit $code; }',
-    )
+    small = tmp_path / "small"
     small.mkdir()
-    shutil.copytree(tmp_path / "compiled", small.parent / "compiled", dirs_exist_ok=True)
-    process = start(small / "run", before=("unshare", "-rm", "sh", "-c", script, str(small)))
+    script = 'mount -t tmpfs -o size=1600k none "$0" && { "$@"; code=$?; cp -r "$0"/run "$0".kept; exit $code; }'
+    own = ("unshare", "-rm", "sh", "-c", script, str(small))
+    process = start(small / "run", before=own, compiled=tmp_path / "compiled")
     _, errors = process.communicate()
     assert process.returncode == 1, errors
     assert "No space left" in errors
-    assert errors.startswith("error: ")
+    assert errors.splitlines()[-1].startswith("error: checkpoint ")
     kept = tmp_path / "small.kept"
     record = finished(start(kept))
     assert "resuming" in record["output"]

@@ -1,0 +1,106 @@
+"""`bench loop`: what the loop adds to the bare compiled step, and Split LBI to plain SGD, on images made up.
+
+In each round all take their turn with the same number of steps: the compiled step by itself, dispatched as fast as it
+goes; and the same step in the loop of the experiments, with its batches by index, its losses read a call late and its
+progress counted. Both with `optax.sgd` and with Split LBI whose path is recorded.
+"""
+
+from typing import Literal
+
+import flax.jax_utils
+import jax
+import numpy as np
+import optax
+
+import parsimony as pm
+
+from . import models
+from .config import Config
+from .data import Dataset, Split
+from .feed import Resident, steps_a_call
+from .latency import in_turn, ratio
+from .loop import advance, make_step
+from .order import Order
+from .recipe import initial
+
+
+def loop(
+    model: str = "resnet20",
+    batch_size: int = 128,
+    steps: int = 8,
+    rounds: int = 12,
+    augment: bool = False,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+) -> None:
+    """Time a step, images a second, and the two ratios with their quartiles.
+
+    Args:
+      model: one of experiments/models.
+      batch_size: images a step, over all devices.
+      steps: in each turn.
+      rounds: in each of which all four take their turn.
+      augment: crops and flips inside the step.
+      dtype: of convolutions and matrix products.
+    """
+    rng, shape = np.random.default_rng(0), models.image_shape(model)
+    split = Split(rng.integers(0, 256, (4 * batch_size, *shape), np.uint8), rng.integers(0, 10, 4 * batch_size))
+    dataset = Dataset(split, split, split, 255, (127.0,) * shape[-1], (64.0,) * shape[-1])
+    imagenet = models.default_classes(model) == 1000
+    config = Config(dataset="imagenet2012" if imagenet else "cifar10", model=model, dtype=dtype)  # type: ignore
+    network, params, stats = initial(config)
+    source = Resident(split, Order(0, len(split), batch_size))
+    optimizers = {
+        "sgd": optax.sgd(0.01, momentum=0.9),
+        "split_lbi": pm.record_path(pm.split_lbi(0.01, momentum=0.9)),
+    }
+    turns = {}
+    for name, tx in optimizers.items():
+        step = make_step(network, tx, dataset, augment=augment)
+        start = lambda tx=tx: list(flax.jax_utils.replicate((params, stats, tx.init(params))))
+        turns[f"{name}, bare"] = _bare(step, start(), source, steps)
+        turns[f"{name}, loop"] = _looped(step, start(), source, steps)
+    times = in_turn(turns, rounds)
+
+    device = jax.devices()[0]
+    print(f"{jax.device_count()} × {device.device_kind}, JAX {jax.__version__}; {model}, batch {batch_size}, {dtype};")
+    print(f"medians of {rounds} rounds of {steps} steps, {min(steps, steps_a_call())} a call; quartiles in brackets")
+    for name, own in times.items():
+        seconds = float(np.median(own)) / steps
+        print(f"  {name:16s} {1e3 * seconds:9.2f} ms a step  {batch_size / seconds:9.0f} images/s")
+    for one, other in [
+        ("sgd, loop", "sgd, bare"),
+        ("split_lbi, loop", "split_lbi, bare"),
+        ("split_lbi, loop", "sgd, loop"),
+    ]:
+        middle, low, high = ratio(times, one, other)
+        print(f"  {one} / {other}: {middle:.3f} ({low:.3f}–{high:.3f})")
+
+
+def _bare(step, replicas: list, source: Resident, steps: int):
+    """Calls of the compiled step alone, all with the same batches."""
+    per_call = min(steps, steps_a_call())
+    arguments = next(source.calls(0, per_call, per_call))
+    on_devices = (*arguments[:2], jax.device_put(arguments[2]), jax.device_put(arguments[3]))
+
+    def turn():
+        losses = None
+        for _ in range(-(-steps // per_call)):
+            *latest, losses = step(*replicas, *on_devices)
+            replicas[:] = latest
+        return losses
+
+    return turn
+
+
+def _looped(step, replicas: list, source: Resident, steps: int):
+    """The same number of steps in the loop."""
+    at, seen = [0], []
+
+    def turn():
+        for latest, _, losses in advance(step, replicas, source.calls(at[0], at[0] + steps)):
+            replicas[:] = latest
+            seen.extend(losses)
+        at[0] += steps
+        return replicas
+
+    return turn
