@@ -36,6 +36,7 @@ def executed(notebook: nbformat.NotebookNode, timeout: int = 600) -> nbformat.No
     """
     fresh = nbformat.from_dict({**notebook, "cells": [nbformat.v4.new_code_cell(STRICT), *notebook.cells]})
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}  # the tests simulate eight devices
+    environment["TF_CPP_MIN_LOG_LEVEL"] = "3"  # on a busy machine XLA would complain of slow compilations
     environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     client = NotebookClient(fresh, timeout=timeout, kernel_name="python3", record_timing=False, coalesce_streams=True)
     client.extra_arguments = ["--IPKernelApp.log_level=ERROR"]
