@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
@@ -34,7 +35,7 @@ def executed(notebook: nbformat.NotebookNode, timeout: int = 600) -> nbformat.No
 
     What depends on the machine and not on the story is left out: times of execution and the version of the kernel.
     """
-    fresh = nbformat.from_dict({**notebook, "cells": [nbformat.v4.new_code_cell(STRICT), *notebook.cells]})
+    fresh: Any = nbformat.from_dict({**notebook, "cells": [nbformat.v4.new_code_cell(STRICT), *notebook.cells]})
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}  # the tests simulate eight devices
     environment["TF_CPP_MIN_LOG_LEVEL"] = "3"  # on a busy machine XLA would complain of slow compilations
     environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
