@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs package test-matrix clean
+.PHONY: demo test lint docs notebooks package test-matrix clean
 
 demo: .venv/demo-installed
 	$(BIN)/python -m experiments train
@@ -14,6 +14,9 @@ lint: .venv/test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+notebooks: .venv/test-installed
+	$(BIN)/python notebooks/execute.py
 
 .venv/demo-installed: pyproject.toml
 	$(MAKE) .venv/bin/python
