@@ -43,7 +43,11 @@ class Plan:
     def rate(self, learning_rate) -> optax.Schedule:
         """α_k, also for a traced α₀."""
         first, second = (round(share * self.steps) for share in self.drops)
-        return lambda count: learning_rate * jnp.where(count < first, 1.0, jnp.where(count < second, 0.1, 0.01))
+
+        def schedule(count: Any):
+            return learning_rate * jnp.where(count < first, 1.0, jnp.where(count < second, 0.1, 0.01))
+
+        return schedule
 
     def time(self, share):
         """Σα/α₀ over the first `share` of the steps."""
@@ -138,6 +142,10 @@ def _split_lbi(plan: Plan, setting, momentum: float | None = 0.9, weight_decay=N
     strength = setting["strength"] if "strength" in setting else alpha * plan.time(setting["share"]) / nu
     rate, drop = plan.rate(alpha / strength), round(plan.drops[0] * plan.steps)
     finish = setting["finish"] * alpha / strength
+
+    def dual_rate(count: Any):
+        return jnp.where((count < drop) | (finish == 0), rate(count), finish)
+
     core = pm.split_lbi(
         rate,
         kappa * strength,
@@ -145,7 +153,7 @@ def _split_lbi(plan: Plan, setting, momentum: float | None = 0.9, weight_decay=N
         plan.penalty,
         momentum=momentum,
         weight_decay=weight_decay,
-        dual_learning_rate=lambda count: jnp.where((count < drop) | (finish == 0), rate(count), finish),
+        dual_learning_rate=dual_rate,
     )
     return pm.record_path(_clipped(plan, core))
 

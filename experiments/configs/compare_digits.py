@@ -1,12 +1,17 @@
-"""All methods on the digits, 98 % sparse and less; needs no download.
+"""Eight methods with a small convolutional network on the digits; needs no download.
 
 python -m experiments compare compare_digits
 
-Fixed before any test accuracy was read: 60 epochs, 6 trials judged at 95 %, seeds 0 to 4.
+Fixed before any test accuracy was read: 60 epochs (540 steps), six trials judged at 98 % zeros on 180 held-out images,
+seeds 0 to 4, 24 epochs of fine-tuning after a cut. (Test accuracy on 360 images has a standard error of 0.7 points.)
 """
 
 from ..comparison import Comparison
 
 config = Comparison(
-    methods=("split_lbi", "magnitude", "gradual", "hard", "rigl", "linbreg", "rda", "prox_sgd"), every=20, fine_tune=12
+    methods=("split_lbi", "magnitude", "gradual", "hard", "rigl", "linbreg", "rda", "prox_sgd"),
+    epochs=60,
+    every=20,
+    tune_at=(0.98,),
+    fine_tune=24,
 )

@@ -5,6 +5,7 @@ Every ΔT steps up to T_end, instead of a step of the optimizer, each layer drop
     f(t) = f₀/2·(1 + cos(πt/T_end))
 
 of its weights, the smallest, and grows as many where |∇L| is largest; what has grown starts at zero, without momentum.
+(What is dropped and grown at once was never away: it stays as it was, as in the published code.)
 
 Source: Evci, Gale, Menick, Castro and Elsen, "Rigging the Lottery: Making All Tickets Winners" (arXiv 1911.11134),
 Algorithm 1; the densities of layers by Erdős-Rényi-Kernel: section 3, after Mocanu et al. (2018).
