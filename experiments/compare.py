@@ -252,21 +252,23 @@ class Bench:
         if METHODS[job.method].split_lbi:
             sparse = pm.sparse_params(params, opt_state)
             found.append(measured(", W̃", None, "magnitude", sparse, stats))
-        config = self.config
-        sparsities = config.tune_at if job.kind == "trial" else config.sparsity
-        for sparsity in sparsities if config.sparsity else ():
-            for order in ("magnitude", "dual", "entry") if METHODS[job.method].split_lbi else ("magnitude",):
-                masks = self.masks(params, opt_state, sparsity, order)
-                cut = pm.apply_masks(params, masks)
-                found.append(measured("", sparsity, order, cut, stats))
-                if config.fine_tune and order == "magnitude":
-                    begin = time.perf_counter()
-                    rate = np.float32(config.fine_tune_rate * dict(job.setting)["learning_rate"])
-                    setting = {"learning_rate": rate, "masks": masks, "seed": np.int32(job.seed)}
-                    ((own, own_stats, _),) = train(self.tuner, [setting], [(cut, stats)])
-                    jax.block_until_ready(own)
-                    spent = time.perf_counter() - begin
-                    found.append(measured(TUNED, sparsity, order, own, own_stats, config.fine_tune, spent))
+        config, trial = self.config, job.kind == "trial"
+        orders = ("magnitude", "dual", "entry") if METHODS[job.method].split_lbi else ("magnitude",)
+        for sparsity, order in itertools.product(config.tune_at if trial else config.sparsity, orders):
+            cut = pm.apply_masks(params, self.masks(params, opt_state, sparsity, order))
+            found.append(measured("", sparsity, order, cut, stats))
+        if not config.fine_tune:
+            return found
+        rate = np.float32(config.fine_tune_rate * dict(job.setting)["learning_rate"])
+        for sparsity in sorted(config.sparsity):  # from one to the next: each cut is of what was tuned
+            if trial and sparsity > max(config.tune_at):
+                break
+            begin, masks = time.perf_counter(), rivals.magnitude_masks(params, sparsity, config.level)
+            setting = {"learning_rate": rate, "masks": masks, "seed": np.int32(job.seed)}
+            ((params, stats, _),) = train(self.tuner, [setting], [(pm.apply_masks(params, masks), stats)])
+            jax.block_until_ready(params)
+            seconds = time.perf_counter() - begin
+            found.append(measured(TUNED, sparsity, "magnitude", params, stats, config.fine_tune, seconds))
         return found
 
     def masks(self, params, opt_state, sparsity: float, order: str):

@@ -49,8 +49,8 @@ class Comparison:
     """Final runs of each method are made with the seeds 0, 1, ..."""
     fine_tune: int = 0
     """Epochs of training inside the mask after a cut, for the methods that give every sparsity from one run: a second
-    row of theirs. It costs so many epochs for each sparsity."""
-    fine_tune_rate: float = 0.2
+    row of theirs. The run is cut to the first sparsity and tuned, what comes of it is cut to the next, and so on."""
+    fine_tune_rate: float = 1.0
     """Its first step over the α of the run."""
     grid: tuple[tuple[str, tuple[float, ...]], ...] = ()
     """Pairs (number, values): instead of the search, a row for every combination."""

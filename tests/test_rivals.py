@@ -60,7 +60,7 @@ def test_the_k_largest_are_those_that_sorting_finds_ties_included(k):
 
 def test_filters_are_compared_by_their_root_mean_square():
     params = {
-        "a": jnp.ones((3, 3, 1, 2)) * jnp.array([1.0, 4.0]),
+        "a": jnp.broadcast_to(jnp.array([1.0, 4.0]), (3, 3, 1, 2)),
         "b": jnp.full((1, 1, 1, 2), 2.0),
         "dense": jnp.ones((2, 2)),
     }
