@@ -131,8 +131,8 @@ def _split_lbi(plan: Plan, setting, momentum: float | None = 0.9, weight_decay=N
     """Split LBI by numbers that do not hang on the length of the training, or by ν and λ themselves.
 
     `pull` is t/ν for all of the training: the coupling alone would shrink a weight outside the support by exp(−pull).
-    `share` says when half of the groups would have entered with the weights of the start; `finish` is the step of V
-    over α₀ from the first drop of α on, 0 for one that falls with α.
+    `share` says when half of the groups would have entered with the weights of the start. `finish` is the part of W − Γ
+    that Γ makes up in a step from the first drop of α on, so that Γ soon lets go of W; 0: V's step falls with α.
 
     Penalties are no arrays, but λ can be one: with V/λ in the place of V the step is that with α/λ, κλ and strength 1.
     `learning_rate` is the step of W, κα, so that κ does not change it.
@@ -141,7 +141,7 @@ def _split_lbi(plan: Plan, setting, momentum: float | None = 0.9, weight_decay=N
     nu = setting["nu"] if "nu" in setting else alpha * plan.time(1.0) / setting["pull"]
     strength = setting["strength"] if "strength" in setting else alpha * plan.time(setting["share"]) / nu
     rate, drop = plan.rate(alpha / strength), round(plan.drops[0] * plan.steps)
-    finish = setting["finish"] * alpha / strength
+    finish = setting["finish"] * nu / (kappa * strength)
 
     def dual_rate(count: Any):
         return jnp.where((count < drop) | (finish == 0), rate(count), finish)
@@ -184,10 +184,10 @@ def _optax(optimizer):
 _RATE, _DECAY, _RAMP = (0.02, 0.2), (1e-6, 1e-3), (0.4, 0.85)
 _WITHOUT = {"learning_rate": (0.02, 0.5)}
 _ADAPTIVE = {"learning_rate": (3e-4, 1e-2)}
-_LBI = {"learning_rate": _RATE, "pull": (5.0, 80.0)}
+_LBI = {"learning_rate": _RATE, "pull": (4.0, 40.0)}
 
 METHODS: dict[str, Method] = {
-    "split_lbi": Method(_split_lbi, _LBI | {"share": (0.4, 1.0)}, {"kappa": 1.0, "finish": 80.0}, True, True),
+    "split_lbi": Method(_split_lbi, _LBI | {"share": (0.4, 1.0)}, {"kappa": 1.0, "finish": 0.25}, True, True),
     "magnitude": Method(_momentum, {"learning_rate": _RATE, "weight_decay": _DECAY}, cuts=True),
     "gradual": Method(_gradual, {"learning_rate": _RATE, "weight_decay": _DECAY, "ramp": _RAMP}),
     "hard": Method(_hard, {"learning_rate": _RATE, "weight_decay": _DECAY, "ramp": _RAMP}),
@@ -217,7 +217,7 @@ METHODS: dict[str, Method] = {
     "radam": Method(_optax(optax.radam), _ADAPTIVE, cuts=True),
     "split_lbi_plain": Method(
         lambda plan, setting: _split_lbi(plan, setting, None),
-        _WITHOUT | {"pull": (5.0, 80.0)},
+        _WITHOUT | {"pull": (4.0, 40.0)},
         {"kappa": 1.0, "finish": 0.0, "share": 0.4},
         True,
         True,

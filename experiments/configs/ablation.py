@@ -3,7 +3,7 @@
 python -m experiments compare ablation
 
 The step of W, κα = 0.1, and the strength are the same for all: λ is twice the median |W₀|, so that half of the weights
-would enter at t = 2ν if they stayed; t ends at 559/κ. Nothing is tuned. Fixed beforehand: 20 epochs, seeds 0 to 2.
+would enter at t = 2ν if they stayed; t ends at 335/κ. Nothing is tuned. Fixed beforehand: 12 epochs, seeds 0 to 2.
 """
 
 from ..comparison import Comparison
@@ -14,7 +14,7 @@ config = Comparison(
     methods=("split_lbi",),
     sparsity=(0.9, 0.98),
     tune_at=(),
-    epochs=20,
+    epochs=12,
     validation=5000,
     every=100,
     seeds=3,

@@ -5,7 +5,7 @@ python -m experiments compare compare_lenet --level weight --sparsity 0.8 0.9 0.
 
 The first cuts filters, ordered over the three convolutions by the root mean square of their weights; the second, with a
 --run-dir of its own, single weights of all layers. Fixed before any test accuracy was read: 10 epochs, five trials
-judged at 80 % on 5,000 held-out images, seeds 0 to 4, 4 epochs of fine-tuning after a cut.
+judged at 80 % on 5,000 held-out images, seeds 0 to 4, 2 epochs of fine-tuning after a cut.
 """
 
 from ..comparison import Comparison
@@ -21,5 +21,5 @@ config = Comparison(
     validation=5000,
     every=100,
     trials=5,
-    fine_tune=4,
+    fine_tune=2,
 )
