@@ -184,7 +184,7 @@ def _optax(optimizer):
 _RATE, _DECAY, _RAMP = (0.02, 0.2), (1e-6, 1e-3), (0.4, 0.85)
 _WITHOUT = {"learning_rate": (0.02, 0.5)}
 _ADAPTIVE = {"learning_rate": (3e-4, 1e-2)}
-_LBI = {"learning_rate": _RATE, "pull": (4.0, 40.0)}
+_LBI = {"learning_rate": _RATE, "pull": (2.0, 20.0)}
 
 METHODS: dict[str, Method] = {
     "split_lbi": Method(_split_lbi, _LBI | {"share": (0.4, 1.0)}, {"kappa": 1.0, "finish": 0.25}, True, True),
@@ -217,7 +217,7 @@ METHODS: dict[str, Method] = {
     "radam": Method(_optax(optax.radam), _ADAPTIVE, cuts=True),
     "split_lbi_plain": Method(
         lambda plan, setting: _split_lbi(plan, setting, None),
-        _WITHOUT | {"pull": (4.0, 40.0)},
+        _WITHOUT | {"pull": (2.0, 20.0)},
         {"kappa": 1.0, "finish": 0.0, "share": 0.4},
         True,
         True,
