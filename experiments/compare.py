@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from .comparison import GROWING, Comparison
-from .comparison_runs import Bench, Job
+from .comparison_runs import SPARSE, Bench, Job
 from .comparison_table import summary, text
 from .methods import METHODS
 from .record import RunError, environment, write_json
@@ -121,7 +121,7 @@ def choose(config: Comparison, lines: list[dict]) -> dict[str, tuple[tuple, str]
     scores: dict[tuple, list[float]] = {}
     for line in lines:
         for result in line["results"]:
-            if result["sparsity"] in (config.tune_at if config.sparsity else (None,)):
+            if result["row"] != SPARSE and result["sparsity"] in (config.tune_at if config.sparsity else (None,)):
                 key = line["method"] + result["row"], tuple(sorted(line["setting"].items())), result["order"]
                 scores.setdefault(key, []).append(result["validation"])
     best: dict[str, tuple] = {}

@@ -20,7 +20,8 @@ from .network import merged
 from .record import RunError, append_line, read_lines
 from .sweep import Sweep, initial, make_accuracy, train
 
-TUNED = ", fine-tuned"
+TUNED, SPARSE = ", fine-tuned", ", W̃"
+"""What a result is of, where it is not of W as the run left it, or as it was cut."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Bench:
         found = [measured("", None, "magnitude", params, stats)]
         if METHODS[job.method].split_lbi:
             sparse = pm.sparse_params(params, opt_state)
-            found.append(measured(", W̃", None, "magnitude", sparse, stats))
+            found.append(measured(SPARSE, None, "magnitude", sparse, stats))
         config, trial = self.config, job.kind == "trial"
         orders = ("magnitude", "dual", "entry") if METHODS[job.method].split_lbi else ("magnitude",)
         for sparsity, order in itertools.product(config.tune_at if trial else config.sparsity, orders):

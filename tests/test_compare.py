@@ -143,6 +143,12 @@ def test_the_setting_and_the_order_are_chosen_by_validation_alone():
         line(0.1, ("", 0.9, "magnitude", 0.7, 0.99), (", fine-tuned", 0.9, "magnitude", 0.9, 0.0)),
         line(0.2, ("", 0.9, "magnitude", 0.5, 0.99), ("", 0.9, "dual", 0.8, 0.10), ("", 0.5, "magnitude", 1.0, 0.99)),
     ]
+    dense = Comparison(methods=("m",), sparsity=(), tune_at=())
+    of_all = [
+        line(0.1, ("", None, "magnitude", 0.7, 0.0)),
+        line(0.2, ("", None, "magnitude", 0.8, 0.0), (", W̃", None, "magnitude", 0.9, 0.0)),
+    ]
+    assert compare.choose(dense, of_all) == {"m": ((("rate", 0.2),), "magnitude")}
     config = dataclasses.replace(SMALL, methods=("m",))
     assert compare.choose(config, lines) == {
         "m": ((("rate", 0.2),), "dual"),

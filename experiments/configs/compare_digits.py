@@ -3,9 +3,9 @@
 python -m experiments compare compare_digits
 
 Fixed before any test accuracy was read: 60 epochs (540 steps), four trials judged at 98 % zeros on 180 held-out images,
-seeds 0 to 2; after a cut 15 epochs of fine-tuning from one sparsity to the next. Split LBI's range of `pull` was lowered
-once after trials (seed 1000, validation only) in which the coupling held the network at zero from the start on. (Test
-accuracy on 360 images has a standard error of 0.7 points.)
+seeds 0 to 2; after a cut 15 epochs of fine-tuning from one sparsity to the next. Split LBI's range of `pull` was
+lowered once, after trials (seed 1000, validation only) in which the coupling held the network at zero from the start.
+(Test accuracy on 360 images has a standard error of 0.7 points.)
 """
 
 from ..comparison import Comparison
