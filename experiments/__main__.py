@@ -9,6 +9,7 @@ from pathlib import Path
 import tyro
 
 from . import configs
+from .comparison import Comparison
 from .config import Config, Grow
 from .interrupts import StoppedError
 
@@ -17,11 +18,13 @@ USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
 
   train [CONFIG]     train a network along the path (CONFIG: {configs}; default digits)
   grow [CONFIG]      grow a network from a few units a layer to the right size (CONFIG: {growing}; default grow_digits)
+  compare [CONFIG]   tune methods alike, train each with several seeds (CONFIG: {comparing}; default compare_digits)
   prune RUN          cut a run to several sparsities, by several orders, with and without fine-tuning
   ticket RUN         retrain inside the mask of an early epoch; compared with dense and with a random mask
   compact RUN        remove units of a run: a smaller, faster model with the same outputs, saved and exported
   stop RUN           where a stopping rule ends a recorded path
   report RUN...      one HTML page about one or more runs, with all pictures inside
+  report compare RUN...   picture and Markdown table of comparisons
   prepare DATASET    download and prepare a TFDS data set once ({datasets})
 
 `python -m experiments COMMAND --help` lists every option (of a configuration: `train CONFIG --help`).
@@ -36,14 +39,14 @@ def main(words: list[str]) -> int:
             USAGE.format(
                 configs=", ".join(configs.names(Config)),
                 growing=", ".join(configs.names(Grow)),
+                comparing=", ".join(configs.names(Comparison)),
                 datasets=", ".join(DATASETS),
             )
         )
         return 0
     on_runs = {name: functools.partial(_on_runs, name) for name in ("prune", "ticket", "compact", "stop", "report")}
-    configured = {
-        name: functools.partial(_configured, name, kind) for name, kind in (("train", Config), ("grow", Grow))
-    }
+    kinds = {"train": Config, "grow": Grow, "compare": Comparison}
+    configured = {name: functools.partial(_configured, name, kind) for name, kind in kinds.items()}
     commands = {**configured, **on_runs, "prepare": _prepare}
     if words[0] not in commands:
         return _unknown("command", words[0], commands)
@@ -63,9 +66,10 @@ def main(words: list[str]) -> int:
         return 130
 
 
-def _configured(command: str, kind: type[Config], words: list[str]) -> int:
+def _configured(command: str, kind: type, words: list[str]) -> int:
     """A command with a configuration: a function of its name in a module of its name."""
-    known, default = configs.names(kind), {"train": "digits", "grow": "grow_digits"}[command]
+    defaults = {"train": "digits", "grow": "grow_digits", "compare": "compare_digits"}
+    known, default = configs.names(kind), defaults[command]
     name, fields = (words[0], words[1:]) if words and not words[0].startswith("-") else (default, words)
     if name not in known:
         return _unknown("configuration", name, known)
@@ -79,6 +83,11 @@ def _configured(command: str, kind: type[Config], words: list[str]) -> int:
 
 def _on_runs(command: str, words: list[str]) -> int:
     """A command on runs: a module of its name with its options (`Prune`) and what it does (`prune`)."""
+    if command == "report" and words[:1] == ["compare"]:
+        from .comparison_table import Compare, report_compare
+
+        report_compare(tyro.cli(Compare, args=words[1:], prog="python -m experiments report compare"))
+        return 0
     module = importlib.import_module(f".{command}", __package__)
     options = tyro.cli(getattr(module, command.capitalize()), args=words, prog=f"python -m experiments {command}")
     getattr(module, command)(options)

@@ -12,6 +12,7 @@ import pytest
 
 from experiments import __main__ as cli
 from experiments import configs, data, snapshots, train
+from experiments.comparison import Comparison
 from experiments.config import Config, Grow
 from experiments.record import RunError
 
@@ -173,7 +174,11 @@ def test_help_names_every_field(capsys):
     assert cli.main(["--help"]) == 0
     overview = capsys.readouterr().out
     assert all(name in overview for name in configs.names())
-    for kind, words in ((Config, ["train", "lenet_mnist"]), (Grow, ["grow", "grow_tiny"])):
+    for kind, words in (
+        (Config, ["train", "lenet_mnist"]),
+        (Grow, ["grow", "grow_tiny"]),
+        (Comparison, ["compare", "compare_digits"]),
+    ):
         with pytest.raises(SystemExit):
             cli.main([*words, "--help"])
         text = capsys.readouterr().out
@@ -183,7 +188,7 @@ def test_help_names_every_field(capsys):
 
 def test_every_configuration_says_its_command():
     for name in configs.names():
-        command = "grow" if isinstance(configs.load(name).config, Grow) else "train"
+        command = {Config: "train", Grow: "grow", Comparison: "compare"}[type(configs.load(name).config)]
         assert f"python -m experiments {command} {name}" in (configs.load(name).__doc__ or "")
 
 
