@@ -17,6 +17,7 @@ from . import data, models, rivals
 from .comparison import Comparison
 from .methods import METHODS, Plan, fine_tuning, unit_strengths
 from .network import merged
+from .order import Order
 from .record import RunError, append_line, read_lines
 from .sweep import Sweep, initial, make_accuracy, train
 
@@ -53,20 +54,21 @@ class Bench:
         self.config = config
         self.together = config.together or (1 if jax.default_backend() == "cpu" else 32)
         self.dataset = data.load(config.dataset, config.validation, config.data_dir, config.images)
-        if self.dataset.train.images.shape[1:] != models.image_shape(config.model):
+        if self.dataset.shape != models.image_shape(config.model):
             raise RunError(f"model {config.model} takes images of another size than {config.dataset} has.")
-        an_epoch = len(self.dataset.train) // config.batch_size
-        if an_epoch == 0:
+        order = Order(0, len(self.dataset.train), config.batch_size)
+        steps = order.end(config.epochs)
+        if order.size < order.batch_size:
             raise RunError(
                 f"batch_size {config.batch_size} is more than the {len(self.dataset.train)} training images."
             )
-        if config.every > config.epochs * an_epoch / 10:
-            raise RunError(f"every {config.every}: more than a tenth of the {config.epochs * an_epoch} steps of a run.")
+        if config.every > steps / 10:
+            raise RunError(f"every {config.every}: more than a tenth of the {steps} steps of a run.")
         self.network, params, stats = initial(config.model, config.tune_seed)
         if not any(rivals.prunable(w, config.level) for w in jax.tree.leaves(params)):
             raise RunError(f"model {config.model} has no {config.level}s to prune; choose another --level.")
         self.plan = Plan(
-            config.epochs * an_epoch,
+            steps,
             config.drops,
             config.clip_norm,
             config.level,
@@ -79,7 +81,7 @@ class Bench:
         self.units = pm.structure.find_units(self.network.fn, self.whole, image)
         self.size = sum(w.size for w in jax.tree.leaves(params))
         self.sweeps: dict[str, Sweep] = {}
-        tuning = dataclasses.replace(self.plan, steps=max(1, config.fine_tune) * an_epoch)
+        tuning = dataclasses.replace(self.plan, steps=order.end(max(1, config.fine_tune)))
         self.tuner = self.sweep(config.fine_tune, lambda setting: fine_tuning(tuning, setting))
         self.accuracy = make_accuracy(self.tuner)
 

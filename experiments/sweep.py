@@ -18,8 +18,9 @@ from flax import nnx
 from . import models
 from .augment import crop_and_flip
 from .data import Dataset, Split
-from .loop import batches, steps_a_call
+from .feed import steps_a_call
 from .network import Network, merged, parts_of
+from .order import Order
 
 Setting = Mapping[str, Any]
 """The numbers of a run, by name: scalars, or trees of arrays such as masks."""
@@ -45,7 +46,11 @@ class Sweep:
     @property
     def steps(self) -> int:
         """Of a whole training."""
-        return self.epochs * (len(self.dataset.train) // self.batch_size)
+        return self.order(0).end(self.epochs)
+
+    def order(self, seed: int) -> Order:
+        """The order of the batches of a run."""
+        return Order(seed, len(self.dataset.train), self.batch_size)
 
     @functools.cached_property
     def begin(self):
@@ -104,12 +109,11 @@ def train(sweep: Sweep, settings: Sequence[Setting], starts: Sequence[tuple[dict
         setting, params, stats = jax.tree.map(lambda x: x[0], (setting, params, stats))
     state = params, stats, sweep.begin[mapped](setting, params)
     per_call, seeds = steps_a_call(), [int(own["seed"]) for own in settings]
-    for epoch in range(sweep.epochs):
-        index = np.stack([batches(seed, epoch, len(sweep.dataset.train), sweep.batch_size) for seed in seeds])
-        for first in range(0, index.shape[1], per_call):
-            part = index[:, first : first + per_call]
-            number = epoch * index.shape[1] + np.arange(first, first + part.shape[1], dtype=np.int32)
-            state = sweep.step[mapped](*state, setting, *sweep.images, part if mapped else part[0], number)
+    for first in range(0, sweep.steps, per_call):
+        last = min(first + per_call, sweep.steps)
+        part = np.stack([sweep.order(seed).batches(first, last) for seed in seeds])
+        number = np.arange(first, last, dtype=np.int32)
+        state = sweep.step[mapped](*state, setting, *sweep.images, part if mapped else part[0], number)
     return unstacked(state, len(settings)) if mapped else [state]
 
 
