@@ -17,7 +17,8 @@ class Config:
     batch by batch, in random crops that are mirrored or not."""
     model: Literal[
         "small_cnn", "tiny_cnn", "lenet", "lenet300", "vgg16", "vgg19", "resnet20", "resnet32", "resnet44", "resnet56",
-        "resnet110", "wrn22_2", "mobilenetv2", "alexnet", "resnet18", "resnet34", "resnet50", "vit_ti16",
+        "resnet110", "resnet18_cifar", "resnet50_cifar", "wrn22_2", "mobilenetv2", "alexnet", "resnet18", "resnet34",
+        "resnet50", "vit_ti16",
     ] = "small_cnn"  # fmt: skip
     """Network, from experiments/models."""
     widths: tuple[int, ...] = ()
@@ -50,9 +51,9 @@ class Config:
     """κ, the damping."""
     nu: float = 10.0
     """ν, the coupling of W and Γ."""
-    groups: Literal["layers", "units"] = "layers"
-    """layers: the filters of convolutions and the single weights of dense layers. units: each filter and each neuron
-    with its bias, which can then be removed exactly."""
+    groups: Literal["layers", "weights", "units"] = "layers"
+    """layers: the filters of convolutions and the single weights of dense layers. weights: the single weights of both.
+    units: each filter and each neuron with its bias, which can then be removed exactly."""
     share: float | None = 0.4
     """Share of the training after which half of the groups would have entered with the weights of the start
     (parsimony.path_speed): sets the two strengths. None: they are taken as given."""
@@ -61,7 +62,7 @@ class Config:
     filter_scale: Literal["rms"] | None = None
     """rms: a filter enters when its root mean square, not its norm, exceeds λ."""
     weight_strength: float = 1.0
-    """λ of the lasso on the weights of dense layers; only without a share."""
+    """λ of the lasso on single weights; only without a share."""
     momentum: float = 0.9
     """Of the loss gradient."""
     nesterov: bool = False
@@ -164,7 +165,7 @@ class Grow(Config):
     """Epochs of a round."""
     drop_epochs: tuple[int, ...] = ()
     """α is constant: none."""
-    groups: Literal["layers", "units"] = "units"
+    groups: Literal["layers", "weights", "units"] = "units"
     """What grows are units: a filter or a neuron with its bias and its normalisation."""
     tau: float = 0.8
     """τ: a layer whose saturation, the share of its units in supp Γ, reaches it after a round grows."""

@@ -71,14 +71,15 @@ def dual_rate(config: Config, order: Order) -> optax.Schedule:
 
 
 def penalties(config: Config, order: Order, network: Network, params, stats) -> pm.Rules:
-    """Filters as groups and the weights of dense layers one by one, or whole units; paced where a share is given."""
+    """Filters as groups or all weights one by one, or whole units; paced where a share is given."""
     if config.groups == "units":
         images = jax.ShapeDtypeStruct((1, *models.image_shape(config.model)), "float32")
         units = pm.structure.find_units(network.fn, merged(params, stats), images)
         penalty = pm.Rules([("", pm.structure.unit_penalty(units, config.filter_strength, config.filter_scale))])
     else:
         filters = pm.GroupLasso(-1, config.filter_strength, config.filter_scale)
-        of_rank = {4: filters, 2: pm.Lasso(config.weight_strength)}
+        weights = pm.Lasso(config.weight_strength)
+        of_rank = {4: weights if config.groups == "weights" else filters, 2: weights}
         kernels = {name: leaf.ndim for name, leaf in snapshots.by_name(params).items() if name.endswith("kernel")}
         penalty = pm.Rules([(f"^{name}$", of_rank[rank]) for name, rank in kernels.items() if rank in of_rank])
     return paced(config, order, params, penalty)

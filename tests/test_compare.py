@@ -254,7 +254,7 @@ def test_a_grid_is_a_row_for_every_combination():
         ({"model": "lenet5"}, "unknown model 'lenet5'"),
         ({"model": "lenet"}, "images of another size"),
         ({"level": "filter", "methods": ("rigl",)}, "rigl rewires single weights"),
-        ({"every": 30}, "more than a tenth of the 36 steps"),
+        ({"every": 30}, "more than a tenth of the 40 steps"),
         ({"batch_size": 2000, "every": 1}, "more than the 1257 training images"),
     ],
 )

@@ -4,18 +4,24 @@ import contextlib
 import json
 import os
 import re
+import signal
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+import processes
 import pytest
+from flax import nnx
 from small_imagenet import SIZE, batches, whole
 
-from experiments import jpeg
+from experiments import feed, jpeg, models, train
 from experiments.bench_data import write
+from experiments.config import Config
 from experiments.data import DataError
 from experiments.epochs import PART
 from experiments.imagenet import imagenet, prefetch
+from experiments.interrupts import StoppedError
 
 
 @pytest.fixture(scope="module")
@@ -227,3 +233,42 @@ def test_the_benchmark_counts_the_cores(tmp_path, files, capsys):
     speed, rate, needed = re.findall(r"R / \((\d+) images/s per core\).* R = (\d+): ([\d.]+) cores", text)[0]
     assert float(needed) == pytest.approx(int(rate) / int(speed), rel=0.05, abs=0.06)
     assert text.count("simplejpeg ") >= 4
+
+
+class Tiny(nnx.Module):
+    image_shape = (SIZE, SIZE, 3)
+
+    def __init__(self, classes: int = 1000, *, rngs: nnx.Rngs):
+        self.conv = nnx.Conv(3, 8, (4, 4), (4, 4), rngs=rngs)
+        self.head = nnx.Linear(8, classes, rngs=rngs)
+
+    def __call__(self, x):
+        return self.head(nnx.relu(self.conv(x)).mean((1, 2)))
+
+
+def test_a_training_goes_on_in_the_middle_of_an_epoch_to_the_same_bits(data_dir, tmp_path, monkeypatch):
+    """40 of the 70 examples, 3 epochs of 2.5 batches; asked to end after the first snapshot, and in the first epoch."""
+    monkeypatch.setitem(models.models, "tiny", Tiny)
+    own: dict[str, Any] = {"dataset": "imagenet2012", "model": "tiny", "batch_size": 16, "validation": 30}
+    own |= {"epochs": 3, "drop_epochs": (), "workers": 0, "data_dir": data_dir}
+    run = lambda name: train.train("tiny", Config(**own, run_dir=tmp_path / name))
+    read = lambda path: json.loads((path / "record.json").read_text())
+    undisturbed = run("a")
+    record = read(undisturbed)
+    assert [line["step"] for line in record["curve"]] == [3, 5, 8]
+    assert record["images"] == {"train": 40, "validation": 30, "test": 19}
+
+    number, take = [0], feed.Streamed.calls
+
+    def interrupted(self, first, last):
+        for call in take(self, first, last):
+            number[0] += 1
+            if number[0] in (2, 4):
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield call
+
+    monkeypatch.setattr(feed.Streamed, "calls", interrupted)
+    for step in (2, 4):
+        with pytest.raises(StoppedError, match=f"saved after step {step} of 8"):
+            run("b")
+    processes.assert_same((record, undisturbed), (read(run("b")), tmp_path / "b"))

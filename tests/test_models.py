@@ -42,6 +42,8 @@ def images(name: str, batch: int = 2):
         (lambda rngs: models.models["mobilenetv2"](classes=1000, rngs=rngs), 3_504_872),
         (models.models["alexnet"], 61_100_840),
         (models.models["resnet18"], 11_689_512),
+        (models.models["resnet18_cifar"], 11_173_962),
+        (models.models["resnet50_cifar"], 23_520_842),
         (models.models["resnet34"], 21_797_672),
         (models.models["resnet50"], 25_557_032),
         (models.models["vit_ti16"], 5_717_416),

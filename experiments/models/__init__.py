@@ -14,7 +14,7 @@ from typing import Any
 from .alexnet import AlexNet
 from .lenet import LeNet, LeNet300, SmallCNN, TinyCNN
 from .mobilenet import MobileNetV2
-from .resnet import ImageNetResNet, ResNet, WideResNet
+from .resnet import ImageNetResNet, ResNet, SmallImageResNet, WideResNet
 from .vgg import VGG
 from .vit import ViT
 
@@ -30,6 +30,8 @@ models: dict[str, Callable[..., Any]] = {
     "resnet44": partial(ResNet, 44),
     "resnet56": partial(ResNet, 56),
     "resnet110": partial(ResNet, 110),
+    "resnet18_cifar": partial(SmallImageResNet, 18),
+    "resnet50_cifar": partial(SmallImageResNet, 50),
     "wrn22_2": partial(WideResNet, 22, 2),
     "mobilenetv2": MobileNetV2,
     "alexnet": AlexNet,
