@@ -196,14 +196,14 @@ def _scaled(example: dict, longer: int, quality: int, subsampling: str) -> dict:
     return {**example, "image": encoded}
 
 
-def write(data_dir: Path, splits: dict[str, list[list[dict]]]) -> Path:
-    """Prepares ImageNet from {TFDS split: files of examples}; the folder of the files."""
-    builder: Any = tfds.builder(NAME, data_dir=data_dir)
+def write(data_dir: Path, splits: dict[str, list[list[dict]]], data_set: str = NAME) -> Path:
+    """Prepares a data set from {TFDS split: files of examples}, images as files' bytes; the folder of the files."""
+    builder: Any = tfds.builder(data_set, data_dir=data_dir)
     folder = Path(builder.data_path)
     folder.mkdir(parents=True)
     for split, files in splits.items():
         for number, examples in enumerate(files):
-            name = f"{NAME}-{split}.array_record-{number:05d}-of-{len(files):05d}"
+            name = f"{data_set}-{split}.array_record-{number:05d}-of-{len(files):05d}"
             writer = ArrayRecordWriter(os.fspath(folder / name), "group_size:1")
             for example in examples:
                 writer.write(builder.info.features.serialize_example(example))
@@ -217,6 +217,6 @@ def write(data_dir: Path, splits: dict[str, list[list[dict]]]) -> Path:
         }
         for split, files in splits.items()
     ]
-    info = {"name": NAME, "version": str(builder.version), "fileFormat": "array_record", "splits": described}
+    info = {"name": data_set, "version": str(builder.version), "fileFormat": "array_record", "splits": described}
     (folder / "dataset_info.json").write_text(json.dumps(info))
     return folder

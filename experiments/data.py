@@ -1,9 +1,11 @@
 """Images and labels in memory: uint8 arrays, decoded once."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -179,15 +181,19 @@ def _decoded(builder, split: str) -> Split:
     key = hashlib.sha256(json.dumps([os.fspath(builder.data_path), stamp]).encode()).hexdigest()[:16]
     cache = cache_dir() / f"{builder.name}-{split}-{key}.npz"
     if cache.exists():
-        with np.load(cache) as arrays:
-            return Split(arrays["images"], arrays["labels"])
-    source = builder.as_data_source(split=split)
-    examples = source.__getitems__(range(len(source)))
+        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(cache) as arrays:
+            return Split(arrays["images"], arrays["labels"])  # if it is not damaged
+    from .prepared import Prepared  # which needs TFDS
+
+    prepared = Prepared(split, os.fspath(builder.data_dir_root), builder.name)
+    examples = prepared.read(range(prepared.check()))
+    shape = builder.info.features["image"].shape
+    for index, example in enumerate(examples):
+        if example["image"].shape != shape:
+            own = example["image"].shape
+            raise DataError(f"{prepared.place(index)} has an image of shape {own} instead of {shape}; prepare it anew.")
     images = np.stack([example["image"] for example in examples])
     labels = np.array([example["label"] for example in examples], np.int32)
-    expected = builder.info.splits[split].num_examples
-    if len(labels) != expected:
-        raise DataError(f"{files[0].parent} holds {len(labels)} {split} images instead of {expected}; prepare it anew.")
     cache.parent.mkdir(parents=True, exist_ok=True)
     partial = cache.with_name(f"{cache.name}.{os.getpid()}.part")
     with partial.open("wb") as file:

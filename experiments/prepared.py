@@ -1,4 +1,4 @@
-"""ImageNet's prepared files: ArrayRecord read by index, without TensorFlow, and errors that name the file."""
+"""Prepared files: ArrayRecord read by index, without TensorFlow, and errors that name the file; ImageNet by default."""
 
 import dataclasses
 import functools
@@ -20,10 +20,11 @@ ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_v
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A split by TFDS's name, in TFDS's data folder; None is TFDS's own choice of one."""
+    """A split by TFDS's name, in TFDS's data folder; None is TFDS's own choice of one. ImageNet stays JPEG."""
 
     split: str
     data_dir: str | None
+    name: str = NAME
 
     def check(self) -> int:
         """How many examples there are, after a look at every file.
@@ -31,24 +32,25 @@ class Prepared:
         Raises:
           DataError: where something is missing or not whole.
         """
-        self._check_folder()
+        if self.name == NAME:
+            self._check_folder()
         with ThreadPoolExecutor(64) as pool:  # a thousand files, on a network perhaps
-            return sum(pool.map(_check_file, self.files()))
+            return sum(pool.map(functools.partial(_check_file, self.name), self.files()))
 
     def version(self) -> str:
-        return _open(self.split, self.data_dir).dataset_info.full_name
+        return self._source().dataset_info.full_name
 
     def files(self) -> list:
         """TFDS's instructions, one a file: filename, take (as many as it holds)."""
-        return _open(self.split, self.data_dir).dataset_info.splits[self.split].file_instructions
+        return self._source().dataset_info.splits[self.split].file_instructions
 
     def read(self, wanted: Sequence[int]) -> list[dict]:
-        """The examples of some indices: {image: the bytes of a JPEG, label, file_name}.
+        """The examples of some indices: {image, label, ...}, the image an array, or of ImageNet the bytes of a JPEG.
 
         Raises:
           DataError: for a record that cannot be read; with the file, and the record's place in it.
         """
-        source = _open(self.split, self.data_dir)
+        source = self._source()
         try:
             return list(source.__getitems__(wanted))
         except Exception:
@@ -67,6 +69,9 @@ class Prepared:
                 return f"record {record} of {file.filename} (index {index} of {self.split})"
             record -= file.take
         raise IndexError(index)
+
+    def _source(self) -> Any:
+        return _open(self.name, self.split, self.data_dir)
 
     def _check_folder(self) -> None:
         builder = tfds.builder(NAME, data_dir=self.data_dir)
@@ -94,17 +99,17 @@ class Prepared:
 
 
 @functools.cache
-def _open(split: str, data_dir: str | None) -> Any:
-    """The data source of this process, images as they are on disk."""
+def _open(name: str, split: str, data_dir: str | None) -> Any:
+    """The data source of this process; of ImageNet the images as they are on disk."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each of 1,024 files stays open; 1,024 is a usual limit
-    decoders = {"image": tfds.decode.SkipDecoding()}
-    return tfds.data_source(NAME, split=split, data_dir=data_dir, decoders=decoders, download=False)
+    decoders = {"image": tfds.decode.SkipDecoding()} if name == NAME else None
+    return tfds.data_source(name, split=split, data_dir=data_dir, decoders=decoders, download=False)
 
 
-def _check_file(file) -> int:
+def _check_file(name: str, file) -> int:
     """How many records a file holds, if as many as it should: one that was cut off may open as a file with none."""
-    path, again = os.fspath(file.filename), f"copy it again or prepare {NAME} anew"
+    path, again = os.fspath(file.filename), f"copy it again or prepare {name} anew"
     if not Path(path).exists():
         raise DataError(f"{path} is missing; {again}.")
     try:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,23 @@ def test_a_run_leaves_record_curve_checkpoint_and_pictures(tmp_path, capsys):
     output = capsys.readouterr().out
     assert "groups in supp Γ" in output
     assert f"W {record['final']['test_accuracy']:.2%}" in output
+
+
+def test_tensorboard_finds_the_curve(tmp_path):
+    """Event files are records of a length, its checksum, a protocol buffer and its checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    curve = run(tmp_path, "a", snapshots=2)["curve"]
+    (file,) = (tmp_path / "a" / "events").iterdir()
+    content, at, seen = file.read_bytes(), 0, {}
+    while at < len(content):
+        (size,) = struct.unpack("<Q", content[at : at + 8])
+        event = Event.FromString(content[at + 12 : at + 12 + size])
+        seen |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+        at += size + 16
+    for line in curve:
+        assert seen["loss", line["step"]] == pytest.approx(line["loss"])
+        assert seen["density/conv2/kernel", line["step"]] == pytest.approx(line["density"]["conv2/kernel"])
 
 
 def test_training_learns_and_the_path_opens(tmp_path):
