@@ -1,24 +1,34 @@
 """TensorBoard's event files, beside the lines of JSON that say the same."""
 
+import time
 from pathlib import Path
 from typing import Any
 
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore  (made from a description)
+from tensorboardX.proto.summary_pb2 import Summary  # type: ignore
 
 
 class Events:
     """Scalars of a run in RUN/events; after a resume those behind the checkpoint are declared void."""
 
     def __init__(self, directory: Path, step: int):
-        self._writer = tensorboardX.SummaryWriter(str(directory / "events"), purge_step=step + 1 if step else None)
+        folder = directory / "events"
+        folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(folder / f"step{step}"))  # written at once: a full disk shows where it is full
+        if step:
+            own = {"session_log": SessionLog(status=SessionLog.START)}
+            self._writer.write_event(Event(wall_time=time.time(), step=step + 1, **own))
 
     def append(self, line: dict[str, Any]) -> None:
         """A line of the curve: each number by its name, and the density of each parameter."""
-        step = line["step"]
-        for name in ("loss", "accuracy", "sparse_accuracy", "total_density", "time", "epoch"):
-            self._writer.add_scalar(name, line[name], step)
-        for name, value in line["density"].items():
-            self._writer.add_scalar(f"density/{name}", value, step)
+        numbers = {
+            name: line[name] for name in ("loss", "accuracy", "sparse_accuracy", "total_density", "time", "epoch")
+        }
+        numbers |= {f"density/{name}": value for name, value in line["density"].items()}
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
+        event = Event(wall_time=time.time(), step=line["step"], summary=Summary(value=values))
+        self._writer.write_event(event)
         self._writer.flush()
 
     def close(self) -> None:
