@@ -27,6 +27,14 @@ class Order:
         """
         return -(-epoch * self.size // self.batch_size)
 
+    def marks(self, epochs: int, snapshots: int) -> list["Mark"]:
+        """Where snapshots are due: so many in each epoch, the last at its end."""
+        found = []
+        for epoch in range(epochs):
+            parts = np.array_split(np.arange(self.end(epoch), self.end(epoch + 1)), snapshots)
+            found += [Mark(int(part[-1]) + 1, epoch + 1, part is parts[-1]) for part in parts]
+        return found
+
     def batches(self, first: int, last: int) -> np.ndarray:
         """Examples of the batches first … last − 1, int32 [last − first, batch_size]."""
         epochs, places = np.divmod(np.arange(first * self.batch_size, last * self.batch_size), self.size)
@@ -35,6 +43,15 @@ class Order:
             own = epochs == epoch
             examples[own] = permutation(self.seed, int(epoch), self.size)[places[own]]
         return examples.reshape(-1, self.batch_size)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mark:
+    """A snapshot that is due after so many steps, in an epoch (from 1), perhaps at its end."""
+
+    step: int
+    epoch: int
+    epoch_end: bool
 
 
 @functools.lru_cache(maxsize=2)  # a batch may hold two epochs

@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import flax.jax_utils
 import jax
@@ -25,15 +26,6 @@ from .network import merged
 from .order import Order
 from .recipe import initial, lbi_state, load_data, optimizer, penalties
 from .record import RunError, digest, environment, open_run, write_json
-
-
-@dataclasses.dataclass(frozen=True)
-class Mark:
-    """A snapshot that is due after so many steps, in an epoch (from 1), perhaps at its end."""
-
-    step: int
-    epoch: int
-    epoch_end: bool
 
 
 def train(name: str, config: Config) -> Path:
@@ -55,10 +47,9 @@ def train(name: str, config: Config) -> Path:
         curve = distributed.on_first(lambda: snapshots.resume(directory, count))
         events = stack.enter_context(contextlib.closing(Events(directory, count))) if first else None
 
-        marks, replicas, first_step = _marks(order, config), flax.jax_utils.replicate(weights), None
-        bar = tqdm(
-            total=marks[-1].step, initial=count, unit="step", disable=None if first else True, dynamic_ncols=True
-        )
+        marks, replicas = order.marks(config.epochs, config.snapshots), flax.jax_utils.replicate(weights)
+        total, first_step = marks[-1].step, None
+        bar = tqdm(total=total, initial=count, unit="step", disable=None if first else True, dynamic_ncols=True)
         agreed, ending, chosen, kept = distributed.agreement(), False, _chosen(config, curve), count
         epoch_start = saved_at = time.perf_counter()
 
@@ -67,7 +58,7 @@ def train(name: str, config: Config) -> Path:
             ending = agreed(asked() is not None)
             return ending or time.perf_counter() - saved_at > 60 * config.checkpoint_minutes
 
-        while count < marks[-1].step and chosen is None:
+        while count < total and chosen is None:
             mark = next(mark for mark in marks if mark.step > count)
             begin = count - len(losses)  # where the part began, of which a resume may have had some steps
             for latest_replicas, taken, more in advance(step, replicas, _until(pause, source.calls(count, mark.step))):
@@ -77,51 +68,40 @@ def train(name: str, config: Config) -> Path:
                     losses.append(_finite(loss, begin + len(losses), directory, kept))
                 count += taken
                 bar.update(taken)
-            params, stats, opt_state = weights = flax.jax_utils.unreplicate(tuple(replicas))
+            weights = flax.jax_utils.unreplicate(tuple(replicas))
             if count == mark.step:
-                line = dataclasses.asdict(mark) | {"loss": float(np.mean(losses))}
-                line |= {
-                    "seconds": time.perf_counter() - epoch_start,
-                    "time": float(np.asarray(lbi_state(opt_state).time)),
-                }
-                line |= snapshots.density(opt_state)
-                line["accuracy"] = accuracy(merged(params, stats), dataset.validation)
-                sparse = merged(pm.sparse_params(params, opt_state), stats)
-                line["sparse_accuracy"] = accuracy(sparse, dataset.validation)
+                seen = {"loss": float(np.mean(losses)), "seconds": time.perf_counter() - epoch_start}
+                line = dataclasses.asdict(mark) | seen | _measured(weights, accuracy, dataset)
                 curve, losses = [*curve, line], []
                 if events is not None:
-                    snapshots.append(directory, line, params, opt_state, config.snapshot_groups)
+                    snapshots.append(directory, line, weights[0], weights[2], config.snapshot_groups)
                     events.append(line)
                     _tell(bar, line, config)
                 if mark.epoch_end:
                     epoch_start = time.perf_counter()
                 chosen = _chosen(config, curve)
-            over = ending or chosen or count == marks[-1].step
+            over = ending or chosen or count == total
             if over or count < mark.step or (mark.epoch_end and _saves(config, mark.epoch)):
                 if checkpoints is not None:
-                    _check_finite(params, count, directory, kept)
+                    _check_finite(weights[0], count, directory, kept)
                     save(checkpoints, count, weights, {"step": count, "losses": losses, "feed": source.position(count)})
                     _drop_checkpoints(checkpoints, config, order, curve)
                 kept, saved_at = count, time.perf_counter()
             if ending:
                 distributed.wait("saved")
                 raise interrupts.StoppedError(
-                    f"saved after step {count} of {marks[-1].step}; go on with --run-dir {directory}",
+                    f"saved after step {count} of {total}; go on with --run-dir {directory}",
                     asked() or signal.SIGTERM,
                 )
         bar.close()
 
-        # The test set decides nothing; it is read here, once.
         params, stats, opt_state = weights
         final = {"epochs": curve[-1]["epoch"], "seconds": time.perf_counter() - start}
-        final["seconds_to_first_step"] = first_step
-        final["test_accuracy"] = accuracy(merged(params, stats), dataset.test)
-        final["test_sparse_accuracy"] = accuracy(merged(pm.sparse_params(params, opt_state), stats), dataset.test)
+        final |= {"seconds_to_first_step": first_step} | _tested(weights, accuracy, dataset)
         if chosen is not None:
             own = weights if checkpoints is None else restore(checkpoints, chosen["step"], weights)[0]
-            own, own_stats, own_state = distributed.from_first(own)
-            stopped = accuracy(merged(pm.sparse_params(own, own_state), own_stats), dataset.test)
-            final["stopped"] = {"rule": config.stop, **chosen, "test_sparse_accuracy": stopped}
+            stopped = _tested(distributed.from_first(own), accuracy, dataset)
+            final["stopped"] = {"rule": config.stop, **chosen, **stopped}
         if first:
             record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}
             record |= _described(dataset, opt_state) | {"curve": curve, "final": final}
@@ -152,13 +132,23 @@ def _resumed(directory: Path, checkpoints, start, source):
     return weights, at["step"], at["losses"]
 
 
-def _marks(order: Order, config: Config) -> list[Mark]:
-    """Where snapshots are due: in each epoch `config.snapshots` of them, the last at its end."""
-    marks = []
-    for epoch in range(config.epochs):
-        parts = np.array_split(np.arange(order.end(epoch), order.end(epoch + 1)), config.snapshots)
-        marks += [Mark(int(part[-1]) + 1, epoch + 1, part is parts[-1]) for part in parts]
-    return marks
+def _measured(weights, accuracy, dataset) -> dict[str, Any]:
+    """Where the path is, and how good W and W̃ are on the held-out images."""
+    params, stats, opt_state = weights
+    line = {"time": float(np.asarray(lbi_state(opt_state).time))} | snapshots.density(opt_state)
+    line["accuracy"] = accuracy(merged(params, stats), dataset.validation)
+    sparse = merged(pm.sparse_params(params, opt_state), stats)
+    return line | {"sparse_accuracy": accuracy(sparse, dataset.validation)}
+
+
+def _tested(weights, accuracy, dataset) -> dict[str, float]:
+    """The test set decides nothing; it is read here alone, at the end."""
+    params, stats, opt_state = weights
+    sparse = merged(pm.sparse_params(params, opt_state), stats)
+    return {
+        "test_accuracy": accuracy(merged(params, stats), dataset.test),
+        "test_sparse_accuracy": accuracy(sparse, dataset.test),
+    }
 
 
 def _until(pause: Callable[[], bool], calls: Iterable) -> Iterator:
