@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from processes import WORDS, assert_same, finished, start, wait_for
+from processes import LONG, WORDS, assert_same, finished, start, wait_for
 
 from experiments import __main__ as cli
 from experiments import snapshots
@@ -29,13 +29,14 @@ def folder(undisturbed, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_run_killed_twenty_times_ends_as_an_undisturbed_one(undisturbed, folder):
+def test_a_run_killed_twenty_times_ends_as_an_undisturbed_one(folder, tmp_path):
     """Each time a little after a snapshot, at a moment drawn by lot, or while a checkpoint is being written."""
+    undisturbed = finished(start(tmp_path / "undisturbed", words=LONG)), tmp_path / "undisturbed"
     lot, writing = random.Random(0), 0
     lines = lambda: len(snapshots.curve(folder))
     half = lambda: list((folder / "checkpoints").glob("*tmp*"))
     for kill in range(KILLS):
-        process, before = start(folder), lines()
+        process, before = start(folder, words=LONG), lines()
         wait_for(process, lambda own=before: lines() > own)
         if kill % 2:
             wait_for(process, half)
@@ -46,7 +47,7 @@ def test_a_run_killed_twenty_times_ends_as_an_undisturbed_one(undisturbed, folde
         assert not (folder / "record.json").exists()
         writing += bool(half())
     assert writing  # some were killed in the middle of a checkpoint
-    assert_same(undisturbed, (finished(start(folder)), folder))
+    assert_same(undisturbed, (finished(start(folder, words=LONG)), folder))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -97,7 +98,7 @@ def test_without_a_whole_checkpoint_nothing_is_trained_over(undisturbed, folder,
     assert process.returncode == 1
     assert "no checkpoint" in errors
     assert len(list((folder / "damaged").iterdir())) == 2
-    assert len(snapshots.curve(folder)) == 120
+    assert len(snapshots.curve(folder)) == 24
 
 
 def test_a_full_disk_is_an_error_that_leaves_the_earlier_checkpoints(undisturbed, folder, tmp_path):
@@ -119,10 +120,10 @@ def test_a_full_disk_is_an_error_that_leaves_the_earlier_checkpoints(undisturbed
     assert_same(undisturbed, (record, kept))
 
 
-def test_a_second_run_in_the_same_folder_is_refused(undisturbed, folder):
-    process = start(folder)
+def test_a_second_run_in_the_same_folder_is_refused(folder):
+    process = start(folder, words=LONG)
     wait_for(process, lambda: len(snapshots.curve(folder)) >= 1)
-    second = start(folder)
+    second = start(folder, words=LONG)
     _, errors = second.communicate()
     assert second.returncode == 1
     assert f"another process works in {folder}" in errors
