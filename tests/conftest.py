@@ -1,10 +1,16 @@
 """Eight simulated devices on a CPU, whatever the machine; a rank promotion nobody asked for is an error."""
 
 import os
+from pathlib import Path
 
 # Before the first import of JAX, in every worker of pytest-xdist too. XLA takes the last of two equal flags.
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+
+# Many tests compile the same training step; all workers, and the processes that tests start, share what was compiled.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 
