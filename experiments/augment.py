@@ -21,3 +21,10 @@ def crop_and_flip(images, keys, pad: int = 4):
         return jnp.where(jax.random.bernoulli(mirror), moved[:, ::-1], moved)
 
     return jax.vmap(one)(images, keys)
+
+
+def augmented(images, key, first: jax.typing.ArrayLike = 0):
+    """`crop_and_flip` with a key for each image, by its place in the batch, which begins at `first`."""
+    return crop_and_flip(
+        images, jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(first) + jnp.arange(len(images)))
+    )

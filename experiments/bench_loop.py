@@ -5,7 +5,7 @@ goes; and the same step in the loop of the experiments, with its batches by inde
 progress counted. Both with `optax.sgd` and with Split LBI whose path is recorded.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import flax.jax_utils
 import jax
@@ -15,13 +15,12 @@ import optax
 import parsimony as pm
 
 from . import models
-from .config import Config
 from .data import Dataset, Split
 from .feed import Resident, steps_a_call
 from .latency import in_turn, ratio
 from .loop import advance, make_step
 from .order import Order
-from .recipe import initial
+from .recipe import made
 
 
 def loop(
@@ -45,9 +44,8 @@ def loop(
     rng, shape = np.random.default_rng(0), models.image_shape(model)
     split = Split(rng.integers(0, 256, (4 * batch_size, *shape), np.uint8), rng.integers(0, 10, 4 * batch_size))
     dataset = Dataset(split, split, split, 255, (127.0,) * shape[-1], (64.0,) * shape[-1])
-    imagenet = models.default_classes(model) == 1000
-    config = Config(dataset="imagenet2012" if imagenet else "cifar10", model=model, dtype=dtype)  # type: ignore
-    network, params, stats = initial(config)
+    options: dict[str, Any] = {} if dtype == "float32" else {"dtype": dtype}  # not all models have the choice
+    network, params, stats = made(model, 0, **options)
     source = Resident(split, Order(0, len(split), batch_size))
     optimizers = {
         "sgd": optax.sgd(0.01, momentum=0.9),

@@ -15,11 +15,12 @@ import parsimony as pm
 
 from . import data, models, rivals
 from .comparison import Comparison
+from .loop import make_accuracy
 from .methods import METHODS, Plan, fine_tuning, unit_strengths
 from .network import merged
-from .order import Order
+from .recipe import checked_order, made
 from .record import RunError, append_line, read_lines
-from .sweep import Sweep, initial, make_accuracy, train
+from .sweep import Sweep, train
 
 TUNED, SPARSE = ", fine-tuned", ", W̃"
 """What a result is of, where it is not of W as the run left it, or as it was cut."""
@@ -54,17 +55,11 @@ class Bench:
         self.config = config
         self.together = config.together or (1 if jax.default_backend() == "cpu" else 32)
         self.dataset = data.load(config.dataset, config.validation, config.data_dir, config.images)
-        if self.dataset.shape != models.image_shape(config.model):
-            raise RunError(f"model {config.model} takes images of another size than {config.dataset} has.")
-        order = Order(0, len(self.dataset.train), config.batch_size)
+        order = checked_order(self.dataset, config.dataset, config.model, 0, config.batch_size)
         steps = order.end(config.epochs)
-        if order.size < order.batch_size:
-            raise RunError(
-                f"batch_size {config.batch_size} is more than the {len(self.dataset.train)} training images."
-            )
         if config.every > steps / 10:
             raise RunError(f"every {config.every}: more than a tenth of the {steps} steps of a run.")
-        self.network, params, stats = initial(config.model, config.tune_seed)
+        self.network, params, stats = made(config.model, config.tune_seed)
         if not any(rivals.prunable(w, config.level) for w in jax.tree.leaves(params)):
             raise RunError(f"model {config.model} has no {config.level}s to prune; choose another --level.")
         self.plan = Plan(
@@ -83,7 +78,7 @@ class Bench:
         self.sweeps: dict[str, Sweep] = {}
         tuning = dataclasses.replace(self.plan, steps=order.end(max(1, config.fine_tune)))
         self.tuner = self.sweep(config.fine_tune, lambda setting: fine_tuning(tuning, setting))
-        self.accuracy = make_accuracy(self.tuner)
+        self.accuracy = make_accuracy(self.network.fn, self.dataset)
 
     def sweep(self, epochs: int, transformation) -> Sweep:
         return Sweep(*self.shared, epochs, self.config.batch_size, transformation, self.config.augment)
@@ -113,7 +108,7 @@ class Bench:
             | {"seed": np.int32(job.seed)}
             for job in jobs
         ]
-        starts = {seed: initial(self.config.model, seed)[1:] for seed in {job.seed for job in jobs}}
+        starts = {seed: made(self.config.model, seed)[1:] for seed in {job.seed for job in jobs}}
         trained = train(self.sweeps[method], settings, [starts[job.seed] for job in jobs])
         jax.block_until_ready(trained)
         seconds = (time.perf_counter() - begin) / len(jobs)
@@ -166,9 +161,10 @@ class Bench:
         leaves = jax.tree.leaves(params)
         inside = [w for w in leaves if rivals.prunable(w, self.config.level)]
         zeros = lambda ws: sum(int((w == 0).sum()) for w in ws) / sum(w.size for w in ws)
-        told = told | {"validation": self.accuracy(params, stats, self.dataset.validation)}
+        variables = merged(params, stats)
+        told = told | {"validation": self.accuracy(variables, self.dataset.validation)}
         if job.kind == "final":
-            told["test"] = self.accuracy(params, stats, self.dataset.test)
+            told["test"] = self.accuracy(variables, self.dataset.test)
         masks = jax.tree.map(lambda w: np.asarray(w != 0) if w.ndim >= 2 else np.ones(w.shape, bool), params)
         return told | {"zeros": zeros(inside), "zeros_of_all": zeros(leaves), "macs": self.macs(masks)}
 

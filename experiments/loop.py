@@ -11,7 +11,7 @@ import optax
 from tqdm import tqdm
 
 from . import data
-from .augment import crop_and_flip
+from .augment import augmented
 from .feed import feed
 from .network import Network
 from .order import Order
@@ -26,33 +26,45 @@ def make_step(network: Network, tx, dataset: data.Dataset, *, seed: int = 0, aug
     the seed it decides what is random in a step, whatever the number of devices.
     """
 
-    def loss_of(params, stats, images, labels, key):
-        logits, stats = network.forward(params, stats, dataset.normalised(images), key)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
+    loss_and_grad = jax.value_and_grad(make_loss(network, dataset), has_aux=True)
 
     def one(state, images, labels, index, number):
         params, stats, opt_state = state
         key, device = jax.random.fold_in(jax.random.key(seed), number), jax.lax.axis_index("devices")
-        taken = images[index]
-        if augment:
-            places = device * len(index) + jnp.arange(len(index))
-            taken = crop_and_flip(taken, jax.vmap(jax.random.fold_in, (None, 0))(key, places))
-        loss_and_grad = jax.value_and_grad(loss_of, has_aux=True)
+        taken = augmented(images[index], key, device * len(index)) if augment else images[index]
         (loss, stats), grads = loss_and_grad(params, stats, taken, labels[index], jax.random.fold_in(key, device))
         loss, stats, grads = jax.lax.pmean((loss, stats, grads), "devices")
         updates, opt_state = tx.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), stats, opt_state), loss
 
     def step(params, stats, opt_state, images, labels, index, number):
-        state = params, stats, opt_state
-        if len(index) == 1:
-            state, loss = one(state, images, labels, index[0], number[0])
-            return *state, loss[None]
-        state, losses = jax.lax.scan(lambda state, now: one(state, images, labels, *now), state, (index, number))
+        own = lambda state, index, number: one(state, images, labels, index, number)
+        state, losses = take_steps(own, (params, stats, opt_state), index, number)
         return *state, losses
 
     # Outputs in the order of the donated inputs: JAX pairs buffers of one shape in order, and a wrong pair is a copy.
     return jax.pmap(step, axis_name="devices", in_axes=(0, 0, 0, 0, 0, 0, None), donate_argnums=(0, 1, 2))
+
+
+def make_loss(network: Network, dataset: data.Dataset):
+    """loss(params, stats, images, labels, key) → (mean cross entropy, new stats), in training."""
+
+    def loss_of(params, stats, images, labels, key):
+        logits, stats = network.forward(params, stats, dataset.normalised(images), key)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
+
+    return loss_of
+
+
+def take_steps(one, state, index, number):
+    """one(state, batch, number) → (state, loss) for each batch of `index`: (state, losses).
+
+    A step alone is not put into a scan (`feed.steps_a_call` says why).
+    """
+    if len(index) == 1:
+        state, loss = one(state, index[0], number[0])
+        return state, loss[None]
+    return jax.lax.scan(lambda state, now: one(state, *now), state, (index, number))
 
 
 def advance(step, replicas, calls: Iterable[tuple]) -> Iterator[tuple[list, int, list[float]]]:

@@ -24,15 +24,21 @@ def load_data(config: Config) -> tuple[data.Dataset, Order]:
     if config.batch_size % devices:
         raise RunError(f"batch_size {config.batch_size} does not divide among {devices} devices.")
     dataset = data.load(config.dataset, config.validation, config.data_dir, config.images, shape[0], config.workers)
-    order = Order(config.seed, len(dataset.train), config.batch_size)
-    if order.size < order.batch_size:
-        raise RunError(f"batch_size {order.batch_size} is more than the {order.size} training images.")
-    if dataset.shape != shape:
-        raise RunError(f"model {config.model} takes images of another size than {config.dataset} has.")
+    order = checked_order(dataset, config.dataset, config.model, config.seed, config.batch_size)
     steps = order.size // order.batch_size
     if config.snapshots > steps:
         raise RunError(f"snapshots {config.snapshots} are more than the {steps} whole batches of an epoch.")
     return dataset, order
+
+
+def checked_order(dataset: data.Dataset, name: str, model: str, seed: int, batch_size: int) -> Order:
+    """The order of the batches of a data set, whose images the model takes."""
+    order = Order(seed, len(dataset.train), batch_size)
+    if order.size < order.batch_size:
+        raise RunError(f"batch_size {order.batch_size} is more than the {order.size} training images.")
+    if dataset.shape != models.image_shape(model):
+        raise RunError(f"model {model} takes images of another size than {name} has.")
+    return order
 
 
 def initial(config: Config, fresh: bool = True) -> tuple[Network, dict, dict]:
@@ -43,15 +49,19 @@ def initial(config: Config, fresh: bool = True) -> tuple[Network, dict, dict]:
         options["dtype"] = config.dtype
     if config.widths:
         options["widths"] = config.widths
-    model = models.models[config.model]
     unknown = set(options) - set(models.options(config.model))
     if unknown:
         raise RunError(f"model {config.model} has no choice of {' and '.join(sorted(unknown))}; leave it as it is.")
     try:
-        make = lambda: model(rngs=nnx.Rngs(config.seed), **options)
-        return parts_of(make() if fresh else nnx.eval_shape(make))
+        return made(config.model, config.seed, fresh, **options)
     except ValueError as error:
         raise RunError(f"model {config.model}: {error}") from None
+
+
+def made(model: str, seed: int, fresh: bool = True, **options) -> tuple[Network, dict, dict]:
+    """(network, params, stats) of a model by name, with options of its own."""
+    make = lambda: models.models[model](rngs=nnx.Rngs(seed), **options)
+    return parts_of(make() if fresh else nnx.eval_shape(make))
 
 
 def rate(config: Config, order: Order) -> optax.Schedule:

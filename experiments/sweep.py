@@ -13,13 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
-from . import models
-from .augment import crop_and_flip
-from .data import Dataset, Split
+from .augment import augmented
+from .data import Dataset
 from .feed import steps_a_call
-from .network import Network, merged, parts_of
+from .loop import make_loss, take_steps
+from .network import Network
 from .order import Order
 
 Setting = Mapping[str, Any]
@@ -67,33 +66,22 @@ class Sweep:
     def step(self):
         """As many steps as the batches `index`, [steps, batch], has; the same two."""
 
-        def loss_of(params, stats, images, labels, key):
-            logits, stats = self.network.forward(params, stats, self.dataset.normalised(images), key)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
+        loss_and_grad = jax.value_and_grad(make_loss(self.network, self.dataset), has_aux=True)
 
         def one(setting, state, images, labels, index, number):
             params, stats, opt_state = state
-            key, taken = jax.random.fold_in(jax.random.key(setting["seed"]), number), images[index]
-            if self.augment:
-                taken = crop_and_flip(taken, jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(index))))
-            grads, stats = jax.grad(loss_of, has_aux=True)(params, stats, taken, labels[index], key)
+            key = jax.random.fold_in(jax.random.key(setting["seed"]), number)
+            taken = augmented(images[index], key) if self.augment else images[index]
+            (loss, stats), grads = loss_and_grad(params, stats, taken, labels[index], key)
             updates, opt_state = self.transformation(setting).update(grads, opt_state, params)
-            return optax.apply_updates(params, updates), stats, opt_state
+            return (optax.apply_updates(params, updates), stats, opt_state), loss
 
         def several(params, stats, opt_state, setting, images, labels, index, number):
-            state = params, stats, opt_state
-            if len(index) == 1:
-                return one(setting, state, images, labels, index[0], number[0])
-            take = lambda state, now: (one(setting, state, images, labels, *now), None)
-            return jax.lax.scan(take, state, (index, number))[0]
+            own = lambda state, index, number: one(setting, state, images, labels, index, number)
+            return take_steps(own, (params, stats, opt_state), index, number)[0]
 
         many = jax.vmap(several, in_axes=(0, 0, 0, 0, None, None, 0, None))
         return {mapped: jax.jit(own, donate_argnums=(0, 1, 2)) for mapped, own in ((False, several), (True, many))}
-
-
-def initial(model: str, seed: int) -> tuple[Network, dict, dict]:
-    """(network, params, stats) as the seed makes them."""
-    return parts_of(models.models[model](rngs=nnx.Rngs(seed)))
 
 
 def train(sweep: Sweep, settings: Sequence[Setting], starts: Sequence[tuple[dict, dict]]) -> list[tuple[Any, Any, Any]]:
@@ -124,17 +112,3 @@ def stacked(trees: Sequence[Any]):
 
 def unstacked(tree, runs: int) -> list:
     return [jax.tree.map(lambda x, run=run: x[run], tree) for run in range(runs)]
-
-
-def make_accuracy(sweep: Sweep, chunk: int = 1000):
-    """accuracy(params, stats, split): share of a split's images that the network names right, in [0, 1]."""
-
-    @jax.jit
-    def correct(variables, images, labels):
-        return jnp.sum(jnp.argmax(sweep.network.fn(variables, sweep.dataset.normalised(images)), -1) == labels)
-
-    def accuracy(params, stats, split: Split) -> float:
-        variables = merged(params, stats)
-        return sum(int(correct(variables, part.images, part.labels)) for part in split.parts(chunk)) / len(split)
-
-    return accuracy
