@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from .record import RunError, digest
+from .record import RunError, digest, free
 
 
 def open_checkpoints(directory: Path, writing: bool = False) -> ocp.CheckpointManager:
@@ -72,19 +72,12 @@ def latest(checkpoints: ocp.CheckpointManager, directory: Path, like):
         except RunError as error:
             aside = directory / "damaged"
             aside.mkdir(exist_ok=True)
-            (Path(checkpoints.directory) / str(number)).rename(_free(aside, str(number)))
+            (Path(checkpoints.directory) / str(number)).rename(free(aside, str(number)))
             print(f"WARNING: {error} It now lies in {aside}; the one before it is used.", file=sys.stderr, flush=True)
             checkpoints.reload()
     if numbers:
         raise RunError(f"no checkpoint of {directory} is whole; remove that folder to start from the beginning.")
     return None
-
-
-def _free(folder: Path, name: str) -> Path:
-    number = 1
-    while (path := folder / (name if number == 1 else f"{name}-{number}")).exists():
-        number += 1
-    return path
 
 
 def _short(error: Exception) -> str:

@@ -19,7 +19,7 @@ from .comparison import GROWING, Comparison
 from .comparison_runs import SPARSE, Bench, Job
 from .comparison_table import summary, text
 from .methods import METHODS
-from .record import RunError, environment, write_json
+from .record import RunError, differences, environment, write_json
 
 
 def compare(name: str, config: Comparison) -> Path:
@@ -71,9 +71,7 @@ def open_comparison(name: str, config: Comparison) -> Path:
     file, now = directory / "config.json", json.loads(json.dumps(config.settings()))
     if file.exists():
         before = json.loads(file.read_text())
-        other = [field for field in now if field not in GROWING and before.get(field) != now[field]]
-        if other:
-            detail = ", ".join(f"{field} {before.get(field)!r} → {now[field]!r}" for field in other)
+        if detail := differences(before, now, [field for field in now if field not in GROWING]):
             raise RunError(f"{directory} holds another comparison ({detail}); choose another folder by --run-dir.")
     elif directory.exists() and any(directory.iterdir()):
         raise RunError(f"{directory} holds files that are no comparison of ours; choose another folder by --run-dir.")

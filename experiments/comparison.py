@@ -5,6 +5,8 @@ import math
 from pathlib import Path
 from typing import Any, Literal
 
+from .config import plain
+
 GROWING = ("methods", "seeds")
 """Fields that may change between two starts on one folder: more of them add runs to those that are there."""
 
@@ -88,8 +90,4 @@ class Comparison:
 
     def settings(self) -> dict[str, Any]:
         """The fields that decide the results, as JSON."""
-        fields = dataclasses.asdict(self)
-        for name in ("data_dir", "run_dir", "together"):
-            del fields[name]
-        plain = lambda value: list(map(plain, value)) if isinstance(value, tuple) else value
-        return {name: None if value == math.inf else plain(value) for name, value in fields.items()}
+        return plain(self, ("data_dir", "run_dir", "together"))

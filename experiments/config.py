@@ -148,9 +148,14 @@ class Config:
 
     def settings(self) -> dict:
         """The fields that decide the result, as JSON: all but where things are kept, when, and by whom it is done."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in ELSEWHERE}
-        plain = lambda value: list(map(plain, value)) if isinstance(value, tuple) else value
-        return {name: None if value == math.inf else plain(value) for name, value in fields.items()}  # JSON has no inf
+        return plain(self, ELSEWHERE)
+
+
+def plain(config, without: tuple[str, ...]) -> dict[str, Any]:
+    """The fields of a configuration as JSON, which has no tuples and no inf."""
+    as_list = lambda value: list(map(as_list, value)) if isinstance(value, tuple) else value
+    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in without}
+    return {name: None if value == math.inf else as_list(value) for name, value in fields.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,13 +204,13 @@ class Grow(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        plain = {field.name: field.default for field in dataclasses.fields(Grow)}
+        default = {field.name: field.default for field in dataclasses.fields(Grow)}
         for name in (
             "drop_epochs", "dual_finish", "groups", "stop", "snapshots", "snapshot_groups", "keep_epochs",
             "checkpoint_every", "checkpoint_minutes", "coordinator", "processes", "process",
         ):  # fmt: skip
-            if getattr(self, name) != plain[name]:
-                raise ValueError(f"{name}: a network that grows has no choice of it; leave it at {plain[name]!r}.")
+            if getattr(self, name) != default[name]:
+                raise ValueError(f"{name}: a network that grows has no choice of it; leave it at {default[name]!r}.")
         if self.share is None:
             raise ValueError("share: expected a share of a round in (0, 1]; each layer's strength follows from it.")
         for name, tau in (("tau", self.tau), *self.tau_of):

@@ -94,27 +94,26 @@ def load(
     mean, std = (0.0,), (float(maximum),)
     if train.images.shape[-1] == 3:
         mean, std = _moments(part(kept).images)
-    return Dataset(part(kept), part(held_out), test, maximum, mean, std, told(len(train), validation))
+    return Dataset(part(kept), part(held_out), test, maximum, mean, std, told(len(train), held_out))
 
 
-def told(total: int, validation: int) -> dict[str, Any]:
+def told(total: int, held_out: np.ndarray) -> dict[str, Any]:
     """Which training images are held out, for the record of a run."""
-    return {
-        "indices": f"sorted(numpy.random.default_rng(0).permutation({total})[:{validation}])",
-        "sha256": hashlib.sha256(np.sort(_permutation(total)[:validation]).astype("<i8").tobytes()).hexdigest(),
-    }
+    rule = f"sorted(numpy.random.default_rng(0).permutation({total})[:{len(held_out)}])"
+    return {"indices": rule, "sha256": fingerprint(held_out)}
+
+
+def fingerprint(indices: np.ndarray) -> str:
+    """SHA-256 of ascending indices."""
+    return hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest()
 
 
 def held_out_and_kept(name: str, total: int, validation: int) -> tuple[np.ndarray, np.ndarray]:
     """Ascending indices of the training images that are held out for validation, and of the others."""
     if validation >= total:
         raise DataError(f"{name} has {total} training images, so {validation} cannot be held out for validation.")
-    order = _permutation(total)
+    order = np.random.default_rng(0).permutation(total)
     return np.sort(order[:validation]), np.sort(order[validation:])
-
-
-def _permutation(total: int) -> np.ndarray:
-    return np.random.default_rng(0).permutation(total)
 
 
 def _moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -6,11 +6,10 @@ processes or workers: a process takes its slice of each batch.
 
 import dataclasses
 import functools
-import hashlib
 
 import numpy as np
 
-from .data import DataError, held_out_and_kept
+from .data import DataError, fingerprint, held_out_and_kept
 from .jpeg import evaluation_crop, training_crop
 from .order import permutation
 from .prepared import NAME, Prepared
@@ -68,7 +67,7 @@ class Parts:
             "tfds_split": self._prepared.split,
             "examples": len(self.indices()),
             "indices": rules.get(self.split, f"range({self.total})"),
-            "sha256": hashlib.sha256(self.indices().astype("<i8").tobytes()).hexdigest(),  # of the indices, ascending
+            "sha256": fingerprint(self.indices()),
         }
 
     def examples(self, batch: int, begin: int = 0, end: int | None = None) -> list[tuple[int, int]]:

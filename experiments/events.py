@@ -6,7 +6,7 @@ from typing import Any
 
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore  (made from a description)
-from tensorboardX.proto.summary_pb2 import Summary  # type: ignore
+from tensorboardX.proto.summary_pb2 import Summary  # type: ignore  (made from a description)
 
 
 class Events:

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from .data import DataError, held_out_and_kept, tfds_dir
 from .epochs import PART, TFDS_SPLITS, Parts
 from .prepared import NAME, Prepared
+from .record import differences
 
 
 def imagenet(
@@ -144,9 +145,8 @@ class Stream(grain.DatasetIterator):
           ValueError: if the state is that of other batches.
         """
         own = self._identity()
-        other = [f"{name} {state.get(name)!r} → {own[name]!r}" for name in own if state.get(name) != own[name]]
-        if other:
-            raise ValueError(f"this position is that of other batches ({', '.join(other)}).")
+        if detail := differences(state, own, own):
+            raise ValueError(f"this position is that of other batches ({detail}).")
         if not 0 <= state["next_batch"] <= len(self):
             raise ValueError(f"this position is batch {state['next_batch']} of {len(self)}; more epochs would hold it.")
         self._stop()

@@ -14,7 +14,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -48,9 +48,7 @@ def _check(directory: Path, config: Config) -> None:
     if settings_file.exists():
         before = json.loads(settings_file.read_text())
         now = config.settings()
-        changed = [field for field in sorted(before.keys() | now.keys()) if before.get(field) != now.get(field)]
-        if changed:
-            detail = ", ".join(f"{field} {before.get(field)!r} → {now.get(field)!r}" for field in changed)
+        if detail := differences(before, now, sorted(before.keys() | now.keys())):
             raise RunError(
                 f"{directory} holds an unfinished run with other settings ({detail}); choose another folder."
             )
@@ -71,14 +69,11 @@ def _locked(directory: Path) -> Iterator[None]:
 
 
 def _first_free(parent: Path, name: str) -> Path:
-    number = 1
     while True:
-        directory = parent / (name if number == 1 else f"{name}-{number}")
-        try:
-            directory.mkdir(parents=True)  # at once, so that two processes never take the same
+        directory = free(parent, name)
+        with contextlib.suppress(FileExistsError):  # another process may have taken it since
+            directory.mkdir(parents=True)
             return directory
-        except FileExistsError:
-            number += 1
 
 
 def write_json(path: Path, value) -> None:
@@ -110,10 +105,21 @@ def read_lines(path: Path) -> list[dict]:
 
 def free_file(directory: Path, stem: str) -> Path:
     """STEM.json, or STEM-2.json and so on where that is taken: results are never overwritten."""
+    return free(directory, stem, ".json")
+
+
+def free(folder: Path, stem: str, suffix: str = "") -> Path:
+    """The first of STEM, STEM-2, STEM-3 and so on that is not there."""
     number = 1
-    while (path := directory / (f"{stem}.json" if number == 1 else f"{stem}-{number}.json")).exists():
+    while (path := folder / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")).exists():
         number += 1
     return path
+
+
+def differences(before: dict, now: dict, names: Iterable[str]) -> str:
+    """Of the fields of these names those that changed: "nu 10.0 → 7.0, seed 0 → 1"; empty where none has."""
+    changed = [name for name in names if before.get(name) != now.get(name)]
+    return ", ".join(f"{name} {before.get(name)!r} → {now.get(name)!r}" for name in changed)
 
 
 def digest(tree) -> str:

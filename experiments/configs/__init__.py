@@ -6,7 +6,7 @@ import pkgutil
 
 def names(kind: type | None = None) -> list[str]:
     """Names of all configurations, or of those of one kind: Config for `train`, Grow for `grow`."""
-    found = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    found = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     return [name for name in found if kind is None or type(load(name).config) is kind]
 
 

@@ -5,21 +5,6 @@ python -m experiments ticket runs/ticket_resnet50_weights --at-epoch 35 --epochs
 """
 
 from ..config import Config
+from ._ticket_search import RECIPE
 
-config = Config(
-    dataset="cifar10",
-    model="resnet50_cifar",
-    epochs=200,
-    batch_size=64,
-    validation=5000,
-    augment=True,
-    learning_rate=0.1,
-    drop_epochs=(),
-    nesterov=True,
-    weight_decay=0.0001,
-    share=None,
-    nu=500.0,
-    groups="weights",
-    weight_strength=0.05,
-    keep_epochs=(35,),
-)
+config = Config(**RECIPE, model="resnet50_cifar", nu=500.0, groups="weights", weight_strength=0.05)

@@ -5,22 +5,6 @@ python -m experiments ticket runs/ticket_vgg16 --at-epoch 35 --epochs 160
 """
 
 from ..config import Config
+from ._ticket_search import RECIPE
 
-config = Config(
-    dataset="cifar10",
-    model="vgg16",
-    epochs=200,
-    batch_size=64,
-    validation=5000,
-    augment=True,
-    learning_rate=0.1,
-    drop_epochs=(),
-    nesterov=True,
-    weight_decay=0.0001,
-    share=None,
-    nu=100.0,
-    filter_strength=0.05,
-    filter_scale="rms",
-    weight_strength=0.05,
-    keep_epochs=(35,),
-)
+config = Config(**RECIPE, model="vgg16", nu=100.0, filter_strength=0.05, filter_scale="rms", weight_strength=0.05)
