@@ -1,4 +1,4 @@
-"""Speed and memory: `python -m experiments.bench update`; `structure`, `data` and `loop` are in files of their own.
+"""Speed and memory: `python -m experiments.bench update`; `structure`, `data`, `loop`, `sweep` have files of their own.
 
 The update alone: donated and not, Split LBI beside `optax.sgd` and `optax.adam` in turn, on parameters shaped like
 LeNet, ResNet-20 and ResNet-50; then what it adds to a whole training step. Ratios are medians over rounds in which all
@@ -21,6 +21,7 @@ import parsimony as pm
 from .bench_data import data
 from .bench_loop import loop
 from .bench_structure import structure
+from .bench_sweep import sweep
 from .latency import in_turn, ratio
 
 Shapes = dict[str, tuple[int, ...]]
@@ -197,7 +198,7 @@ def _lenet_loss(params, x, labels):
 
 if __name__ == "__main__":
     tyro.extras.subcommand_cli_from_dict(
-        {"update": update, "structure": structure, "data": data, "loop": loop},
+        {"update": update, "structure": structure, "data": data, "loop": loop, "sweep": sweep},
         prog="python -m experiments.bench",
         description=__doc__,
     )

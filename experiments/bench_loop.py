@@ -2,13 +2,17 @@
 
 In each round all take their turn with the same number of steps: the compiled step by itself, dispatched as fast as it
 goes; and the same step in the loop of the experiments, with its batches by index, its losses read a call late and its
-progress counted. Both with `optax.sgd` and with Split LBI whose path is recorded.
+progress counted. Both with `optax.sgd` and with Split LBI whose path is recorded. With them the share of the machine's
+rate that convolutions and matrices use, of what a large product of two matrices reaches in the same type:
+
+    operations of a step = 6·batch·multiply-adds of an image       (two each; forward once, backward twice)
 """
 
 from typing import Any, Literal
 
 import flax.jax_utils
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -19,6 +23,7 @@ from .data import Dataset, Split
 from .feed import Resident, steps_a_call
 from .latency import in_turn, ratio
 from .loop import advance, make_step
+from .network import merged
 from .order import Order
 from .recipe import made
 
@@ -62,9 +67,14 @@ def loop(
     device = jax.devices()[0]
     print(f"{jax.device_count()} × {device.device_kind}, JAX {jax.__version__}; {model}, batch {batch_size}, {dtype};")
     print(f"medians of {rounds} rounds of {steps} steps, {min(steps, steps_a_call())} a call; quartiles in brackets")
+    units = pm.structure.find_units(network.fn, (whole := merged(params, stats)), jnp.zeros((1, *shape)))
+    operations = 6 * batch_size * pm.structure.count_at(units, {}, whole).macs
+    rate = matrix_rate(dtype) * jax.device_count()
+    print(f"{operations / 1e9:.2f} GFLOP a step; matrices multiply at {rate / 1e9:,.0f} GFLOP/s")
     for name, own in times.items():
         seconds = float(np.median(own)) / steps
-        print(f"  {name:16s} {1e3 * seconds:9.2f} ms a step  {batch_size / seconds:9.0f} images/s")
+        share = operations / seconds / rate
+        print(f"  {name:16s} {1e3 * seconds:9.2f} ms a step  {batch_size / seconds:9.0f} images/s  {share:5.1%} of it")
     for one, other in [
         ("sgd, loop", "sgd, bare"),
         ("split_lbi, loop", "split_lbi, bare"),
@@ -72,6 +82,15 @@ def loop(
     ]:
         middle, low, high = ratio(times, one, other)
         print(f"  {one} / {other}: {middle:.3f} ({low:.3f}–{high:.3f})")
+
+
+def matrix_rate(dtype: str, trials: int = 10) -> float:
+    """Operations a second of a device in the product of two large square matrices of random numbers."""
+    size = 2048 if jax.default_backend() == "cpu" else 8192
+    x = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    product = jax.jit(lambda x: x @ x)
+    times = in_turn({"product": lambda: product(x)}, trials, repeats=1 if jax.default_backend() == "cpu" else 10)
+    return 2 * size**3 / float(np.median(times["product"]))
 
 
 def _bare(step, replicas: list, source: Resident, steps: int):
