@@ -3,6 +3,8 @@
 gain of n runs = n · seconds of a step of one run / seconds of a step of all n       (1: nothing is gained)
 """
 
+from collections.abc import Callable
+
 import jax
 import numpy as np
 
@@ -31,7 +33,7 @@ def sweep(model: str = "lenet", batch_size: int = 128, runs: tuple[int, ...] = (
     network, params, stats = made(model, 0)
     made_of = lambda setting: pm.record_path(pm.split_lbi(setting["learning_rate"], nu=20.0, momentum=0.9))
     many = Sweep(network, dataset, 1, batch_size, made_of)
-    turns = {str(number): _turn(many, (params, stats), number) for number in runs}
+    turns: dict[str, Callable[[], object]] = {str(number): _turn(many, (params, stats), number) for number in runs}
     times = {name: float(np.median(own)) / steps_a_call() for name, own in in_turn(turns, rounds, 1).items()}
 
     device = jax.devices()[0]
