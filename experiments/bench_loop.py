@@ -46,12 +46,10 @@ def loop(
       augment: crops and flips inside the step.
       dtype: of convolutions and matrix products.
     """
-    rng, shape = np.random.default_rng(0), models.image_shape(model)
-    split = Split(rng.integers(0, 256, (4 * batch_size, *shape), np.uint8), rng.integers(0, 10, 4 * batch_size))
-    dataset = Dataset(split, split, split, 255, (127.0,) * shape[-1], (64.0,) * shape[-1])
+    dataset = made_up(model, 4 * batch_size)
     options: dict[str, Any] = {} if dtype == "float32" else {"dtype": dtype}  # not all models have the choice
     network, params, stats = made(model, 0, **options)
-    source = Resident(split, Order(0, len(split), batch_size))
+    source = Resident(dataset.train, Order(0, len(dataset.train), batch_size))
     optimizers = {
         "sgd": optax.sgd(0.01, momentum=0.9),
         "split_lbi": pm.record_path(pm.split_lbi(0.01, momentum=0.9)),
@@ -67,7 +65,7 @@ def loop(
     device = jax.devices()[0]
     print(f"{jax.device_count()} × {device.device_kind}, JAX {jax.__version__}; {model}, batch {batch_size}, {dtype};")
     print(f"medians of {rounds} rounds of {steps} steps, {min(steps, steps_a_call())} a call; quartiles in brackets")
-    units = pm.structure.find_units(network.fn, (whole := merged(params, stats)), jnp.zeros((1, *shape)))
+    units = pm.structure.find_units(network.fn, (whole := merged(params, stats)), jnp.zeros((1, *dataset.shape)))
     operations = 6 * batch_size * pm.structure.count_at(units, {}, whole).macs
     rate = matrix_rate(dtype) * jax.device_count()
     print(f"{operations / 1e9:.2f} GFLOP a step; matrices multiply at {rate / 1e9:,.0f} GFLOP/s")
@@ -84,12 +82,19 @@ def loop(
         print(f"  {one} / {other}: {middle:.3f} ({low:.3f}–{high:.3f})")
 
 
+def made_up(model: str, images: int) -> Dataset:
+    """Random images of a model's size with random labels."""
+    rng, shape = np.random.default_rng(0), models.image_shape(model)
+    split = Split(rng.integers(0, 256, (images, *shape), np.uint8), rng.integers(0, 10, images))
+    return Dataset(split, split, split, 255, (127.0,) * shape[-1], (64.0,) * shape[-1])
+
+
 def matrix_rate(dtype: str, trials: int = 10) -> float:
     """Operations a second of a device in the product of two large square matrices of random numbers."""
     size = 2048 if jax.default_backend() == "cpu" else 8192
     x = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(lambda x: x @ x)
-    times = in_turn({"product": lambda: product(x)}, trials, repeats=1 if jax.default_backend() == "cpu" else 10)
+    times = in_turn({"product": lambda: product(x)}, trials)
     return 2 * size**3 / float(np.median(times["product"]))
 
 

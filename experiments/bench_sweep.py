@@ -10,12 +10,11 @@ import numpy as np
 
 import parsimony as pm
 
-from . import models
-from .data import Dataset, Split
+from .bench_loop import made_up
 from .feed import steps_a_call
 from .latency import in_turn
 from .recipe import made
-from .sweep import Sweep, stacked
+from .sweep import Sweep, started
 
 
 def sweep(model: str = "lenet", batch_size: int = 128, runs: tuple[int, ...] = (1, 5, 25), rounds: int = 8) -> None:
@@ -27,12 +26,9 @@ def sweep(model: str = "lenet", batch_size: int = 128, runs: tuple[int, ...] = (
       runs: how many at once.
       rounds: in each of which all take their turn.
     """
-    rng, shape = np.random.default_rng(0), models.image_shape(model)
-    split = Split(rng.integers(0, 256, (4 * batch_size, *shape), np.uint8), rng.integers(0, 10, 4 * batch_size))
-    dataset = Dataset(split, split, split, 255, (127.0,) * shape[-1], (64.0,) * shape[-1])
     network, params, stats = made(model, 0)
     made_of = lambda setting: pm.record_path(pm.split_lbi(setting["learning_rate"], nu=20.0, momentum=0.9))
-    many = Sweep(network, dataset, 1, batch_size, made_of)
+    many = Sweep(network, made_up(model, 4 * batch_size), 1, batch_size, made_of)
     turns: dict[str, Callable[[], object]] = {str(number): _turn(many, (params, stats), number) for number in runs}
     times = {name: float(np.median(own)) / steps_a_call() for name, own in in_turn(turns, rounds, 1).items()}
 
@@ -46,15 +42,12 @@ def sweep(model: str = "lenet", batch_size: int = 128, runs: tuple[int, ...] = (
 def _turn(many: Sweep, start: tuple, number: int):
     """A call of the compiled step of so many runs, as `experiments.sweep.train` makes them."""
     settings = [{"learning_rate": np.float32(0.01 + 0.001 * run), "seed": np.int32(run)} for run in range(number)]
-    mapped, (setting, (params, stats)) = number > 1, (stacked(settings), stacked([start] * number))
-    batches = np.stack([many.order(run).batches(0, steps_a_call()) for run in range(number)])
-    if not mapped:
-        setting, params, stats, batches = jax.tree.map(lambda x: x[0], (setting, params, stats, batches))
-    state = [params, stats, many.begin[mapped](setting, params)]
-    steps = np.arange(steps_a_call(), dtype=np.int32)
+    setting, state = started(many, settings, [start] * number)
+    latest = [*state]
+    batches, steps = many.batches(range(number), 0, steps_a_call()), np.arange(steps_a_call(), dtype=np.int32)
 
     def turn():
-        state[:] = many.step[mapped](*state, setting, *many.images, batches, steps)
-        return state
+        latest[:] = many.step[number > 1](*latest, setting, *many.images, batches, steps)
+        return latest
 
     return turn

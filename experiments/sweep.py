@@ -51,6 +51,11 @@ class Sweep:
         """The order of the batches of a run."""
         return Order(seed, len(self.dataset.train), self.batch_size)
 
+    def batches(self, seeds: Sequence[int], first: int, last: int) -> np.ndarray:
+        """Indices of images, as a step of as many runs takes them."""
+        each = np.stack([self.order(seed).batches(first, last) for seed in seeds])
+        return each if len(seeds) > 1 else each[0]
+
     @functools.cached_property
     def begin(self):
         """state(setting, params), compiled: of one run, and of several with a leading axis on all of them."""
@@ -91,18 +96,22 @@ def train(sweep: Sweep, settings: Sequence[Setting], starts: Sequence[tuple[dict
       settings: one a run, all with the same names; "seed" is the order of the batches and what is random in a step.
       starts: (params, stats) of each.
     """
+    mapped, (setting, state) = len(settings) > 1, started(sweep, settings, starts)
+    per_call, seeds = steps_a_call(), [int(own["seed"]) for own in settings]
+    for first in range(0, sweep.steps, per_call):
+        last = min(first + per_call, sweep.steps)
+        number = np.arange(first, last, dtype=np.int32)
+        state = sweep.step[mapped](*state, setting, *sweep.images, sweep.batches(seeds, first, last), number)
+    return unstacked(state, len(settings)) if mapped else [state]
+
+
+def started(sweep: Sweep, settings: Sequence[Setting], starts: Sequence[tuple[dict, dict]]) -> tuple[Any, tuple]:
+    """(setting, (params, stats, opt_state)) before the first step; of several runs with a leading axis."""
     setting, (params, stats) = stacked(settings), stacked(starts)
     mapped = len(settings) > 1
     if not mapped:
         setting, params, stats = jax.tree.map(lambda x: x[0], (setting, params, stats))
-    state = params, stats, sweep.begin[mapped](setting, params)
-    per_call, seeds = steps_a_call(), [int(own["seed"]) for own in settings]
-    for first in range(0, sweep.steps, per_call):
-        last = min(first + per_call, sweep.steps)
-        part = np.stack([sweep.order(seed).batches(first, last) for seed in seeds])
-        number = np.arange(first, last, dtype=np.int32)
-        state = sweep.step[mapped](*state, setting, *sweep.images, part if mapped else part[0], number)
-    return unstacked(state, len(settings)) if mapped else [state]
+    return setting, (params, stats, sweep.begin[mapped](setting, params))
 
 
 def stacked(trees: Sequence[Any]):

@@ -1,6 +1,5 @@
 """The k largest of many numbers where k is a traced array, and masks of weights or filters made so."""
 
-import functools
 import math
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 LEVELS = ("weight", "filter")
 
 
+@jax.jit  # outside of a compiled step the loop would be compiled anew at every call
 def k_largest(scores, k):
     """Which of n numbers are the k largest; of equals the first.
 
@@ -41,7 +41,6 @@ def prunable(w, level: str = "weight") -> bool:
     return w.ndim >= 2 if level == "weight" else w.ndim == 4
 
 
-@functools.partial(jax.jit, static_argnames="level")  # by itself the loop below would be compiled at every call
 def magnitude_masks(params, sparsity, level: str = "weight"):
     """Masks without the smallest weights, or filters of the smallest root mean square, of the whole network.
 
