@@ -1,11 +1,10 @@
 """LeNet-5 on MNIST: filters of its three convolutions, from half of them to a tenth.
 
 python -m experiments compare compare_lenet
-python -m experiments compare compare_lenet --level weight --sparsity 0.8 0.9 0.95 0.98 0.99 --tune-at 0.98
 
-The first cuts filters, ordered over the three convolutions by the root mean square of their weights; the second, with a
---run-dir of its own, single weights of all layers. Fixed before any test accuracy was read: 10 epochs, five trials
-judged at 80 % on 5,000 held-out images, seeds 0 to 4, 2 epochs of fine-tuning after a cut.
+Filters are ordered over the three convolutions by the root mean square of their weights; `compare_lenet_weights` cuts
+single weights of all layers. Fixed before any test accuracy was read: 10 epochs, five trials judged at 80 % on 5,000
+held-out images, seeds 0 to 4, 2 epochs of fine-tuning after a cut.
 """
 
 from ..comparison import Comparison
