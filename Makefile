@@ -8,7 +8,7 @@ demo: .venv/demo-installed
 	$(BIN)/python -m experiments train
 
 test: .venv/test-installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/test-installed
 	$(BIN)/ruff check .
@@ -71,7 +71,7 @@ matrix-jax010 matrix-newest matrix-lowest: matrix-%:
 	$(MATRIX_PYTHON) -m venv .venv-matrix/$*
 	.venv-matrix/$*/bin/python -m pip install --quiet --disable-pip-version-check -e '.[experiments,test]' $(MATRIX_PINS)
 	.venv-matrix/$*/bin/python -m pip list --disable-pip-version-check 2>/dev/null | grep -E '^(jax|jaxlib|optax|flax) '
-	.venv-matrix/$*/bin/python -m pytest -n 2 --dist loadfile $(MATRIX_TESTS)
+	.venv-matrix/$*/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(MATRIX_TESTS)
 
 clean:
 	rm -rf .venv .venv-package .venv-matrix site dist

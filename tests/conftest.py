@@ -20,3 +20,10 @@ import jax
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 assert jax.device_count() == 8, f"some plugin started JAX before tests/conftest.py: {jax.devices()}"
+
+LONG = ("test_survival.py", "test_distributed.py", "test_notebooks.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take minutes come first, so that at the end no worker is left alone with one of them."""
+    items.sort(key=lambda item: item.path.name not in LONG)
