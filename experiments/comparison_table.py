@@ -1,4 +1,4 @@
-"""What a comparison found: means over the seeds, a table in text and in Markdown, a picture, and the README's part."""
+"""What a comparison found: means over the seeds, a table in text and in Markdown, and the README's part."""
 
 import dataclasses
 import json
@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from matplotlib.figure import Figure
 
-from .pictures import COLOURS, bare
+from .comparison_pictures import picture
 from .record import RunError, write_whole
 
 
@@ -37,8 +36,7 @@ def report_compare(arguments: Compare) -> None:
             text = replaced(text, record["name"], markdown(record), arguments.readme)
     for directory, record in zip(arguments.runs, records, strict=True):
         if record["configuration"]["sparsity"]:
-            figure = against_sparsity(record)
-            figure.savefig(directory / "comparison.png", dpi=110)
+            picture(record).savefig(directory / "comparison.png", dpi=110)
             print(f"drawn: {directory / 'comparison.png'}")
         if text is None:
             print(markdown(record))
@@ -164,32 +162,6 @@ def replaced(text: str, name: str, part: str, file: Path | None) -> str:
         raise RunError(f"{file} has no place for {name}: expected the line {begin!r} once, and {end!r} after it.")
     before, after = text.split(begin)
     return f"{before}{begin}\n{part}\n{end}{after[after.index(end) + len(end) :]}"
-
-
-def against_sparsity(record: dict[str, Any]) -> Figure:
-    """Mean test accuracy against sparsity, with a band of one standard deviation; one scale for the weights that are
-    left, by the logarithm."""
-    figure = Figure(figsize=(8.4, 4.4), layout="constrained")
-    axes = figure.subplots()
-    styles = [(colour, style) for style in ("-", "--", ":") for colour in COLOURS]
-    for row, (colour, style) in zip(record["rows"], styles * 9, strict=False):
-        left = [100 * (1 - cell["sparsity"]) for cell in row["cells"]]
-        mean = [100 * cell["test"] for cell in row["cells"]]
-        axes.plot(left, mean, style, marker="o", ms=3, lw=1.3, color=colour, label=f"{row['row']} ({row['runs']:.3g})")
-        if all(cell["std"] is not None for cell in row["cells"]):
-            spread = [100 * cell["std"] for cell in row["cells"]]
-            low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
-            axes.fill_between(left, low, high, color=colour, alpha=0.15, lw=0)
-    best = max(100 * cell["test"] for row in record["rows"] for cell in row["cells"])
-    own = record["configuration"]
-    axes.set(xscale="log", xlabel=f"{own['level']}s left (%)", ylabel="test accuracy (%)", title=record["name"])
-    axes.set_ylim(max(0.0, best - 12), best + 0.6)
-    axes.set_xticks([100 * (1 - q) for q in own["sparsity"]], [f"{100 * (1 - q):.3g}" for q in own["sparsity"]])
-    axes.minorticks_off()
-    axes.invert_xaxis()
-    axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), title="in brackets: runs")
-    bare(axes)
-    return figure
 
 
 def _record(directory: Path) -> dict[str, Any]:

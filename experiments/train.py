@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 import parsimony as pm
 
-from . import distributed, interrupts, pictures, snapshots, stopping
+from . import distributed, interrupts, snapshots, stopping
 from .checkpoints import latest, open_checkpoints, restore, save
 from .config import Config
 from .events import Events
@@ -106,6 +106,8 @@ def train(name: str, config: Config) -> Path:
             record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}
             record |= _described(dataset, opt_state) | {"curve": curve, "final": final}
             record["digest"] = digest((params, stats, opt_state) if stats else (params, opt_state))
+            from . import pictures  # here, at the end: Matplotlib takes a second to import
+
             for file, figure in (pictures.path(directory), pictures.accuracy_and_density(curve)):
                 figure.savefig(directory / file, dpi=110)
             write_json(directory / "record.json", record)

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,11 @@ import parsimony as pm
 from experiments import __main__ as cli
 from experiments import compare, configs, data, methods, recipe, rivals, sweep
 from experiments.comparison import Comparison
+from experiments.comparison_pictures import picture
 from experiments.comparison_table import replaced, summary
 from experiments.record import RunError, read_lines
 
+RECORDS = Path(__file__).parents[1] / "experiments" / "records"
 SMALL = Comparison(
     methods=("split_lbi", "gradual"),
     sparsity=(0.5, 0.9),
@@ -224,6 +227,18 @@ def test_the_report_draws_and_writes_its_table_between_the_markers_only(director
     assert cli.main(["report", "compare", str(directory), "--readme", str(tmp_path / "other.md")]) == 1
     assert "has no place for compare_digits" in capsys.readouterr().err
     assert cli.main(["report", "compare", str(tmp_path)]) == 1
+
+
+def test_a_grid_of_two_numbers_is_drawn_as_maps_with_every_number_in_them():
+    """κ and ν: W, W̃ and two sparsities."""
+    record = json.loads((RECORDS / "ablation" / "record.json").read_text())
+    panels = picture(record).axes
+    assert [len(axes.texts) for axes in panels] == [32] * 4
+    best = max(record["rows"], key=lambda row: row["cells"][1]["test"])
+    told = max(panels[-1].texts, key=lambda text: float(text.get_text().split()[0]))
+    assert told.get_text().startswith(f"{100 * best['cells'][1]['test']:.2f}")
+    (down, rows), (along, columns) = record["configuration"]["grid"]
+    assert told.get_position() == (columns.index(best["setting"][along]), rows.index(best["setting"][down]))
 
 
 def test_markers_must_be_there_once_and_closed():
