@@ -7,9 +7,11 @@ runs/NAME/record.json     what was chosen, and means and deviations over the see
 Started again, it makes only the runs that no line tells of: after a kill, and with more seeds or methods.
 """
 
+import contextlib
 import itertools
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,33 +21,33 @@ from .comparison import GROWING, Comparison
 from .comparison_runs import SPARSE, Bench, Job
 from .comparison_table import summary, text
 from .methods import METHODS
-from .record import RunError, differences, environment, write_json
+from .record import LOCK, RunError, differences, environment, locked, write_json
 
 
 def compare(name: str, config: Comparison) -> Path:
     """Makes what is missing of a comparison, prints its table and returns its folder."""
     bench, where = Bench(config), environment()
-    directory = open_comparison(name, config)
-    file, trials, chosen = directory / "results.jsonl", [], {}
-    for method in config.methods:
-        if config.grid:
-            chosen |= {row: (method, setting, "magnitude") for row, setting in grid(config, method).items()}
-            continue
-        jobs = [
-            Job("trial", method, setting, config.tune_seed, sparsity)
-            for setting in searched(config, method)
-            for sparsity in each_run(config, method, config.tune_at)
-        ]
-        trials += (lines := bench.lines(file, jobs))
-        chosen |= {row: (method, *best) for row, best in choose(config, lines).items()}
-    final = []
-    # All seeds at once where they train as one; else one after the other, so that what is there can be compared.
-    for seeds in [range(config.seeds)] if bench.together > 1 else [[seed] for seed in range(config.seeds)]:
-        for method, setting in dict.fromkeys((method, setting) for method, setting, _ in chosen.values()):
-            own = itertools.product(seeds, each_run(config, method, config.sparsity))
-            final += bench.lines(file, [Job("final", method, setting, seed, sparsity) for seed, sparsity in own])
-        rows = summary(config, chosen, final)
-        write_json(directory / "record.json", record(name, bench, where, trials, final, rows))
+    with open_comparison(name, config) as directory:
+        file, trials, chosen = directory / "results.jsonl", [], {}
+        for method in config.methods:
+            if config.grid:
+                chosen |= {row: (method, setting, "magnitude") for row, setting in grid(config, method).items()}
+                continue
+            jobs = [
+                Job("trial", method, setting, config.tune_seed, sparsity)
+                for setting in searched(config, method)
+                for sparsity in each_run(config, method, config.tune_at)
+            ]
+            trials += (lines := bench.lines(file, jobs))
+            chosen |= {row: (method, *best) for row, best in choose(config, lines).items()}
+        final = []
+        # All seeds at once where they train as one; else one after the other, so that what is there can be compared.
+        for seeds in [range(config.seeds)] if bench.together > 1 else [[seed] for seed in range(config.seeds)]:
+            for method, setting in dict.fromkeys((method, setting) for method, setting, _ in chosen.values()):
+                own = itertools.product(seeds, each_run(config, method, config.sparsity))
+                final += bench.lines(file, [Job("final", method, setting, seed, sparsity) for seed, sparsity in own])
+            rows = summary(config, chosen, final)
+            write_json(directory / "record.json", record(name, bench, where, trials, final, rows))
     print(f"\n{text(config.settings(), rows)}\n\nrecord: {directory / 'record.json'}")
     print(f"picture and Markdown table: python -m experiments report compare {directory}")
     return directory
@@ -65,19 +67,19 @@ def record(name: str, bench: Bench, where: dict, trials: list[dict], final: list
     }
 
 
-def open_comparison(name: str, config: Comparison) -> Path:
-    """The folder: a new one, or one of the same comparison with as many or fewer methods and seeds."""
+@contextlib.contextmanager
+def open_comparison(name: str, config: Comparison) -> Iterator[Path]:
+    """The folder, of no other process meanwhile: a new one, or one of this comparison with as many or fewer runs."""
     directory = config.run_dir or Path("runs") / name
     file, now = directory / "config.json", json.loads(json.dumps(config.settings()))
-    if file.exists():
-        before = json.loads(file.read_text())
+    if not file.exists() and directory.exists() and any(path.name != LOCK for path in directory.iterdir()):
+        raise RunError(f"{directory} holds files that are no comparison of ours; choose another folder by --run-dir.")
+    with locked(directory):
+        before = json.loads(file.read_text()) if file.exists() else now
         if detail := differences(before, now, [field for field in now if field not in GROWING]):
             raise RunError(f"{directory} holds another comparison ({detail}); choose another folder by --run-dir.")
-    elif directory.exists() and any(directory.iterdir()):
-        raise RunError(f"{directory} holds files that are no comparison of ours; choose another folder by --run-dir.")
-    directory.mkdir(parents=True, exist_ok=True)
-    write_json(file, now)
-    return directory
+        write_json(file, now)
+        yield directory
 
 
 def each_run(config: Comparison, method: str, sparsities: tuple[float, ...]) -> tuple[float | None, ...]:

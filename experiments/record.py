@@ -35,7 +35,7 @@ def open_run(name: str, config: Config) -> Iterator[Path]:
     directory = config.run_dir or _first_free(Path("runs"), name)
     if directory.exists():
         _check(directory, config)  # before anything is put there
-    with _locked(directory):
+    with locked(directory):
         _check(directory, config)
         write_json(directory / "config.json", config.settings())
         yield directory
@@ -57,7 +57,7 @@ def _check(directory: Path, config: Config) -> None:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def locked(directory: Path) -> Iterator[None]:
     """Keeps the folder for this process; the system ends the lock with the process, however that dies."""
     directory.mkdir(parents=True, exist_ok=True)
     with (directory / LOCK).open("w") as file:

@@ -17,7 +17,7 @@ from experiments import compare, configs, data, methods, recipe, rivals, sweep
 from experiments.comparison import Comparison
 from experiments.comparison_pictures import picture
 from experiments.comparison_table import replaced, summary
-from experiments.record import RunError, read_lines
+from experiments.record import RunError, locked, read_lines
 
 RECORDS = Path(__file__).parents[1] / "experiments" / "records"
 SMALL = Comparison(
@@ -205,6 +205,11 @@ def test_a_recorded_run_is_not_made_again_and_more_seeds_add_only_theirs(directo
     with pytest.raises(RunError, match=r"another comparison \(epochs 4 → 5\); choose another folder by --run-dir"):
         compare.compare("compare_digits", dataclasses.replace(again, epochs=5))
     compare.compare("compare_digits", again)  # as the other tests find it
+
+
+def test_a_folder_takes_one_comparison_at_a_time(directory):
+    with locked(directory), pytest.raises(RunError, match=f"another process works in {directory}"):
+        compare.compare("compare_digits", dataclasses.replace(SMALL, run_dir=directory))
 
 
 def test_the_report_draws_and_writes_its_table_between_the_markers_only(directory, tmp_path, capsys):
