@@ -4,6 +4,7 @@ python -m experiments compare ablation
 
 The step of W, κα = 0.1, and the strength are the same for all: λ is twice the median |W₀|, so that half of the weights
 would enter at t = 2ν if they stayed; t ends at 335/κ. Nothing is tuned. Fixed beforehand: 12 epochs, seeds 0 to 2.
+96 runs: 56 s of one H200 that others used too. Expect W at 97.9 to 98.5 %, and W̃ empty where κν ≥ 2,000.
 """
 
 from ..comparison import Comparison

@@ -3,6 +3,8 @@
 python -m experiments compare compare_lenet_weights
 
 As `compare_lenet`, but for what is cut; trials judged at 98 %.
+120 runs: 6 minutes of one H200 that others used too. Expect 98.38 % at 98 % zeros for Split LBI with fine-tuning,
+98.84 % for `linbreg`.
 """
 
 import dataclasses
