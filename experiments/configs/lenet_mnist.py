@@ -2,8 +2,8 @@
 
 python -m experiments train lenet_mnist
 
-8.5 to 9.0 s an epoch on two idle CPU cores. Expect, over three seeds, 99.29 ± 0.07 % for W and for W̃, with 72 to 84 of the
-120 filters of the third convolution.
+8.5 to 9.0 s an epoch on two idle CPU cores. Expect, over three seeds, 99.29 ± 0.07 % for W and for W̃, with 72 to
+84 of the 120 filters of the third convolution.
 """
 
 from ..config import Config
