@@ -104,7 +104,9 @@ def widths(rows: list[dict]) -> tuple[str, Figure]:
     few = len(names) <= len(COLOURS)
     for i, name in enumerate(names):
         colour = COLOURS[i] if few else matplotlib.colormaps["viridis"](i / len(names))
-        left.plot(rounds, [row["widths"][name] for row in rows], "o-", ms=3, lw=1.2, color=colour, label=name)
+        over = 1 - i / len(names)  # lines that coincide: the earlier layers are wider, and show beneath the later
+        shape = {"lw": 1.2 + 4 * over, "ms": 3 + 5 * over}
+        left.plot(rounds, [row["widths"][name] for row in rows], "o-", color=colour, label=name, **shape)
     left.set(xlabel="round", ylabel="units of a layer", ylim=(0, None))
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     if few:
@@ -114,6 +116,8 @@ def widths(rows: list[dict]) -> tuple[str, Figure]:
     sizes, values = [row["parameters"] for row in rows], [100 * row["accuracy"] for row in rows]
     right.plot(sizes, values, "o-", ms=3, lw=1.2, color=COLOURS[0])
     right.set(xlabel="parameters", ylabel="validation accuracy (%)", xscale="log")
+    right.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=30, ha="right")
+    right.minorticks_off()
     for axes in (left, right):
         bare(axes)
     return "widths.png", figure
