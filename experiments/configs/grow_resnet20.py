@@ -1,9 +1,10 @@
 """ResNet-20 on CIFAR-10, grown from 16 filters in each convolution as VGG-16 is, beside fixed networks.
 
 python -m experiments grow grow_resnet20
-python -m experiments grow grow_resnet20 --images 5000 --epochs 1 --rounds 3 --fine-tune 2 --compare never
+python -m experiments grow grow_resnet20 --images 5000 --epochs 4 --rounds 3 --ratio 0.25 --fine-tune 1 --compare never
 
-The first is for an accelerator. The second shows on a CPU that it works: a subset, for a few rounds.
+The first is for an accelerator; not measured. The second shows on a CPU that it works: a subset, for a few rounds. On
+one core: 1,021 s, 9 % of them compiling, to 28 filters a layer, 131,974 parameters and 56.4 % on the test set.
 """
 
 import dataclasses
