@@ -1,6 +1,8 @@
 # `make demo` and `make test` set up everything they need in .venv; only python3 (3.11 or newer) is assumed.
 PYTHON ?= python3
 BIN := .venv/bin
+# A worker takes whole files, in the order of collection: tests/conftest.py puts the long ones first.
+PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test lint docs notebooks package test-matrix clean
 
@@ -8,7 +10,7 @@ demo: .venv/demo-installed
 	$(BIN)/python -m experiments train
 
 test: .venv/test-installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python $(PYTEST)
 
 lint: .venv/test-installed
 	$(BIN)/ruff check .
@@ -71,7 +73,7 @@ matrix-jax010 matrix-newest matrix-lowest: matrix-%:
 	$(MATRIX_PYTHON) -m venv .venv-matrix/$*
 	.venv-matrix/$*/bin/python -m pip install --quiet --disable-pip-version-check -e '.[experiments,test]' $(MATRIX_PINS)
 	.venv-matrix/$*/bin/python -m pip list --disable-pip-version-check 2>/dev/null | grep -E '^(jax|jaxlib|optax|flax) '
-	.venv-matrix/$*/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(MATRIX_TESTS)
+	.venv-matrix/$*/bin/python $(PYTEST) $(MATRIX_TESTS)
 
 clean:
 	rm -rf .venv .venv-package .venv-matrix site dist
