@@ -11,6 +11,7 @@ import tyro
 from . import configs
 from .comparison import Comparison
 from .config import Config, Grow
+from .errors import RunError
 from .interrupts import StoppedError
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet2012")
@@ -52,7 +53,7 @@ def main(words: list[str]) -> int:
         return _unknown("command", words[0], commands)
     try:
         return commands[words[0]](words[1:])
-    except _errors() as error:
+    except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except StoppedError as error:
@@ -105,14 +106,6 @@ def _prepare(words: list[str]) -> int:
         return _unknown("data set", dataset, DATASETS)
     print(f"prepared in {data.prepare(dataset, data_dir)}")
     return 0
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    """What ends a command in one sentence: these errors' messages are written for the user."""
-    from .data import DataError
-    from .record import RunError
-
-    return DataError, RunError
 
 
 def _unknown(kind: str, word: str, known) -> int:

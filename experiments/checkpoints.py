@@ -11,7 +11,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from .record import RunError, digest, free
+from .errors import RunError
+from .record import digest, free
 
 
 def open_checkpoints(directory: Path, writing: bool = False) -> ocp.CheckpointManager:

@@ -15,12 +15,14 @@ import tyro
 
 import parsimony as pm
 
+from .errors import RunError
 from .latency import in_turn, ratio
 from .loop import fit, make_accuracy, make_step
 from .network import frozen, merged, parted
-from .record import RunError, environment, free_file, write_json
+from .record import environment, free_file, write_json
 from .run import Run, load_run
 from .snapshots import by_name
+from .tables import aligned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,11 +182,6 @@ def table(result: dict[str, Any]) -> str:
                 f"{middle:.2f} ({low:.2f}–{high:.2f})",
             )
         )
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    align = lambda line: "  ".join(
-        cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True))
-    )
-    rows = map(align, lines)
     kept = ", ".join(f"{name} {left}/{n}" for name, (n, left) in result["units"].items())
     equality = result["equality"]
     return "\n".join(
@@ -192,6 +189,6 @@ def table(result: dict[str, Any]) -> str:
             f"units kept: {kept}; route: {result['route']}",
             f"compact against zeroed, test set: relative error {equality['relative error']:.1e}, "
             f"same answers {equality['same answers']:.2%}; W̃ has {scores['sparse W̃']['test']:.2%}",
-            *rows,
+            aligned(lines),
         ]
     )

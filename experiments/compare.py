@@ -20,8 +20,9 @@ from scipy.stats import qmc
 from .comparison import GROWING, Comparison
 from .comparison_runs import SPARSE, Bench, Job
 from .comparison_table import summary, text
+from .errors import RunError
 from .methods import METHODS
-from .record import LOCK, RunError, differences, environment, locked, write_json
+from .record import LOCK, differences, environment, locked, write_json
 
 
 def compare(name: str, config: Comparison) -> Path:

@@ -15,11 +15,12 @@ import parsimony as pm
 
 from . import data, models, rivals
 from .comparison import Comparison
+from .errors import RunError
 from .loop import make_accuracy
 from .methods import METHODS, Plan, fine_tuning, unit_strengths
 from .network import merged
 from .recipe import checked_order, made
-from .record import RunError, append_line, read_lines
+from .record import append_line, read_lines
 from .sweep import Sweep, train
 
 TUNED, SPARSE = ", fine-tuned", ", W̃"

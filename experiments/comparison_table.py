@@ -9,7 +9,9 @@ from typing import Any
 import tyro
 
 from .comparison_pictures import picture
-from .record import RunError, write_whole
+from .errors import RunError
+from .record import write_whole
+from .tables import aligned
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,8 +121,7 @@ def sizes(configuration: dict[str, Any], rows: list[dict[str, Any]], whole: int)
 def text(configuration: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """The table for a terminal."""
     lines = [[cell.replace("**", "") for cell in line] for line in table(configuration, rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return aligned(lines)
 
 
 def markdown(record: dict[str, Any]) -> str:

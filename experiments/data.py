@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from .errors import RunError
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
@@ -62,10 +64,6 @@ class Dataset:
         return (images.astype(np.float32) - mean) / std
 
 
-class DataError(Exception):
-    """A data set that is not there or not usable; the message is one sentence for the user."""
-
-
 def load(
     name: str,
     validation: int,
@@ -83,12 +81,12 @@ def load(
         from . import streamed
 
         if images is not None:
-            raise DataError(f"{name} is read from disk as it is, so --images cannot choose {images} of its images.")
+            raise RunError(f"{name} is read from disk as it is, so --images cannot choose {images} of its images.")
         return streamed.dataset(validation, data_dir, size, workers)
     train, test, maximum = _digits() if name == "digits" else _tfds(name, data_dir)
     held_out, kept = held_out_and_kept(name, len(train), validation)
     if images is not None and images > len(train) - validation:
-        raise DataError(f"{name} has {len(train) - validation} training images after validation, not {images}.")
+        raise RunError(f"{name} has {len(train) - validation} training images after validation, not {images}.")
     kept = kept[:images]
     part = lambda index: Split(train.images[index], train.labels[index])
     mean, std = (0.0,), (float(maximum),)
@@ -111,7 +109,7 @@ def fingerprint(indices: np.ndarray) -> str:
 def held_out_and_kept(name: str, total: int, validation: int) -> tuple[np.ndarray, np.ndarray]:
     """Ascending indices of the training images that are held out for validation, and of the others."""
     if validation >= total:
-        raise DataError(f"{name} has {total} training images, so {validation} cannot be held out for validation.")
+        raise RunError(f"{name} has {total} training images, so {validation} cannot be held out for validation.")
     order = np.random.default_rng(0).permutation(total)
     return np.sort(order[:validation]), np.sort(order[validation:])
 
@@ -142,7 +140,7 @@ def _tfds(name: str, data_dir: Path | None) -> tuple[Split, Split, int]:
     builder = _builder(name, data_dir)
     if not (Path(builder.data_path) / "dataset_info.json").exists():
         where = f" --data-dir {data_dir}" if data_dir else ""
-        raise DataError(
+        raise RunError(
             f"{name} is not prepared in {builder.data_dir}: run `python -m experiments prepare {name}{where}` "
             "on a machine with network access, or point TFDS_DATA_DIR to where it is."
         )
@@ -155,9 +153,9 @@ def prepare(name: str, data_dir: Path | None = None) -> str:
     try:
         builder.download_and_prepare(file_format="array_record")
     except ImportError as error:
-        raise DataError(f"preparing {name} needs TensorFlow once: pip install -e '.[prepare]' ({error}).") from error
+        raise RunError(f"preparing {name} needs TensorFlow once: pip install -e '.[prepare]' ({error}).") from error
     except Exception as error:  # whatever the downloader raises, the user needs the same sentence
-        raise DataError(f"{name} could not be prepared in {builder.data_dir}: {error}.") from error
+        raise RunError(f"{name} could not be prepared in {builder.data_dir}: {error}.") from error
     return os.fspath(builder.data_path)
 
 
@@ -190,7 +188,7 @@ def _decoded(builder, split: str) -> Split:
     for index, example in enumerate(examples):
         if example["image"].shape != shape:
             own = example["image"].shape
-            raise DataError(f"{prepared.place(index)} has an image of shape {own} instead of {shape}; prepare it anew.")
+            raise RunError(f"{prepared.place(index)} has an image of shape {own} instead of {shape}; prepare it anew.")
     images = np.stack([example["image"] for example in examples])
     labels = np.array([example["label"] for example in examples], np.int32)
     cache.parent.mkdir(parents=True, exist_ok=True)

@@ -13,8 +13,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from .config import Config
-from .data import DataError
-from .record import RunError
+from .errors import RunError
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead and all others end
 
@@ -58,7 +57,7 @@ def on_first(work: Callable[[], Any]) -> Any:
     if first():
         try:
             answer = json.dumps({"value": work()}).encode()
-        except (RunError, DataError) as error:
+        except RunError as error:
             answer = json.dumps({"error": str(error)}).encode()
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(answer))))
     padded = np.zeros(size, np.uint8)

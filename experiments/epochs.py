@@ -9,7 +9,8 @@ import functools
 
 import numpy as np
 
-from .data import DataError, fingerprint, held_out_and_kept
+from .data import fingerprint, held_out_and_kept
+from .errors import RunError
 from .jpeg import evaluation_crop, training_crop
 from .order import permutation
 from .prepared import NAME, Prepared
@@ -112,7 +113,7 @@ class Parts:
             rng = np.random.default_rng([1, self.seed, epoch, example])
             return training_crop(record["image"], self.size, rng, strict)
         except ValueError as error:
-            raise DataError(
+            raise RunError(
                 f"{name}, {self._prepared.place(example)}, cannot be used: {error}. Prepare {NAME} anew from whole "
                 "archives, or name the image in accept_damaged to take as much of it as can be decoded."
             ) from error

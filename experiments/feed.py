@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from .data import Split
+from .errors import RunError
 from .order import Order
-from .record import RunError
 
 
 def feed(split, order: Order, epochs: int) -> "Resident | Streamed":

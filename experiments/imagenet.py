@@ -12,8 +12,9 @@ import numpy as np
 from absl import flags
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from .data import DataError, held_out_and_kept, tfds_dir
+from .data import held_out_and_kept, tfds_dir
 from .epochs import PART, TFDS_SPLITS, Parts
+from .errors import RunError
 from .prepared import NAME, Prepared
 from .record import differences
 
@@ -57,7 +58,7 @@ def imagenet(
       An iterator of {'images': uint8 [batch_size/count, size, size, 3], 'labels': int32 [batch_size/count]}.
 
     Raises:
-      DataError: for data that is not prepared, or missing, truncated or damaged: a sentence that names the file.
+      RunError: for data that is not prepared, or missing, truncated or damaged: a sentence that names the file.
       ValueError: for arguments that make no sense.
     """
     if split not in TFDS_SPLITS:
@@ -230,7 +231,7 @@ def _check_shared_memory(workers: int, part: int) -> None:
     shared = Path("/dev/shm")
     needed = workers * 4 * part  # two waiting, one being handed over, one being copied
     if shared.exists() and shutil.disk_usage(shared).free < needed:
-        raise DataError(
+        raise RunError(
             f"{workers} workers need {needed / 1e6:.0f} MB of shared memory and {shared} has "
             f"{shutil.disk_usage(shared).free / 1e6:.0f} MB free: ask for fewer workers, or start the container with "
             "more (docker run --shm-size)."

@@ -12,10 +12,10 @@ from tqdm import tqdm
 
 from . import data
 from .augment import augmented
+from .errors import RunError
 from .feed import feed
 from .network import Network
 from .order import Order
-from .record import RunError
 
 
 def make_step(network: Network, tx, dataset: data.Dataset, *, seed: int = 0, augment: bool = False):

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordReader
 
-from .data import DataError
+from .errors import RunError
 
 NAME = "imagenet2012"
 ARCHIVES = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
@@ -30,7 +30,7 @@ class Prepared:
         """How many examples there are, after a look at every file.
 
         Raises:
-          DataError: where something is missing or not whole.
+          RunError: where something is missing or not whole.
         """
         if self.name == NAME:
             self._check_folder()
@@ -48,7 +48,7 @@ class Prepared:
         """The examples of some indices: {image, label, ...}, the image an array, or of ImageNet the bytes of a JPEG.
 
         Raises:
-          DataError: for a record that cannot be read; with the file, and the record's place in it.
+          RunError: for a record that cannot be read; with the file, and the record's place in it.
         """
         source = self._source()
         try:
@@ -58,7 +58,7 @@ class Prepared:
                 try:
                     source[index]
                 except Exception as error:  # of Riegeli, of the protocol buffer or of the file system
-                    raise DataError(f"{self.place(index)} cannot be read: {error}. Copy the file again.") from error
+                    raise RunError(f"{self.place(index)} cannot be read: {error}. Copy the file again.") from error
             raise
 
     def place(self, index: int) -> str:
@@ -81,18 +81,18 @@ class Prepared:
         option = "" if self.data_dir is None else f" --data-dir {self.data_dir}"
         how = f"put {archives} into {manual} and run `python -m experiments prepare {NAME}{option}`"
         if not (folder / "dataset_info.json").exists():
-            raise DataError(
+            raise RunError(
                 f"{NAME} is not prepared in {folder.parents[1]}. It has to be downloaded by hand: {how}, or point "
                 "TFDS_DATA_DIR to where it is."
             )
         form = builder.info.file_format
         if form is None or form.value != "array_record":
-            raise DataError(
+            raise RunError(
                 f"{folder} holds {NAME} as {form and form.value}, which cannot be read by index; prepare it as "
                 "array_record in another --data-dir."
             )
         if self.split not in builder.info.splits:
-            raise DataError(
+            raise RunError(
                 f"{folder} has no {self.split} split: {ARCHIVES.get(self.split)} was missing when it was prepared. "
                 f"Remove that folder, {how}."
             )
@@ -111,15 +111,15 @@ def _check_file(name: str, file) -> int:
     """How many records a file holds, if as many as it should: one that was cut off may open as a file with none."""
     path, again = os.fspath(file.filename), f"copy it again or prepare {name} anew"
     if not Path(path).exists():
-        raise DataError(f"{path} is missing; {again}.")
+        raise RunError(f"{path} is missing; {again}.")
     try:
         reader = ArrayRecordReader(path)
         found = reader.num_records()
         reader.close()
     except RuntimeError as error:
-        raise DataError(f"{path} is truncated or damaged; {again} ({error}).") from error
+        raise RunError(f"{path} is truncated or damaged; {again} ({error}).") from error
     if found != file.examples_in_shard:
-        raise DataError(
+        raise RunError(
             f"{path} is truncated or damaged; {again} (it holds {found} records instead of {file.examples_in_shard})."
         )
     return found

@@ -14,10 +14,12 @@ import tyro
 import parsimony as pm
 
 from . import snapshots, stopping
+from .errors import RunError
 from .loop import fit, make_accuracy, make_step
 from .network import merged
-from .record import RunError, free_file, write_json
+from .record import free_file, write_json
 from .run import Run, load_run, others, penalised
+from .tables import aligned
 
 Order = Literal["entry", "dual", "gamma", "magnitude", "area", "random"]
 
@@ -143,19 +145,19 @@ def choose(rows: list[dict], dense: float, images: int) -> dict | None:
 def table(result: dict) -> str:
     """Test accuracy, a row an order and a column a sparsity."""
     sparsities = result["sparsity"]
-    lines = [f"test accuracy (%), {result['level']}s, by {result['scope']}; dense {result['dense']['test']:.2%}"]
-    lines.append(f"{'order':22s}" + "".join(f"{s:>8.0%}" if round(s, 2) == s else f"{s:>8.1%}" for s in sparsities))
+    told = f"test accuracy (%), {result['level']}s, by {result['scope']}; dense {result['dense']['test']:.2%}"
+    lines = [["order", *(f"{s:.0%}" if round(s, 2) == s else f"{s:.1%}" for s in sparsities)]]
     for order, epochs in dict.fromkeys((row["order"], row["fine_tune"]) for row in result["rows"]):
         cells = [row["test"] for row in result["rows"] if (row["order"], row["fine_tune"]) == (order, epochs)]
         label = f"{order}, fine-tuned {epochs}" if epochs else order
-        lines.append(f"{label:22s}" + "".join(f"{100 * value:8.2f}" for value in cells))
-    chosen = result["chosen"]
+        lines.append([label, *(f"{100 * value:.2f}" for value in cells)])
+    chosen, text = result["chosen"], f"{told}\n{aligned(lines)}"
     if chosen:
-        lines.append(
-            f"chosen on validation: {chosen['sparsity']:.1%} by entry"
+        text += (
+            f"\nchosen on validation: {chosen['sparsity']:.1%} by entry"
             f"{', fine-tuned' if chosen['fine_tune'] else ''}, test {chosen['test']:.2%}"
         )
-    return "\n".join(lines)
+    return text
 
 
 def _kept(masks, names: list[str]) -> dict[str, int]:

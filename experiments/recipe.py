@@ -13,9 +13,9 @@ import parsimony as pm
 
 from . import data, models, snapshots
 from .config import Config
+from .errors import RunError
 from .network import Network, merged, parts_of
 from .order import Order
-from .record import RunError
 
 
 def load_data(config: Config) -> tuple[data.Dataset, Order]:

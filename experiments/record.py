@@ -21,12 +21,9 @@ import jax
 import numpy as np
 
 from .config import Config
+from .errors import RunError
 
 LOCK = ".lock"
-
-
-class RunError(Exception):
-    """A run folder that cannot be used as asked; the message is for the user."""
 
 
 @contextlib.contextmanager

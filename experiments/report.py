@@ -14,8 +14,8 @@ import parsimony as pm
 
 from . import pictures, snapshots, stages, stopping
 from .config import Grow
+from .errors import RunError
 from .prune import table
-from .record import RunError
 from .run import Run, load_run
 
 STYLE = """

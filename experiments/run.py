@@ -11,10 +11,10 @@ import parsimony as pm
 from . import data, snapshots, stages
 from .checkpoints import open_checkpoints, restore
 from .config import Config, Grow
+from .errors import RunError
 from .network import Network
 from .order import Order
 from .recipe import initial, load_data, optimizer, penalties
-from .record import RunError
 
 
 @dataclasses.dataclass(frozen=True)

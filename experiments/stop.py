@@ -7,7 +7,7 @@ from typing import Literal
 import tyro
 
 from . import snapshots, stopping
-from .record import RunError
+from .errors import RunError
 from .run import read_config
 
 

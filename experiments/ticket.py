@@ -14,11 +14,12 @@ import parsimony as pm
 
 from . import snapshots
 from .config import Grow
+from .errors import RunError
 from .loop import fit, make_accuracy, make_step
 from .network import merged
 from .order import Order
 from .recipe import clip
-from .record import RunError, free_file, write_json
+from .record import free_file, write_json
 from .run import load_run, others, penalised
 
 

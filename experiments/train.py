@@ -19,13 +19,14 @@ import parsimony as pm
 from . import distributed, interrupts, snapshots, stopping
 from .checkpoints import latest, open_checkpoints, restore, save
 from .config import Config
+from .errors import RunError
 from .events import Events
 from .feed import feed
 from .loop import advance, make_accuracy, make_step
 from .network import merged
 from .order import Order
 from .recipe import initial, lbi_state, load_data, optimizer, penalties
-from .record import RunError, digest, environment, open_run, write_json
+from .record import digest, environment, open_run, write_json
 
 
 def train(name: str, config: Config) -> Path:

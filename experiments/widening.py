@@ -7,8 +7,8 @@ import jax
 
 import parsimony as pm
 
+from .errors import RunError
 from .network import merged, parted
-from .record import RunError
 from .stages import Stage, stage
 
 

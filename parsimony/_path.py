@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ._penalties import inside
 from ._readout import merge, split_lbi_states
 from ._rules import resolve
 from ._split_lbi import SplitLBIState
@@ -84,7 +85,7 @@ def record_path(tx: optax.GradientTransformation) -> optax.GradientTransformatio
         inner_state = inner.init(params)
         states = split_lbi_states(inner_state)
         never = lambda dtype: tuple(
-            _map_groups(lambda inside: jnp.full_like(inside, NEVER, dtype=dtype), state) for state in states
+            _map_groups(lambda entered: jnp.full_like(entered, NEVER, dtype=dtype), state) for state in states
         )
         return RecordPathState(never(jnp.int32), never(jnp.float32), inner_state)
 
@@ -92,7 +93,7 @@ def record_path(tx: optax.GradientTransformation) -> optax.GradientTransformatio
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         steps, times = [], []
         for own, own_steps, own_times in zip(split_lbi_states(inner_state), state.steps, state.times, strict=True):
-            mark = lambda inside, step, now: jnp.where(inside & (step == NEVER), now, step)
+            mark = lambda entered, step, now: jnp.where(entered & (step == NEVER), now, step)
             steps.append(_map_groups(functools.partial(mark, now=own.count), own, own_steps))
             times.append(_map_groups(functools.partial(mark, now=jnp.asarray(own.time, jnp.float32)), own, own_times))
         return updates, RecordPathState(tuple(steps), tuple(times), inner_state)
@@ -153,7 +154,7 @@ def _map_groups(function, state: SplitLBIState, *records):
     nothing = jnp.zeros((), bool)  # not an empty array, which Orbax cannot save
     return treedef.unflatten(
         [
-            function(nothing if own is None else own.group_norms(own.prox(v)) != 0, *record)
+            function(nothing if own is None else inside(own, v), *record)
             for v, own, *record in zip(leaves, penalties, *rest, strict=True)
         ]
     )

@@ -13,6 +13,7 @@ All but `NuclearNorm`, whose groups are no sets of weights, threshold in two par
 `soft` acts on single entries, `shrink` is one factor in [0, 1] for each group, with the dimensions of v kept. And
 
     group_index(shape)  for each weight the number of its group, as in `group_norms(x).ravel()`
+    inside(v)           which groups of Prox_Ω(v) are not zero, of the shape of `group_norms(v)`
 
 Source: Parikh and Boyd, "Proximal Algorithms" (2014), sections 6.5 and 6.7.
 """
@@ -25,7 +26,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-Shape = tuple[int, ...]
+from ._thresholds import (
+    Shape,
+    axis_index,
+    axis_norms,
+    by_group,
+    check_axes,
+    check_fields,
+    check_rank,
+    group_axes,
+    group_weight,
+    on_whole_matrix,
+    shrink_factor,
+    soft_threshold,
+    sqrt,
+    whole_matrix,
+)
 
 
 class Penalty(Protocol):
@@ -39,101 +55,11 @@ class Penalty(Protocol):
     def check(self, shape: Shape) -> None: ...
 
 
-def check_fields(penalty) -> None:
-    """Refuses a strength that is no positive number, and a scale that does not exist."""
-    strength = penalty.strength
-    if isinstance(strength, bool) or not isinstance(strength, int | float | np.integer | np.floating):
-        raise TypeError(
-            f"{type(penalty).__name__}(strength={strength!r}): expected a Python number, since a penalty is part "
-            "of the compiled program; to move it during a run, scale dual_learning_rate instead."
-        )
-    if not (strength > 0 and math.isfinite(strength)):
-        raise ValueError(
-            f"{type(penalty).__name__}(strength={strength!r}): expected a positive, finite number; "
-            "for no penalty at all use None, e.g. Rules([('head', None), ...])."
-        )
-    # A NumPy scalar is no weak type: it would promote V.
-    object.__setattr__(penalty, "strength", float(strength))
-    if getattr(penalty, "scale", None) not in (None, "rms"):
-        raise ValueError(f"{type(penalty).__name__}(scale={penalty.scale!r}): expected None or 'rms'.")
-
-
-def check_rank(penalty, shape: Shape, *, exactly: int | None = None) -> None:
-    name = type(penalty).__name__
-    if exactly is not None and len(shape) != exactly:
-        raise ValueError(f"{name} takes a matrix, but the shape is {shape}; choose another penalty by Rules.")
-    if len(shape) < 2:
-        raise ValueError(
-            f"{name} takes parameters of rank 2 and more, but the shape is {shape}: a bias or a scale under a penalty "
-            "would silently decay to zero. Leave it out, e.g. Rules([('kernel', penalty)]), or give it None."
-        )
-
-
-def _check_axes(axis, where: str) -> None:
-    axes = axis if isinstance(axis, tuple) else (axis,)
-    if not axes or not all(isinstance(a, int) and not isinstance(a, bool) for a in axes):
-        raise TypeError(f"{where}(axis={axis!r}): expected an int or a tuple of ints, such as -1 or (2, 3).")
-
-
-def _group_axes(axis, shape: Shape, where: str) -> tuple[int, ...]:
-    """The axes that index a group, as sorted non-negative numbers."""
-    axes = axis if isinstance(axis, tuple) else (axis,)
-    rank = len(shape)
-    if any(not -rank <= a < rank for a in axes) or len({a % rank for a in axes}) < len(axes):
-        raise ValueError(
-            f"{where}(axis={axis}) does not fit the shape {shape}: expected distinct axes in [{-rank}, {rank})."
-        )
-    return tuple(sorted(a % rank for a in axes))
-
-
-def _sqrt(x):
-    """√x with the derivative 0 at 0 in place of infinity."""
-    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
-
-
-def _soft_threshold(v, threshold):
-    return v - jnp.clip(v, -threshold, threshold)
-
-
-def _shrink_factor(norms, threshold):
-    """(1 − threshold/norm)₊, without a division by zero in value or derivative."""
-    inside = norms > threshold
-    return jnp.where(inside, 1 - threshold / jnp.where(inside, norms, 1), 0)
-
-
-def _group_weight(scale: str | None, size):
-    """c_g of Ω = λΣ c_g‖x_g‖: 1, or √|g| so that a group enters when its root mean square exceeds λ."""
-    return np.sqrt(size) if scale == "rms" else np.ones_like(size, dtype=float)
-
-
-def _axis_norms(x, axis, where: str):
-    """‖x_g‖ for the groups indexed by `axis`, dimensions kept, and the number of entries in a group."""
-    axes = _group_axes(axis, x.shape, where)
-    others = tuple(i for i in range(x.ndim) if i not in axes)
-    # An axis reduction with keepdims, not a reshape: it works on arrays with an explicit sharding too.
-    return _sqrt(jnp.sum(jnp.square(x), axis=others, keepdims=True)), math.prod(x.shape[i] for i in others)
-
-
-def _axis_index(axis, shape: Shape, where: str):
-    """The number of its group for each weight, for groups indexed by `axis`."""
-    axes = _group_axes(axis, shape, where)
-    kept = tuple(n if i in axes else 1 for i, n in enumerate(shape))
-    return np.broadcast_to(np.arange(math.prod(kept)).reshape(kept), shape)
-
-
-def _is_spread(x) -> bool:
-    return any(names is not None for names in jax.typeof(x).sharding.spec)
-
-
-def whole_matrix(x):
-    """x, or an unsharded copy where it carries an explicit sharding that an operation cannot take."""
-    return jax.sharding.reshard(x, jax.sharding.PartitionSpec()) if _is_spread(x) else x
-
-
-def on_whole_matrix(function, *arrays):
-    """function(*arrays) on whole matrices, with a result of their shape spread as the first of them."""
-    result = function(*map(whole_matrix, arrays))
-    return jax.sharding.reshard(result, jax.typeof(arrays[0]).sharding.spec) if _is_spread(arrays[0]) else result
+def inside(penalty: Penalty, v):
+    """Which groups are in the support of Prox_Ω(v): bool, of the shape of `group_norms(v)`."""
+    if hasattr(penalty, "inside"):
+        return penalty.inside(v)  # from the threshold alone: the norms of Prox_Ω(v) are not needed
+    return penalty.group_norms(penalty.prox(v)) != 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +86,7 @@ class Lasso:
         check_rank(self, shape)
 
     def soft(self, v):
-        return _soft_threshold(v, self.strength)
+        return soft_threshold(v, self.strength)
 
     def shrink(self, v):
         return jnp.ones((), v.dtype)
@@ -173,6 +99,9 @@ class Lasso:
 
     def group_norms(self, x):
         return jnp.abs(x)
+
+    def inside(self, v):
+        return self.soft(v) != 0
 
     def group_index(self, shape: Shape):
         return np.arange(math.prod(shape)).reshape(shape)
@@ -203,33 +132,34 @@ class GroupLasso:
 
     def __post_init__(self):
         check_fields(self)
-        _check_axes(self.axis, "GroupLasso")
+        check_axes(self.axis, "GroupLasso")
 
     def check(self, shape: Shape) -> None:
         check_rank(self, shape)
-        _group_axes(self.axis, shape, "GroupLasso")
+        group_axes(self.axis, shape, "GroupLasso")
 
     def soft(self, v):
         return v
 
     def shrink(self, v):
-        norms, size = _axis_norms(v, self.axis, "GroupLasso")
-        return _shrink_factor(norms, self.strength * float(_group_weight(self.scale, size)))
+        norms, size = axis_norms(v, self.axis, "GroupLasso")
+        return shrink_factor(norms, self.strength * float(group_weight(self.scale, size)))
 
     def prox(self, v):
         return self.shrink(v) * v
 
     def value(self, x):
-        norms, size = _axis_norms(x, self.axis, "GroupLasso")
-        return self.strength * float(_group_weight(self.scale, size)) * jnp.sum(norms)
+        norms, size = axis_norms(x, self.axis, "GroupLasso")
+        return self.strength * float(group_weight(self.scale, size)) * jnp.sum(norms)
 
     def group_norms(self, x):
-        norms, _ = _axis_norms(x, self.axis, "GroupLasso")
-        axes = _group_axes(self.axis, x.shape, "GroupLasso")
-        return jnp.squeeze(norms, axis=tuple(i for i in range(x.ndim) if i not in axes))
+        return by_group(axis_norms(x, self.axis, "GroupLasso")[0], self.axis)
+
+    def inside(self, v):
+        return by_group(self.shrink(v), self.axis) != 0
 
     def group_index(self, shape: Shape):
-        return _axis_index(self.axis, shape, "GroupLasso")
+        return axis_index(self.axis, shape, "GroupLasso")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,35 +185,38 @@ class SparseGroupLasso:
 
     def __post_init__(self):
         check_fields(self)
-        _check_axes(self.axis, "SparseGroupLasso")
+        check_axes(self.axis, "SparseGroupLasso")
         if not 0 <= self.mix <= 1:
             raise ValueError(f"SparseGroupLasso(mix={self.mix!r}): expected the lasso's share, a number in [0, 1].")
         object.__setattr__(self, "mix", float(self.mix))
 
     def check(self, shape: Shape) -> None:
         check_rank(self, shape)
-        _group_axes(self.axis, shape, "SparseGroupLasso")
+        group_axes(self.axis, shape, "SparseGroupLasso")
 
     def soft(self, v):
-        return _soft_threshold(v, self.strength * self.mix)
+        return soft_threshold(v, self.strength * self.mix)
 
     def shrink(self, v):
-        norms, size = _axis_norms(self.soft(v), self.axis, "SparseGroupLasso")
-        return _shrink_factor(norms, self.strength * (1 - self.mix) * float(_group_weight(self.scale, size)))
+        norms, size = axis_norms(self.soft(v), self.axis, "SparseGroupLasso")
+        return shrink_factor(norms, self.strength * (1 - self.mix) * float(group_weight(self.scale, size)))
 
     def prox(self, v):
         return self.shrink(v) * self.soft(v)
 
     def value(self, x):
-        norms, size = _axis_norms(x, self.axis, "SparseGroupLasso")
-        groups = float(_group_weight(self.scale, size)) * jnp.sum(norms)
+        norms, size = axis_norms(x, self.axis, "SparseGroupLasso")
+        groups = float(group_weight(self.scale, size)) * jnp.sum(norms)
         return self.strength * (self.mix * jnp.sum(jnp.abs(x)) + (1 - self.mix) * groups)
 
     def group_norms(self, x):
         return GroupLasso(self.axis).group_norms(x)
 
+    def inside(self, v):
+        return by_group(self.shrink(v), self.axis) != 0
+
     def group_index(self, shape: Shape):
-        return _axis_index(self.axis, shape, "SparseGroupLasso")
+        return axis_index(self.axis, shape, "SparseGroupLasso")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -321,22 +254,27 @@ class BlockLasso:
 
     def _weights(self, shape: Shape):
         rows, columns = (np.minimum(t, n - np.arange(0, n, t)) for n, t in zip(shape, self.shape, strict=True))
-        return _group_weight(self.scale, np.outer(rows, columns))
+        return group_weight(self.scale, np.outer(rows, columns))
 
     def group_norms(self, x):
         x = whole_matrix(x)
         tiles = [(-n // t * -1, t) for n, t in zip(x.shape, self.shape, strict=True)]
         padded = jnp.pad(x, [(0, count * t - n) for n, (count, t) in zip(x.shape, tiles, strict=True)])
         (m, a), (n, b) = tiles
-        return _sqrt(jnp.sum(jnp.square(padded.reshape(m, a, n, b)), axis=(1, 3)))
+        return sqrt(jnp.sum(jnp.square(padded.reshape(m, a, n, b)), axis=(1, 3)))
 
     def group_index(self, shape: Shape):
         rows, columns = (np.arange(n) // t for n, t in zip(shape, self.shape, strict=True))
         return rows[:, None] * (columns[-1:].sum() + 1) + columns
 
+    def _factors(self, v):
+        return shrink_factor(self.group_norms(v), (self.strength * self._weights(v.shape)).astype(v.dtype))
+
+    def inside(self, v):
+        return self._factors(v) != 0
+
     def _shrink(self, v):
-        factor = _shrink_factor(self.group_norms(v), (self.strength * self._weights(v.shape)).astype(v.dtype))
-        spread = jnp.repeat(jnp.repeat(factor, self.shape[0], axis=0), self.shape[1], axis=1)
+        spread = jnp.repeat(jnp.repeat(self._factors(v), self.shape[0], axis=0), self.shape[1], axis=1)
         return spread[: v.shape[0], : v.shape[1]]
 
     def soft(self, v):

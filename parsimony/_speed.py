@@ -25,7 +25,7 @@ import optax
 
 from ._checks import as_arrays, check_positive
 from ._names import named_leaves
-from ._penalties import Penalty
+from ._penalties import Penalty, inside
 from ._rules import Rules, resolve
 from ._unit_penalty import UnitPenalty, UnitSlices
 
@@ -96,25 +96,23 @@ def _time(learning_rate, steps: int) -> float:
 
 
 def _paced(penalty: Any, duals: dict[str, jax.Array]) -> Any:
-    """The penalty with the strength for which half of the groups of V are inside; its prox is all that is asked."""
+    """The penalty with the strength for which half of the groups of V are inside."""
     of = lambda strength: dataclasses.replace(penalty, strength=strength)
 
-    def inside(strength: float) -> float:
+    def share(strength: float) -> float:
         own = of(strength)
-        if isinstance(own, UnitPenalty):
-            return float(jnp.mean(own.group_norms(own.prox(duals)) != 0))
-        entered = [own.group_norms(own.prox(v)) != 0 for v in duals.values()]
+        entered = [inside(own, v) for v in ([duals] if isinstance(own, UnitPenalty) else duals.values())]
         return sum(int(jnp.sum(x)) for x in entered) / max(1, sum(x.size for x in entered))
 
     low, high = 1e-30, 1.0
-    if inside(low) < 0.5:
+    if share(low) < 0.5:
         raise ValueError(
             f"path_speed: half of the groups of {', '.join(duals)} are zero at the start, so that their speed is not "
             "known. Leave these parameters out by Rules, and give them rules with a strength of your own."
         )
-    while inside(high) > 0.5:
+    while share(high) > 0.5:
         low, high = high, 2 * high
     while high / low > 1 + 1e-4:
         middle = math.sqrt(low * high)
-        low, high = (middle, high) if inside(middle) > 0.5 else (low, middle)
+        low, high = (middle, high) if share(middle) > 0.5 else (low, middle)
     return of(high)

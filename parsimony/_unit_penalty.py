@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._names import named_leaves, one_ending
-from ._penalties import Shape, _group_weight, _shrink_factor, _sqrt, check_fields
+from ._thresholds import Shape, check_fields, group_weight, shrink_factor, sqrt
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +96,10 @@ class UnitPenalty:
         """‖x_u‖ of each unit, set after set."""
         return self._whole(tree).norms
 
+    def inside(self, tree):
+        """Which units are in the support of Prox_Ω(tree)."""
+        return self._whole(tree).factors != 0
+
     def _whole(self, tree) -> "_Tree":
         return next(own.tree for own in self.bind(named_leaves(tree)[0]) if own is not None)
 
@@ -164,7 +168,12 @@ class _Tree:
         squares = jnp.zeros(self._count, jnp.result_type(jnp.float32, *(x.dtype for _, x in self._arrays)))
         for part, x in self._arrays:
             squares = squares.at[part.units].add(_squares(part, x).astype(squares.dtype))
-        return _sqrt(squares)
+        return sqrt(squares)
+
+    @functools.cached_property
+    def factors(self) -> jax.Array:
+        """(1 − λc_u/‖x_u‖)₊ of each unit."""
+        return shrink_factor(self.norms, jnp.asarray(self.thresholds, self.norms.dtype))
 
     def value(self) -> jax.Array:
         """Ω of the tree."""
@@ -176,7 +185,7 @@ class _Tree:
         sizes = np.zeros(self._count)
         for part, _ in self._arrays:
             np.add.at(sizes, part.units, math.prod(part.shape) // part.shape[part.axis])
-        return self.whole.strength * _group_weight(self.whole.scale, sizes)
+        return self.whole.strength * group_weight(self.whole.scale, sizes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -197,10 +206,8 @@ class UnitSlices:
         return v
 
     def shrink(self, v):
-        norms = self.tree.norms
-        factor = _shrink_factor(norms, jnp.asarray(self.tree.thresholds, norms.dtype))[self.part.units]
         shape = tuple(n if axis == self.part.axis else 1 for axis, n in enumerate(self.part.shape))
-        return factor.reshape(shape).astype(v.dtype)
+        return self.tree.factors[self.part.units].reshape(shape).astype(v.dtype)
 
     def prox(self, v):
         """Of the array that the penalty was bound to."""
@@ -208,7 +215,7 @@ class UnitSlices:
 
     def group_norms(self, x):
         """One norm for each index of the axis: this parameter's share of its unit."""
-        return _sqrt(_squares(self.part, x))
+        return sqrt(_squares(self.part, x))
 
     def group_index(self, shape: Shape):
         own = tuple(-1 if axis == self.part.axis else 1 for axis in range(len(shape)))

@@ -17,7 +17,8 @@ from experiments import compare, configs, data, methods, recipe, rivals, sweep
 from experiments.comparison import Comparison
 from experiments.comparison_pictures import picture
 from experiments.comparison_table import replaced, summary
-from experiments.record import RunError, locked, read_lines
+from experiments.errors import RunError
+from experiments.record import locked, read_lines
 
 RECORDS = Path(__file__).parents[1] / "experiments" / "records"
 SMALL = Comparison(

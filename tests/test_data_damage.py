@@ -8,6 +8,7 @@ from PIL import Image
 
 from experiments import data
 from experiments.bench_data import write
+from experiments.errors import RunError
 
 
 def png(shape=(28, 28), value=7) -> bytes:
@@ -46,7 +47,7 @@ def test_a_file_that_is_not_whole_is_named(prepared, damage, message):
     directory, folder = prepared
     path = folder / "mnist-train.array_record-00001-of-00002"
     damage(path)
-    with pytest.raises(data.DataError) as caught:
+    with pytest.raises(RunError) as caught:
         data.load("mnist", 2, directory)
     assert str(caught.value).startswith(f"{path} {message}")
 
@@ -56,7 +57,7 @@ def test_an_image_of_another_shape_is_named(tmp_path, monkeypatch):
     train = files(5)
     train[1][2]["image"] = png((20, 28))
     folder = write(tmp_path, {"train": train, "test": files(3)}, "mnist")
-    with pytest.raises(data.DataError) as caught:
+    with pytest.raises(RunError) as caught:
         data.load("mnist", 2, tmp_path)
     assert "(20, 28, 1) instead of (28, 28, 1)" in str(caught.value)
     assert str(caught.value).startswith(

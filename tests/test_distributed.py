@@ -11,7 +11,7 @@ from processes import finished, start, wait_for
 
 from experiments import distributed, snapshots
 from experiments.config import Config
-from experiments.record import RunError
+from experiments.errors import RunError
 from experiments.run import load_run
 
 WORDS = ("train", "--epochs", "2", "--drop-epochs")

@@ -15,7 +15,7 @@ from experiments import __main__ as cli
 from experiments import configs, data, snapshots, train
 from experiments.comparison import Comparison
 from experiments.config import Config, Grow
-from experiments.record import RunError
+from experiments.errors import RunError
 
 SHORT = Config(epochs=4, drop_epochs=(3,), checkpoint_every=2)
 
@@ -225,7 +225,7 @@ def test_digits_are_split_once_and_for_all():
     assert one.train.images.max() == one.maximum == 16
     seen = {image.tobytes() for image in one.train.images}
     assert not seen & {image.tobytes() for image in one.validation.images}
-    with pytest.raises(data.DataError, match="cannot be held out"):
+    with pytest.raises(RunError, match="cannot be held out"):
         data.load("digits", 2000)
 
 

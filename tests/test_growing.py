@@ -13,9 +13,9 @@ import parsimony as pm
 from experiments import __main__ as cli
 from experiments import grow, stages, widening
 from experiments.config import Grow
+from experiments.errors import RunError
 from experiments.network import merged
 from experiments.order import Order
-from experiments.record import RunError
 from experiments.run import load_run
 
 ORDER = Order(seed=0, size=40, batch_size=4)

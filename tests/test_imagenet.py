@@ -18,8 +18,8 @@ from small_imagenet import SIZE, batches, whole
 from experiments import feed, jpeg, models, train
 from experiments.bench_data import write
 from experiments.config import Config
-from experiments.data import DataError
 from experiments.epochs import PART
+from experiments.errors import RunError
 from experiments.imagenet import imagenet, prefetch
 from experiments.interrupts import StoppedError
 
@@ -152,7 +152,7 @@ def test_an_error_behind_prefetch_reaches_the_one_who_takes_the_batch(tmp_path, 
     broken[0][3]["image"] = b"no picture"
     write(tmp_path, {"train": broken})
     stream = imagenet("train", 40, train=True, size=SIZE, data_dir=tmp_path, workers=2)
-    with contextlib.closing(prefetch(stream)) as ahead, pytest.raises(DataError, match=r"n0_3\.JPEG, record 3 of"):
+    with contextlib.closing(prefetch(stream)) as ahead, pytest.raises(RunError, match=r"n0_3\.JPEG, record 3 of"):
         list(ahead)
 
 
@@ -199,13 +199,13 @@ def test_the_validation_split_is_held_out_by_index_and_recorded(data_dir):
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(data_dir, split, options, message):
-    with pytest.raises((ValueError, DataError), match=message):
+    with pytest.raises((ValueError, RunError), match=message):
         imagenet(split, 16, train=True, data_dir=data_dir, **options)
 
 
 @pytest.mark.skipif(not Path("/dev/shm").exists(), reason="needs Linux: shared memory with a size of its own")
 def test_too_little_shared_memory_is_said_before_it_kills_a_worker(data_dir):
-    with pytest.raises(DataError, match=r"2 workers need .* MB of shared memory .* --shm-size"):
+    with pytest.raises(RunError, match=r"2 workers need .* MB of shared memory .* --shm-size"):
         imagenet("train", 64, train=True, size=10**6, data_dir=data_dir, workers=2)
 
 

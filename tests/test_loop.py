@@ -9,6 +9,7 @@ from flax import jax_utils, nnx
 
 from experiments import data, loop, models
 from experiments.augment import crop_and_flip
+from experiments.errors import RunError
 from experiments.feed import Resident
 from experiments.network import frozen, merged, parted, parts_of
 from experiments.order import Order
@@ -100,5 +101,5 @@ def test_colour_images_are_normalised_by_the_training_images(monkeypatch):
     x = dataset.normalised(jnp.asarray(dataset.train.images))
     np.testing.assert_allclose(np.mean(x, (0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(np.std(x, (0, 1, 2)), 1, rtol=1e-5)
-    with pytest.raises(data.DataError, match="30 training images after validation, not 31"):
+    with pytest.raises(RunError, match="30 training images after validation, not 31"):
         data.load("cifar10", 10, images=31)

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from experiments.data import Split
+from experiments.errors import RunError
 from experiments.feed import Resident, shares
 from experiments.order import Order
-from experiments.record import RunError
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(10, 4), (12, 4), (7, 7), (9, 5)])

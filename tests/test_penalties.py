@@ -11,6 +11,7 @@ import pytest
 import reference as ref
 
 import parsimony as pm
+from parsimony._penalties import inside
 
 KERNEL = (2, 2, 3, 4)
 CASES = [  # ours, the same in naive NumPy, a shape, the shape of its groups
@@ -79,6 +80,14 @@ def test_prox_value_and_norms_are_those_of_the_naive_form(penalty, naive, shape,
     norms = penalty.group_norms(jnp.asarray(v))
     assert norms.shape == groups
     np.testing.assert_allclose(norms, naive.norms(v), rtol=1e-13)
+
+
+@every_penalty
+def test_a_group_is_inside_where_the_prox_leaves_something_of_it(penalty, naive, shape, groups):
+    found = [inside(penalty, jnp.asarray(size * draw(*shape))) for size in np.geomspace(0.05, 20, 12)]
+    expected = [naive.norms(naive.prox(size * draw(*shape))) > 1e-13 for size in np.geomspace(0.05, 20, 12)]
+    np.testing.assert_array_equal(found, expected)
+    assert 0.1 < np.mean(found) < 0.9
 
 
 @every_penalty

@@ -16,7 +16,7 @@ from experiments import __main__ as cli
 from experiments import record as records
 from experiments import snapshots, stopping, train
 from experiments.config import Config
-from experiments.record import RunError
+from experiments.errors import RunError
 from experiments.run import load_run, read_config
 
 SHORT = Config(epochs=8, drop_epochs=(6,), checkpoint_every=4, keep_epochs=(3,), snapshots=3, snapshot_groups=1000)

@@ -1,77 +1,30 @@
 """The bound on the step, the function that descends below it, and where the descent leads."""
 
-import functools
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import reference as ref
-from jax.flatten_util import ravel_pytree
+from losses import (
+    LARGEST,
+    LINEAR,
+    LOSSES,
+    NETWORK,
+    X,
+    as_float64,
+    hessian,
+    largest_curvatures,
+    network,
+    quadratic,
+    tanh,
+)
 
 import parsimony as pm
 from parsimony._rules import resolve
 from parsimony.theory import lipschitz, lyapunov, max_learning_rate
-
-_rng = np.random.default_rng(0)
-_draw = lambda *shape: _rng.normal(size=shape)
-X, Y = _rng.normal(size=(40, 6)) * np.linspace(0.5, 1.5, 6), _rng.normal(size=(40, 4))
-CLASSES = np.eye(4)[_rng.integers(4, size=40)]
-LINEAR = {"w": np.zeros((6, 4)), "b": np.zeros(4)}
-NETWORK = {
-    "w1": _rng.normal(size=(6, 8)) * np.linspace(0.2, 0.8, 8),
-    "b1": np.zeros(8),
-    "w2": _rng.normal(size=(8, 4)) * 0.3,
-    "b2": np.zeros(4),
-}
-
-
-def scores(params, x):
-    return x @ params["w"] + params["b"][None]
-
-
-def network(params, x):
-    return jnp.tanh(x @ params["w1"] + params["b1"][None]) @ params["w2"] + params["b2"][None]
-
-
-def squares(predicted):
-    return jnp.sum((predicted - Y) ** 2) / (2 * len(X))
-
-
-def quadratic(params):
-    return squares(scores(params, X))
-
-
-def logistic(params):
-    return -jnp.mean(jnp.sum(CLASSES * jax.nn.log_softmax(scores(params, X)), axis=1))
-
-
-def tanh(params):
-    return squares(network(params, X)) + 0.02 * sum(jnp.sum(w**2) for w in jax.tree.leaves(params))
-
-
-INPUTS = np.hstack([X, np.ones((40, 1))])
-LARGEST = np.linalg.eigvalsh(INPUTS.T @ INPUTS / 40)[-1]
-# (loss, start, Lip): exact; at most 1/2 in the logits (Böhning, 1992); for the network, tested at every iterate.
-LOSSES = {
-    "quadratic": (quadratic, LINEAR, LARGEST),
-    "logistic": (logistic, LINEAR, LARGEST / 2),
-    "tanh": (tanh, NETWORK, 6.0),
-}
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def hessian(loss, params):
-    flat, unravel = ravel_pytree(params)
-    return jax.hessian(lambda w: loss(unravel(w)))(flat)
-
-
-def largest_curvatures(hessians):
-    """The largest |eigenvalue| of each matrix; in NumPy, since XLA's takes seconds on a CPU."""
-    return np.abs(np.linalg.eigvalsh(np.asarray(hessians))).max(-1)
 
 
 class Run(NamedTuple):  # what each iterate z_k = (W_k, Γ_k) has, k = 0, 1, …
@@ -111,10 +64,6 @@ def make_run(loss, penalty, steps, dual_share=1.0):
         return jax.lax.scan(step, (params, state, state), length=steps)[1]
 
     return run
-
-
-def as_float64(tree):
-    return jax.tree.map(lambda w: jnp.asarray(w, jnp.float64), tree)
 
 
 def unit_penalty(strength):
@@ -226,7 +175,8 @@ def test_ten_starts_lead_to_critical_points():
 def test_f_is_its_definition_wherever_the_state_sits(ours, theirs):
     """F = αL̄ + Ω(Γ_k) + Ω*(g_{k−1}) − ⟨Γ_k, g_{k−1}⟩ along the transcription; Ω* is zero on subgradients."""
     alpha, kappa, nu = 0.2, 2.0, 1.5
-    start = {"w": _draw(6, 4), "b": _draw(4)}
+    rng = np.random.default_rng(1)
+    start = {"w": 2 * rng.normal(size=(6, 4)), "b": rng.normal(size=4)}
     gradient = lambda params: jax.tree.map(np.asarray, jax.grad(quadratic)(as_float64(params)))
     tx = optax.chain(optax.identity(), pm.record_path(pm.inverse_scale_space(alpha, kappa, nu, ours)))
     update = jax.jit(tx.update)
@@ -259,55 +209,6 @@ def test_the_bound_is_from_the_largest_eigenvalue_of_the_joint_hessian(lip, kapp
     assert bound == pytest.approx(2 / (kappa * joint), rel=1e-12)
     assert 2 / (kappa * (lip + 2 / nu)) <= bound * (1 + 1e-12)
     assert bound < 2 / (kappa * (lip + 1 / nu))
-
-
-@pytest.mark.parametrize("name", LOSSES)
-def test_lipschitz_is_the_largest_eigenvalue_of_the_hessian(name):
-    loss, start, lip = LOSSES[name]
-    with jax.enable_x64(True):
-        params = as_float64(start)
-        found = lipschitz(loss, params)
-        assert found == pytest.approx(largest_curvatures(hessian(loss, params)), rel=2e-3)
-    assert found <= lip * 1.002
-    if name == "quadratic":
-        assert found == pytest.approx(lip, rel=2e-3)
-
-
-def diagonal(w, scale):
-    return jnp.sum(scale * w.astype(jnp.float32) ** 2) / 2
-
-
-@pytest.mark.parametrize(
-    ("scale", "largest"),
-    [
-        (np.linspace(0, 1, 200), 1.0),
-        (np.linspace(-3, 1, 200), 3.0),
-        (np.r_[5.0, np.full(199, 4.99)], 5.0),
-        (np.r_[np.full(100, 2.0), np.zeros(100)], 2.0),
-        ([7.0], 7.0),
-        ([0.0, 0.0], 0.0),
-        (np.logspace(-6, 6, 200), 1e6),
-    ],
-    ids=["even", "negative", "close", "repeated", "one weight", "no curvature", "wide"],
-)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_lanczos_finds_the_largest_modulus(scale, largest, dtype):
-    scale = jnp.asarray(scale, jnp.float32)
-    found = lipschitz(diagonal, jnp.ones(scale.shape, dtype), scale)
-    assert found == pytest.approx(largest, rel={"float32": 3e-3, "bfloat16": 5e-2}[dtype])
-
-
-@pytest.mark.parametrize("tolerance", [0.1, 1e-2, 1e-4])
-def test_the_tolerance_is_kept(tolerance):
-    assert lipschitz(diagonal, jnp.ones(200), jnp.linspace(0, 1, 200), tolerance=tolerance) == pytest.approx(
-        1, rel=1.01 * tolerance
-    )
-
-
-def test_another_batch_compiles_nothing_again():
-    chex.clear_trace_counter()
-    loss = chex.assert_max_traces(lambda w, scale: diagonal(w, scale), n=1)
-    assert [lipschitz(loss, jnp.ones(3), jnp.full(3, c)) for c in (2.0, 3.0)] == pytest.approx([2.0, 3.0], rel=1e-3)
 
 
 STATE = pm.split_lbi(0.1).init({"w": jnp.ones((2, 2))})

@@ -1,0 +1,15 @@
+"""Tables of text for a terminal."""
+
+from collections.abc import Sequence
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of as many cells each: the first column to the left, where names are, the rest to the right.
+
+    >>> print(aligned([("", "80 %", "90 %"), ("magnitude", "98.1", "9.7")]))
+               80 %  90 %
+    magnitude  98.1   9.7
+    """
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    place = lambda i, cell: cell.rjust(widths[i]) if i else cell.ljust(widths[i])
+    return "\n".join("  ".join(place(i, cell) for i, cell in enumerate(line)).rstrip() for line in lines)
