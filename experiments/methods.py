@@ -135,7 +135,7 @@ def _split_lbi(plan: Plan, setting, momentum: float | None = 0.9, weight_decay=N
     that Γ makes up in a step from the first drop of α on, so that Γ soon lets go of W; 0: V's step falls with α.
 
     Penalties are no arrays, but λ can be one: with V/λ in the place of V the step is that with α/λ, κλ and strength 1.
-    `learning_rate` is the step of W, κα, so that κ does not change it.
+    `learning_rate` is the step of W, κα, so that κ does not change it. A larger κ brings Γ up to W sooner after entry.
     """
     kappa, alpha = setting["kappa"], setting["learning_rate"] / setting["kappa"]
     nu = setting["nu"] if "nu" in setting else alpha * plan.time(1.0) / setting["pull"]
@@ -188,6 +188,13 @@ _LBI = {"learning_rate": _RATE, "pull": (2.0, 20.0)}
 
 METHODS: dict[str, Method] = {
     "split_lbi": Method(_split_lbi, _LBI | {"share": (0.4, 1.0)}, {"kappa": 1.0, "finish": 0.25}, True, True),
+    "split_lbi_kappa": Method(
+        _split_lbi,
+        {"learning_rate": _RATE, "pull": (2.0, 10.0), "share": (0.5, 1.0), "kappa": (1.0, 10.0)},
+        {"finish": 0.25},
+        True,
+        True,
+    ),
     "magnitude": Method(_momentum, {"learning_rate": _RATE, "weight_decay": _DECAY}, cuts=True),
     "gradual": Method(_gradual, {"learning_rate": _RATE, "weight_decay": _DECAY, "ramp": _RAMP}),
     "hard": Method(_hard, {"learning_rate": _RATE, "weight_decay": _DECAY, "ramp": _RAMP}),
