@@ -4,6 +4,7 @@ A checkpoint that was cut off while it was written is none. One whose bytes have
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -61,15 +62,15 @@ def restore(checkpoints: ocp.CheckpointManager, number: int, like) -> tuple[tupl
     return weights, own["position"]
 
 
-def latest(checkpoints: ocp.CheckpointManager, directory: Path, like):
+def latest(checkpoints: ocp.CheckpointManager, directory: Path, like: Callable[[int], Any]):
     """(number, weights, position) of the last checkpoint that is whole, or None where there has been none.
 
-    Damaged ones are put into DIRECTORY/damaged, with a warning.
+    `like(number)` has the structure of its weights. Damaged ones are put into DIRECTORY/damaged, with a warning.
     """
     numbers = sorted(checkpoints.all_steps(), reverse=True)
     for number in numbers:
         try:
-            return number, *restore(checkpoints, number, like)
+            return number, *restore(checkpoints, number, like(number))
         except RunError as error:
             aside = directory / "damaged"
             aside.mkdir(exist_ok=True)

@@ -16,7 +16,7 @@ from typing import Any
 import parsimony as pm
 
 from . import compiling, fixed, pictures, stages, widening
-from .checkpoints import open_checkpoints, restore, save
+from .checkpoints import latest, open_checkpoints, restore, save
 from .config import Grow
 from .data import Dataset
 from .loop import fit, make_accuracy, make_step
@@ -38,11 +38,14 @@ def grow(name: str, config: Grow) -> Path:
         tx_of = functools.partial(stages.transformation, order=order, strength=strength)
         for number in set(checkpoints.all_steps()) - {row["round"] for row in rows}:
             checkpoints.delete(number)  # of a round that was not finished: it is done again
-        if rows:
-            now, weights = _restored(checkpoints, config, rows[-1], tx_of)
+        like = lambda number: _start(stage(config, rows[number - 1]["widths"].values()), tx_of)
+        found = latest(checkpoints, directory, like)
+        rows = stages.resume(directory, found[0] if found else 0)
+        if found:
+            now, weights = stage(config, rows[-1]["widths"].values()), found[1]
             print(f"resuming {directory} after round {len(rows)}")
         else:
-            weights = now.params, now.stats, tx_of(now).init(now.params)
+            weights = _start(now, tx_of)
             print(stages.table([]))
         while not rows or rows[-1]["end"] is None:
             begin, compiled = time.perf_counter(), compiling.seconds()
@@ -95,8 +98,12 @@ def _round(now: Stage, tx, weights, dataset: Dataset, number: int):
 def _restored(checkpoints, config: Grow, row: dict[str, Any], tx_of):
     """The stage of a round, and its weights as they were at its end."""
     now = stage(config, row["widths"].values())
-    like = now.params, now.stats, tx_of(now).init(now.params)
-    return now, restore(checkpoints, row["round"], like)[0]
+    return now, restore(checkpoints, row["round"], _start(now, tx_of))[0]
+
+
+def _start(now: Stage, tx_of):
+    """(params, stats, opt_state) of a stage."""
+    return now.params, now.stats, tx_of(now).init(now.params)
 
 
 def _final(now: Stage, weights, tuned, dataset: Dataset, spent: list[dict[str, Any]]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ runs/NAME/rounds.jsonl    a line a round: widths, cost, saturation, held-out acc
 """
 
 import dataclasses
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from .loop import fit, make_step
 from .network import Network, merged
 from .order import Order
 from .recipe import cosine_sgd, initial, optimizer, paced
-from .record import append_line, read_lines
+from .record import append_line, read_lines, write_whole
 from .snapshots import by_name
 
 
@@ -89,6 +90,13 @@ def plainly_trained(now: Stage, params, stats, dataset: Dataset, epochs: int, se
 def rounds(directory: Path) -> list[dict[str, Any]]:
     """All lines of a run."""
     return read_lines(directory / "rounds.jsonl")
+
+
+def resume(directory: Path, number: int) -> list[dict[str, Any]]:
+    """Keeps the lines up to a round and returns them."""
+    lines = rounds(directory)[:number]
+    write_whole(directory / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    return lines
 
 
 def append(directory: Path, row: dict[str, Any]) -> None:

@@ -122,7 +122,7 @@ def _resumed(directory: Path, checkpoints, start, source):
     found = []
 
     def position() -> dict:
-        found.extend(latest(checkpoints, directory, start) or ())
+        found.extend(latest(checkpoints, directory, lambda _: start) or ())
         return found[2] if found else {}
 
     at = distributed.on_first(position)

@@ -20,7 +20,7 @@ Source: Parikh and Boyd, "Proximal Algorithms" (2014), sections 6.5 and 6.7.
 
 import dataclasses
 import math
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -55,7 +55,7 @@ class Penalty(Protocol):
     def check(self, shape: Shape) -> None: ...
 
 
-def inside(penalty: Penalty, v):
+def inside(penalty: Any, v):
     """Which groups are in the support of Prox_Ω(v): bool, of the shape of `group_norms(v)`."""
     if hasattr(penalty, "inside"):
         return penalty.inside(v)  # from the threshold alone: the norms of Prox_Ω(v) are not needed

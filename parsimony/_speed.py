@@ -100,7 +100,7 @@ def _paced(penalty: Any, duals: dict[str, jax.Array]) -> Any:
     of = lambda strength: dataclasses.replace(penalty, strength=strength)
 
     def share(strength: float) -> float:
-        own = of(strength)
+        own: Any = of(strength)
         entered = [inside(own, v) for v in ([duals] if isinstance(own, UnitPenalty) else duals.values())]
         return sum(int(jnp.sum(x)) for x in entered) / max(1, sum(x.size for x in entered))
 

@@ -45,6 +45,21 @@ def wait_for(process: subprocess.Popen, seen, interval: float = 0.002) -> None:
         time.sleep(interval)
 
 
+def largest(folder: Path) -> Path:
+    """The largest file under a folder."""
+    return max((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+
+
+def damage(path: Path, how: str) -> None:
+    """Cuts a file in half, or flips the bits of the byte in its middle."""
+    data = bytearray(path.read_bytes())
+    if how == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    else:
+        data[len(data) // 2] ^= 0xFF
+        path.write_bytes(data)
+
+
 def assert_same(one: tuple[dict, Path], other: tuple[dict, Path]) -> None:
     """Two runs left the same: weights, V, path record (all in the digest), curve and norms; but for the clock."""
     (record, directory), (other_record, other_directory) = one, other

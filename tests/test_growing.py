@@ -4,10 +4,12 @@ import dataclasses
 import functools
 import itertools
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
+from processes import damage, largest
 
 import parsimony as pm
 from experiments import __main__ as cli
@@ -25,6 +27,11 @@ SHORT = Grow(widths=(2,), epochs=3, share=0.3, rounds=3, fine_tune=4, nu=10.0, p
 def grown(tmp_path, name="a", **fields):
     directory = grow.grow("grow_digits", dataclasses.replace(SHORT, run_dir=tmp_path / name, **fields))
     return directory, json.loads((directory / "record.json").read_text())
+
+
+def measured(rows):
+    """What is the same whenever a round is done again."""
+    return [{key: value for key, value in row.items() if "seconds" not in key} for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -91,8 +98,8 @@ def test_the_next_stage_goes_on_where_the_last_one_was():
     assert jax.tree.structure(trained) == jax.tree.structure(new_state)
 
 
-def test_an_interrupted_growth_resumes_to_the_same_bits(tmp_path, monkeypatch):
-    _, undisturbed = grown(tmp_path, "whole")
+def test_an_interrupted_growth_resumes_to_the_same_bits(directory, tmp_path, monkeypatch):
+    undisturbed = json.loads((directory / "record.json").read_text())
     append = stages.append
 
     def interrupt(directory, row):
@@ -108,7 +115,20 @@ def test_an_interrupted_growth_resumes_to_the_same_bits(tmp_path, monkeypatch):
         load_run(tmp_path / "broken")
     _, resumed = grown(tmp_path, "broken")
     assert resumed["digest"] == undisturbed["digest"]
-    measured = lambda rows: [{k: v for k, v in row.items() if "seconds" not in k} for row in rows]
+    assert measured(resumed["rounds"]) == measured(undisturbed["rounds"])
+
+
+def test_after_damage_a_growth_goes_on_from_the_round_before(directory, tmp_path, capsys):
+    folder = shutil.copytree(directory, tmp_path / "damaged")
+    undisturbed = json.loads((folder / "record.json").read_text())
+    (folder / "record.json").unlink()
+    last = len(undisturbed["rounds"])
+    damage(largest(folder / "checkpoints" / str(last)), "flipped")
+    _, resumed = grown(tmp_path, "damaged", compare="parameters")
+    told = capsys.readouterr()
+    assert f"WARNING: checkpoint {last}" in told.err
+    assert f"after round {last - 1}" in told.out
+    assert resumed["digest"] == undisturbed["digest"]
     assert measured(resumed["rounds"]) == measured(undisturbed["rounds"])
 
 

@@ -7,7 +7,7 @@ import subprocess
 import time
 
 import pytest
-from processes import LONG, WORDS, assert_same, finished, start, wait_for
+from processes import LONG, WORDS, assert_same, damage, finished, largest, start, wait_for
 
 from experiments import __main__ as cli
 from experiments import snapshots
@@ -65,22 +65,12 @@ def test_a_run_that_is_asked_to_end_saves_says_so_and_goes_on_from_there(undistu
     assert_same(undisturbed, (record, folder))
 
 
-def damaged(path, how):
-    data = bytearray(path.read_bytes())
-    if how == "truncated":
-        path.write_bytes(data[: len(data) // 2])
-    else:
-        data[len(data) // 2] ^= 0xFF
-        path.write_bytes(data)
-
-
 @pytest.mark.parametrize("how", ["truncated", "flipped"])
 def test_a_damaged_checkpoint_is_put_aside_with_a_warning_and_the_one_before_is_used(undisturbed, folder, how):
     shutil.copytree(undisturbed[1], folder)
     (folder / "record.json").unlink()
     before, last = sorted((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))
-    largest = max((path for path in last.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
-    damaged(largest, how)
+    damage(largest(last), how)
     record = finished(start(folder))
     assert f"WARNING: checkpoint {last.name}" in record["errors"]
     assert (folder / "damaged" / last.name).is_dir()
@@ -92,7 +82,7 @@ def test_without_a_whole_checkpoint_nothing_is_trained_over(undisturbed, folder,
     shutil.copytree(undisturbed[1], folder)
     (folder / "record.json").unlink()
     for checkpoint in (folder / "checkpoints").iterdir():
-        damaged(next((checkpoint / "position").iterdir()), "truncated")
+        damage(next((checkpoint / "position").iterdir()), "truncated")
     process = start(folder)
     _, errors = process.communicate()
     assert process.returncode == 1
