@@ -8,6 +8,7 @@ import jax
 import jax.core
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from ._names import named_leaves
 from ._rules import check_patterns
@@ -42,6 +43,13 @@ def check_momentum(momentum: Any, nesterov: bool) -> None:
         raise ValueError(f"momentum={momentum!r}: expected a number in [0, 1), or None for none.")
     if nesterov and momentum is None:
         raise ValueError("nesterov=True needs a momentum, e.g. momentum=0.9.")
+
+
+def transformation(where: str, tx: Any, example: str) -> optax.GradientTransformationExtraArgs:
+    """The transformation, such that it takes extra arguments; refuses what is none."""
+    if not (hasattr(tx, "init") and hasattr(tx, "update")):
+        raise TypeError(f"{where}: expected an Optax transformation, such as {example}.")
+    return optax.with_extra_args_support(tx)
 
 
 def one_of(name: str, value, known: tuple[str, ...]) -> None:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._checks import as_arrays
+from ._checks import as_arrays, transformation
 from ._names import named_leaves
 
 
@@ -74,9 +74,7 @@ def keep_support(tx: optax.GradientTransformation, masks) -> optax.GradientTrans
     Source: projected steps; Han et al., "Learning both Weights and Connections" (arXiv 1506.02626), for fine-tuning
     inside a support.
     """
-    if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        raise TypeError(f"keep_support({tx!r}, ...): expected an Optax transformation, such as optax.sgd(0.01).")
-    inner = optax.with_extra_args_support(tx)
+    inner = transformation(f"keep_support({tx!r}, ...)", tx, "optax.sgd(0.01)")
     _check_bool(named_leaves(masks)[0])
 
     def init_fn(params) -> Any:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ._checks import transformation
 from ._penalties import inside
 from ._readout import merge, split_lbi_states
 from ._rules import resolve
@@ -77,9 +78,7 @@ def record_path(tx: optax.GradientTransformation) -> optax.GradientTransformatio
 
     Source: arXiv 1905.09449, section 3; the authors' code keeps the epoch of entry in the place of the step.
     """
-    if not (hasattr(tx, "init") and hasattr(tx, "update")):
-        raise TypeError(f"record_path({tx!r}): expected an Optax transformation, such as pm.split_lbi(0.1).")
-    inner = optax.with_extra_args_support(tx)
+    inner = transformation(f"record_path({tx!r})", tx, "pm.split_lbi(0.1)")
 
     def init_fn(params) -> Any:
         inner_state = inner.init(params)

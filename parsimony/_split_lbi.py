@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._checks import aligned, as_arrays, check_momentum, check_positive, concrete
+from ._checks import aligned, as_arrays, check_momentum, check_positive, concrete, transformation
 from ._in_place import gamma_from_next, recovery_is_exact
 from ._penalties import Penalty
 from ._rules import Rules, check_penalty, resolve
@@ -131,10 +131,9 @@ def inverse_scale_space(
     check_penalty(None if isinstance(penalty, Rules) else penalty, "penalty")
     if not jnp.issubdtype(accumulator_dtype, jnp.floating):
         raise ValueError(f"accumulator_dtype={accumulator_dtype!r}: expected a floating-point dtype such as 'float32'.")
-    if inner is not None and not hasattr(inner, "update"):
-        raise TypeError(f"inner={inner!r}: expected an Optax transformation such as optax.trace(0.9).")
+    own_inner = optax.identity() if inner is None else inner
+    inner_tx = transformation(f"inner={inner!r}", own_inner, "optax.trace(0.9)")
     dual_rate = learning_rate if dual_learning_rate is None else dual_learning_rate
-    inner_tx = optax.with_extra_args_support(optax.identity() if inner is None else inner)
     # At the first update, not now: naming the backend would start it before jax.distributed.initialize could.
     recovers = functools.cache(lambda: recovery_is_exact(dual_rate, kappa, nu))
     check_sparsity(sparsity)
