@@ -58,6 +58,9 @@ class Comparison:
     """Pairs (number, values): instead of the search, a row for every combination."""
     fixed: tuple[tuple[str, float], ...] = ()
     """Pairs (number, value) that are not searched, for the methods that have it."""
+    ranges: tuple[tuple[str, tuple[float, float]], ...] = ()
+    """Pairs (METHOD.NUMBER, (least, greatest)), searched in the place of the range of experiments/methods.py or of the
+    number that is fixed there."""
     together: int | None = None
     """Runs that are trained as one. None: 32 on an accelerator; 1 on a CPU, which has nothing idle to give them."""
     data_dir: Path | None = None
@@ -81,6 +84,12 @@ class Comparison:
             raise ValueError("tune_at: expected at least one sparsity, by which the trials are judged.")
         if not 0 < self.drops[0] <= self.drops[1] <= 1:
             raise ValueError(f"drops: expected two shares of the training in (0, 1], in order, got {self.drops}.")
+        for name, (low, high) in self.ranges:
+            if name.split(".")[0] not in self.methods or not 0 < low <= high < math.inf:
+                raise ValueError(
+                    f"ranges: expected one of {', '.join(self.methods)}, a dot and a number's name, such as "
+                    f"{self.methods[0]}.learning_rate, with 0 < least ≤ greatest; got {name!r}: {low} to {high}."
+                )
         if not self.clip_norm > 0 or not 0 < self.fine_tune_rate < math.inf or self.fine_tune < 0:
             raise ValueError("clip_norm and fine_tune_rate: expected positive numbers; fine_tune: epochs ≥ 0.")
         if self.tune_seed < self.seeds:

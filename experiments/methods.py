@@ -188,13 +188,6 @@ _LBI = {"learning_rate": _RATE, "pull": (2.0, 20.0)}
 
 METHODS: dict[str, Method] = {
     "split_lbi": Method(_split_lbi, _LBI | {"share": (0.4, 1.0)}, {"kappa": 1.0, "finish": 0.25}, True, True),
-    "split_lbi_kappa": Method(
-        _split_lbi,
-        {"learning_rate": _RATE, "pull": (2.0, 10.0), "share": (0.5, 1.0), "kappa": (1.0, 10.0)},
-        {"finish": 0.25},
-        True,
-        True,
-    ),
     "magnitude": Method(_momentum, {"learning_rate": _RATE, "weight_decay": _DECAY}, cuts=True),
     "gradual": Method(_gradual, {"learning_rate": _RATE, "weight_decay": _DECAY, "ramp": _RAMP}),
     "hard": Method(_hard, {"learning_rate": _RATE, "weight_decay": _DECAY, "ramp": _RAMP}),
