@@ -85,7 +85,7 @@ class Comparison:
         if not 0 < self.drops[0] <= self.drops[1] <= 1:
             raise ValueError(f"drops: expected two shares of the training in (0, 1], in order, got {self.drops}.")
         for name, (low, high) in self.ranges:
-            if name.split(".")[0] not in self.methods or not 0 < low <= high < math.inf:
+            if name.count(".") != 1 or name.split(".")[0] not in self.methods or not 0 < low <= high < math.inf:
                 raise ValueError(
                     f"ranges: expected one of {', '.join(self.methods)}, a dot and a number's name, such as "
                     f"{self.methods[0]}.learning_rate, with 0 < least ≤ greatest; got {name!r}: {low} to {high}."

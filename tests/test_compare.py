@@ -138,6 +138,16 @@ def test_every_method_has_as_many_trials_from_its_own_space_and_the_same_ones_ag
             assert low * 0.999 <= dict(setting)[number] <= high * 1.001
 
 
+def test_a_range_of_ones_own_takes_the_place_of_a_method_s_range_or_fixed_number():
+    ranges = (("split_lbi.kappa", (2.0, 4.0)), ("split_lbi.pull", (7.0, 8.0)))
+    config = Comparison(methods=("split_lbi", "linbreg"), ranges=ranges)
+    for setting in map(dict, compare.searched(config, "split_lbi")):
+        assert 2 <= setting["kappa"] <= 4
+        assert 7 <= setting["pull"] <= 8
+        assert setting.keys() == dict(compare.searched(SMALL, "split_lbi")[0]).keys()
+    assert compare.searched(config, "linbreg") == compare.searched(dataclasses.replace(config, ranges=()), "linbreg")
+
+
 def test_the_setting_and_the_order_are_chosen_by_validation_alone():
     def line(rate, *results):
         keys = ("row", "sparsity", "order", "validation", "test")
@@ -275,6 +285,7 @@ def test_a_grid_is_a_row_for_every_combination():
         ({"model": "lenet5"}, "unknown model 'lenet5'"),
         ({"model": "lenet"}, "images of another size"),
         ({"level": "filter", "methods": ("rigl",)}, "rigl rewires single weights"),
+        ({"ranges": (("gradual.kappa", (1.0, 2.0)),)}, "gradual has no number 'kappa', but learning_rate"),
         ({"every": 30}, "more than a tenth of the 40 steps"),
         ({"batch_size": 2000, "every": 1}, "more than the 1257 training images"),
     ],
@@ -296,6 +307,9 @@ def test_what_does_not_fit_is_refused_before_a_folder_is_made(tmp_path, fields, 
         ("trials", 0),
         ("fine_tune", -1),
         ("together", 0),
+        ("ranges", (("hard.ramp", (0.1, 0.2)),)),
+        ("ranges", (("gradual.ramp", (0.5, 0.2)),)),
+        ("ranges", (("ramp", (0.1, 0.2)),)),
     ],
 )
 def test_a_configuration_refuses_what_makes_no_sense(field, value):
