@@ -6,6 +6,7 @@ Training along an inverse scale space by Split Linearized Bregman Iteration (Spl
 
 from . import structure as structure
 from . import theory as theory
+from ._block_lasso import BlockLasso as BlockLasso
 from ._bregman import adabreg as adabreg
 from ._bregman import linbreg as linbreg
 from ._bregman import prox_sgd as prox_sgd
@@ -18,7 +19,6 @@ from ._path import RecordPathState as RecordPathState
 from ._path import entry_steps as entry_steps
 from ._path import entry_times as entry_times
 from ._path import record_path as record_path
-from ._penalties import BlockLasso as BlockLasso
 from ._penalties import GroupLasso as GroupLasso
 from ._penalties import Lasso as Lasso
 from ._penalties import SparseGroupLasso as SparseGroupLasso
