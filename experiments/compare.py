@@ -91,8 +91,8 @@ def each_run(config: Comparison, method: str, sparsities: tuple[float, ...]) -> 
 def searched(config: Comparison, method: str) -> list[tuple[tuple[str, float], ...]]:
     """The settings of the trials: points of a Halton sequence, spread over the logarithms of the search space."""
     fixed = dict(config.fixed)
-    own = {name.split(".")[1]: span for name, span in config.ranges if name.split(".")[0] == method}
-    search = {name: span for name, span in {**METHODS[method].search, **own}.items() if name not in fixed}
+    ranges = {**METHODS[method].search, **config.ranges_of(method)}
+    search = {name: span for name, span in ranges.items() if name not in fixed}
     given = {name: fixed.get(name, value) for name, value in METHODS[method].fixed.items() if name not in search}
     given |= {name: fixed[name] for name in METHODS[method].search if name in fixed}
     if not search:

@@ -97,6 +97,11 @@ class Comparison:
         if self.together is not None and self.together < 1:
             raise ValueError(f"together: expected at least 1 run, got {self.together}.")
 
+    def ranges_of(self, method: str) -> dict[str, tuple[float, float]]:
+        """{number: (least, greatest)} of the ranges that are given for a method."""
+        split = [(*name.split("."), span) for name, span in self.ranges]
+        return {number: span for own, number, span in split if own == method}
+
     def settings(self) -> dict[str, Any]:
         """The fields that decide the results, as JSON."""
         return plain(self, ("data_dir", "run_dir", "together"))

@@ -49,10 +49,10 @@ class Bench:
             if method not in METHODS:
                 near = difflib.get_close_matches(method, METHODS, n=1, cutoff=0)[0]
                 raise RunError(f"unknown method {method!r}; did you mean {near!r}? Known: {', '.join(METHODS)}.")
-        for method, number in (name.split(".") for name, _ in config.ranges):
             known = [*METHODS[method].search, *METHODS[method].fixed]
-            if number not in known:
-                raise RunError(f"ranges: {method} has no number {number!r}, but {', '.join(known)}.")
+            for number in config.ranges_of(method):
+                if number not in known:
+                    raise RunError(f"ranges: {method} has no number {number!r}, but {', '.join(known)}.")
         if config.model not in models.models:
             raise RunError(f"unknown model {config.model!r}; known: {', '.join(models.models)}.")
         if config.level == "filter" and "rigl" in config.methods:

@@ -38,11 +38,11 @@ def grow(name: str, config: Grow) -> Path:
         tx_of = functools.partial(stages.transformation, order=order, strength=strength)
         for number in set(checkpoints.all_steps()) - {row["round"] for row in rows}:
             checkpoints.delete(number)  # of a round that was not finished: it is done again
-        like = lambda number: _start(stage(config, rows[number - 1]["widths"].values()), tx_of)
-        found = latest(checkpoints, directory, like)
+        stage_of = functools.cache(lambda number: stage(config, rows[number - 1]["widths"].values()))
+        found = latest(checkpoints, directory, lambda number: _start(stage_of(number), tx_of))
         rows = stages.resume(directory, found[0] if found else 0)
         if found:
-            now, weights = stage(config, rows[-1]["widths"].values()), found[1]
+            now, weights = stage_of(found[0]), found[1]
             print(f"resuming {directory} after round {len(rows)}")
         else:
             weights = _start(now, tx_of)

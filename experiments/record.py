@@ -92,6 +92,11 @@ def append_line(path: Path, line: dict) -> None:
         file.write(json.dumps(line).encode() + b"\n")
 
 
+def write_lines(path: Path, lines: list[dict]) -> None:
+    """Lines of JSON in the place of those that are there, all of them or none."""
+    write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
 def read_lines(path: Path) -> list[dict]:
     """All lines of JSON; none where there is no file. A line that a kill left unfinished is no line."""
     if not path.exists():

@@ -6,7 +6,6 @@ runs/NAME/snapshots/STEP.npz     norms by group, of Γ ("gamma conv1/kernel") an
 A killed run keeps what it had; a resumed one drops what came after its checkpoint.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 import parsimony as pm
 
-from .record import append_line, read_lines, write_whole
+from .record import append_line, read_lines, write_lines
 
 
 def by_name(tree) -> dict:
@@ -54,7 +53,7 @@ def append(directory: Path, line: dict, params, opt_state, most_groups: int) -> 
 def resume(directory: Path, step: int) -> list[dict]:
     """Keeps the snapshots up to a step and returns their lines; what was measured after the checkpoint is dropped."""
     lines = [line for line in curve(directory) if line["step"] <= step]
-    write_whole(directory / "curve.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_lines(directory / "curve.jsonl", lines)
     kept = {f"{line['step']:08d}.npz" for line in lines}
     for path in (directory / "snapshots").glob("*.npz"):
         if path.name not in kept:

@@ -4,7 +4,6 @@ runs/NAME/rounds.jsonl    a line a round: widths, cost, saturation, held-out acc
 """
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from .loop import fit, make_step
 from .network import Network, merged
 from .order import Order
 from .recipe import cosine_sgd, initial, optimizer, paced
-from .record import append_line, read_lines, write_whole
+from .record import append_line, read_lines, write_lines
 from .snapshots import by_name
 
 
@@ -95,7 +94,7 @@ def rounds(directory: Path) -> list[dict[str, Any]]:
 def resume(directory: Path, number: int) -> list[dict[str, Any]]:
     """Keeps the lines up to a round and returns them."""
     lines = rounds(directory)[:number]
-    write_whole(directory / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    write_lines(directory / "rounds.jsonl", lines)
     return lines
 
 

@@ -8,7 +8,6 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 _rng = np.random.default_rng(0)
-_draw = lambda *shape: _rng.normal(size=shape)
 X, Y = _rng.normal(size=(40, 6)) * np.linspace(0.5, 1.5, 6), _rng.normal(size=(40, 4))
 CLASSES = np.eye(4)[_rng.integers(4, size=40)]
 LINEAR = {"w": np.zeros((6, 4)), "b": np.zeros(4)}

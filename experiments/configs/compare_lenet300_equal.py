@@ -9,19 +9,15 @@ before any test accuracy was read. 83 runs and their fine-tuning: an hour of one
 zeros for Split LBI, fine-tuned, 98.06 ± 0.07 % for `linbreg`.
 """
 
-from ..comparison import Comparison
+import dataclasses
+
+from . import compare_lenet300
 
 rate, decay = (0.05, 0.2), (1e-6, 1e-4)
 
-config = Comparison(
-    dataset="mnist",
-    model="lenet300",
+config = dataclasses.replace(
+    compare_lenet300.config,
     methods=("split_lbi", "magnitude", "gradual", "linbreg"),
-    epochs=12,
-    validation=5000,
-    every=100,
-    trials=5,
-    tune_at=(0.98,),
     fine_tune=9,
     ranges=(
         ("split_lbi.learning_rate", rate),
