@@ -12,7 +12,7 @@ from architectures import ARCHITECTURES, built, error
 import parsimony as pm
 from parsimony._names import named_leaves
 from parsimony.structure import compact, find_units, grow, next_widths, saturation, unit_penalty
-from parsimony.structure._grow import outside_span
+from parsimony.structure._surgery.grow import outside_span
 
 KEY = jax.random.key(0)
 NAMES = sorted(ARCHITECTURES)

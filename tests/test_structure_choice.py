@@ -177,8 +177,8 @@ def test_multiply_adds_by_hand():
 @pytest.mark.parametrize("name", ["lenet", "resnet_option_a", "mobilenet_v2", "vit", "gru"])
 def test_what_is_counted_before_the_removal_is_what_the_small_program_has(name):
     """The counts of a choice are read off the analysis; those of the compact function off its own program."""
-    from parsimony.structure._compact import analysis_of
-    from parsimony.structure._count import counts
+    from parsimony.structure._choice.count import counts
+    from parsimony.structure._surgery.compact import analysis_of
     from parsimony.structure._units import structs
 
     _, params, args, units = built(name)

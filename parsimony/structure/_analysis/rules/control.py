@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from ._values import Value
+from ..abstract import Value
 
 _LOOP = "the axis that a scan runs over"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._coupling import Coupling, Label
+from .coupling import Coupling, Label
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._names import named_leaves
-from ._analysis import Analysis, analyse
-from ._compact import analysis_of
-from ._narrow import Narrowing
-from ._units import Units, structs
-from ._walk import Frame
+from ..._names import named_leaves
+from .._analysis.grouping import Analysis, analyse
+from .._analysis.interpreter import Frame
+from .._rewrite.narrow import Narrowing
+from .._surgery.compact import analysis_of
+from .._units import Units, structs
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 from jax import lax
 
-from ._control import CALLS, CHECKPOINTS, CUSTOM_VJPS, scan_counts
-from ._narrow import Narrowing, Part, as_function
-from ._values import Value
-from ._walk import Frame, Walk
+from .._analysis.abstract import Value
+from .._analysis.interpreter import Frame, Walk
+from .._analysis.rules.control import CALLS, CHECKPOINTS, CUSTOM_VJPS, scan_counts
+from .narrow import Narrowing, Part, as_function
 
 
 def _plain(narrowing: Narrowing, frame: Frame):

@@ -18,9 +18,9 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from .._checks import one_of
-from .._names import named_leaves
-from ._compact import Compact
+from ..._checks import one_of
+from ..._names import named_leaves
+from .._surgery.compact import Compact
 
 FORMAT = 1
 
@@ -67,7 +67,7 @@ def export(
     one_of("batch", batch, ("any", "fixed"))
     from safetensors.numpy import save
 
-    from .. import __version__
+    from ... import __version__
 
     keys = jax.tree_util.tree_flatten_with_path(small.params)[0]
     names = [name for name, _ in named_leaves(small.params)[0]]

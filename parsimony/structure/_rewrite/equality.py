@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from jax.extend import core as jex
 
-from ._narrow import Narrowing, cut
-from ._walk import Frame
+from .._analysis.interpreter import Frame
+from .narrow import Narrowing, cut
 
 _PROGRAMS = ("jaxpr", "call_jaxpr", "branches", "cond_jaxpr", "body_jaxpr")
 _RULES = ("jvp_jaxpr_fun", "fwd_jaxpr_thunk", "bwd", "out_trees", "debug_info")  # functions, new at each trace

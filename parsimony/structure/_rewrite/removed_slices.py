@@ -7,16 +7,16 @@ those of the operands, back to where it is zero.
 from collections.abc import Callable
 from typing import Any
 
-from . import _elementwise
-from ._reductions import RULES as _REDUCTIONS
-from ._shapes import blocks
+from .._analysis.rules import elementwise
+from .._analysis.rules.reductions import RULES as _REDUCTIONS
+from .._analysis.rules.shapes import blocks
 
 
 def slice_rule(eqn, operands: list[Any], changed) -> Callable[[int], Any] | None:
     """How the slice of a removed index follows from those of the operands; None where the analysis never asks."""
     name, bind = eqn.primitive.name, lambda arrays, more=changed: eqn.primitive.bind(*arrays, **{**eqn.params, **more})
     first = operands[0] if operands else None
-    if name in _elementwise.RULES and name != "optimization_barrier":
+    if name in elementwise.RULES and name != "optimization_barrier":
         whole = max(part.value.ndim for part in operands)
 
         def of(axis):

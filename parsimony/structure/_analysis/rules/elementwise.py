@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from ._values import Value
+from ..abstract import Value
 
 # f(0) = 0
 _KEEP_ZERO = """abs asin asinh atan atanh cbrt ceil conj convert_element_type copy copy_p erf erf_inv expm1 floor imag

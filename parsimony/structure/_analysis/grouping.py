@@ -6,11 +6,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._names import named_leaves
-from ._coupling import Label, Solution, classes_of
-from ._units import UnitSet
-from ._values import Value, rigid
-from ._walk import Frame, Walk
+from ..._names import named_leaves
+from .._units import UnitSet
+from .abstract import Value, rigid
+from .coupling import Label, Solution, classes_of
+from .interpreter import Frame, Walk
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,9 @@ from jax.api_util import debug_info
 from jax.core import Tracer
 from jax.extend import core as jex
 
-from ._lost import slice_rule
-from ._values import Value
-from ._walk import Frame
+from .._analysis.abstract import Value
+from .._analysis.interpreter import Frame
+from .removed_slices import slice_rule
 
 Copies = tuple[np.ndarray | None, ...]
 """Of each axis how many there are of each index: 0 (or False) where it goes; None: one of each."""
@@ -82,7 +82,7 @@ class Narrowing:
         return [read(atom) for atom in jaxpr.outvars]
 
     def equation(self, eqn, operands: list[Part], values: list[Value], inner: list[Frame]) -> list[Part]:
-        from . import _narrow_control
+        from . import control
 
         everything = [part.value for part in operands] + values
         if not any(mask is not None for value in everything for mask in self.copies(value)) and not any(
@@ -90,8 +90,8 @@ class Narrowing:
         ):
             arrays = as_function(eqn)(*(part.array for part in operands))
             return [Part(array, value) for array, value in zip(arrays, values, strict=True)]
-        if eqn.primitive.name in _narrow_control.RULES:
-            return _narrow_control.RULES[eqn.primitive.name](self, eqn, operands, values, inner)
+        if eqn.primitive.name in control.RULES:
+            return control.RULES[eqn.primitive.name](self, eqn, operands, values, inner)
         changed = self.parameters(eqn, [part.value for part in operands], values)
         if changed is None:
             return [Part(self._picked(eqn, operands, values[0]), values[0])]

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from .._names import named_leaves
-from ._export import FORMAT
+from ..._names import named_leaves
+from .export import FORMAT
 
 
 def load_compact(path: str | os.PathLike[str]) -> tuple[Callable[..., Any], Any]:

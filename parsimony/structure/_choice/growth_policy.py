@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .._readout import gammas, split_lbi_states
-from .._rules import check_patterns
-from ._transplant import belongs
-from ._units import Units
+from ..._readout import gammas, split_lbi_states
+from ..._rules import check_patterns
+from .._surgery.opt_state import belongs
+from .._units import Units
 
 
 def saturation(opt_state, units: Units) -> dict[str, float]:

@@ -5,8 +5,8 @@ import math
 
 import numpy as np
 
-from ._coupling import Label
-from ._values import Value
+from ..abstract import Value
+from ..coupling import Label
 
 
 def broadcast_in_dim(walk, eqn, operands: list[Value]):

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from ._values import Value
+from ..abstract import Value
 
 
 def reduce_sum(walk, eqn, operands: list[Value]):

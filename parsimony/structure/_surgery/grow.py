@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._analysis import Analysis
-from ._compact import analysis_of, resized
-from ._layout import Layout, layouts, spread
-from ._transplant import transplant
-from ._units import Units, UnitSet, structs
+from .._analysis.grouping import Analysis
+from .._units import Units, UnitSet, structs
+from .compact import analysis_of, resized
+from .index_map import Layout, layouts, spread
+from .opt_state import transplant
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from .._unit_penalty import Slices, UnitPenalty
-from ._units import Units
+from ..._unit_penalty import Slices, UnitPenalty
+from .._units import Units
 
 
 def unit_penalty(

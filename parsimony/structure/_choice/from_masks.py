@@ -4,10 +4,10 @@ from typing import Literal
 
 import numpy as np
 
-from .._checks import one_of
-from .._names import named_leaves
-from ._transplant import belongs
-from ._units import Units, UnitSet
+from ..._checks import one_of
+from ..._names import named_leaves
+from .._surgery.opt_state import belongs
+from .._units import Units, UnitSet
 
 
 def keep_from_masks(units: Units, masks, *, conflicts: Literal["error", "keep"] = "error") -> dict[str, np.ndarray]:

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._narrow import on_host, taken
-from ._units import Units
+from .._rewrite.narrow import on_host, taken
+from .._units import Units
 
 
 @dataclasses.dataclass(frozen=True)

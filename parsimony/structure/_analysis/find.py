@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._names import named_leaves
-from ._analysis import analyse
-from ._units import Units, structs
+from ..._names import named_leaves
+from .._units import Units, structs
+from .grouping import analyse
 
 
 def find_units(fn, params, *args) -> Units:

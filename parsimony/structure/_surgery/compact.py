@@ -9,13 +9,13 @@ import jax
 import numpy as np
 import optax
 
-from .._names import named_leaves
-from ._analysis import Analysis, analyse
-from ._layout import Layout, cut_layouts, spread
-from ._narrow import Narrowing, Part
-from ._same import same_program
-from ._transplant import transplant
-from ._units import Units, structs
+from ..._names import named_leaves
+from .._analysis.grouping import Analysis, analyse
+from .._rewrite.equality import same_program
+from .._rewrite.narrow import Narrowing, Part
+from .._units import Units, structs
+from .index_map import Layout, cut_layouts, spread
+from .opt_state import transplant
 
 
 @dataclasses.dataclass(frozen=True)

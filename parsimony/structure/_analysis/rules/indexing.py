@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ._coupling import Label
-from ._values import Value
+from ..abstract import Value
+from ..coupling import Label
 
 _INDEXED = "an axis that computed indices point into"
 

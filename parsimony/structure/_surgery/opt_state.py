@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._names import named_leaves, one_ending
-from .._path import NEVER, RecordPathState
-from .._readout import split_lbi_states
-from .._rules import Rules, resolve
-from .._split_lbi import SplitLBIState
-from .._unit_penalty import UnitPenalty
-from ._layout import Places, spread
+from ..._names import named_leaves, one_ending
+from ..._path import NEVER, RecordPathState
+from ..._readout import split_lbi_states
+from ..._rules import Rules, resolve
+from ..._split_lbi import SplitLBIState
+from ..._unit_penalty import UnitPenalty
+from .index_map import Places, spread
 
 
 def transplant(opt_state, shapes: dict[str, tuple[int, ...]], places: Places, fresh=None):

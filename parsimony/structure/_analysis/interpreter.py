@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jax.extend import core as jex
 
-from ._coupling import Coupling
-from ._values import Value, constant, rigid, scalar
+from .abstract import Value, constant, rigid, scalar
+from .coupling import Coupling
 
 
 @dataclasses.dataclass
@@ -30,9 +30,9 @@ class Frame:
 
 @functools.cache
 def _rules():
-    from . import _contractions, _control, _elementwise, _indexing, _reductions, _shapes
+    from .rules import contractions, control, elementwise, indexing, reductions, shapes
 
-    modules = (_elementwise, _shapes, _reductions, _indexing, _contractions, _control)
+    modules = (elementwise, shapes, reductions, indexing, contractions, control)
     return {name: rule for module in modules for name, rule in module.RULES.items()}
 
 

@@ -6,15 +6,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .._checks import check_protect, one_of
-from .._layers import in_order, layers
-from .._names import named_leaves
-from .._readout import split_lbi_states
-from .._selection import Order
-from ._compact import analysis_of
-from ._count import counts
-from ._transplant import belongs
-from ._units import Units, UnitSet, structs
+from ..._checks import check_protect, one_of
+from ..._layers import in_order, layers
+from ..._names import named_leaves
+from ..._readout import split_lbi_states
+from ..._selection import Order
+from .._surgery.compact import analysis_of
+from .._surgery.opt_state import belongs
+from .._units import Units, UnitSet, structs
+from .count import counts
 
 
 def rank_units(units: Units, params, opt_state=None, order: Order = "entry") -> dict[str, np.ndarray]:

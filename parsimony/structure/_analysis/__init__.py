@@ -1,0 +1,1 @@
+"""Which indices of which arrays live and die together: labels carried through a traced function, rule by rule."""

@@ -1,0 +1,1 @@
+"""Which units to keep, which to add, and what they cost."""

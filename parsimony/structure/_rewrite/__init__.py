@@ -1,0 +1,1 @@
+"""The traced function with narrower arrays: same program, other static shapes."""

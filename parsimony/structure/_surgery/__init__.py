@@ -1,0 +1,1 @@
+"""Removal and growth: parameters and optimizer state of another width."""
