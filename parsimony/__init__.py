@@ -19,6 +19,7 @@ from ._path import RecordPathState as RecordPathState
 from ._path import entry_steps as entry_steps
 from ._path import entry_times as entry_times
 from ._path import record_path as record_path
+from ._path_speed import path_speed as path_speed
 from ._penalties import GroupLasso as GroupLasso
 from ._penalties import Lasso as Lasso
 from ._penalties import SparseGroupLasso as SparseGroupLasso
@@ -28,7 +29,6 @@ from ._readout import support as support
 from ._rules import Rules as Rules
 from ._selection import rank as rank
 from ._selection import select as select
-from ._speed import path_speed as path_speed
 from ._split_lbi import SplitLBIState as SplitLBIState
 from ._split_lbi import inverse_scale_space as inverse_scale_space
 from ._split_lbi import split_lbi as split_lbi

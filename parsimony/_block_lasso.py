@@ -6,16 +6,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from ._thresholds import (
-    Shape,
-    check_fields,
-    check_rank,
-    group_weight,
-    on_whole_matrix,
-    shrink_factor,
-    sqrt,
-    whole_matrix,
-)
+from ._prox import Shape, check_fields, check_rank, group_weight, on_whole_matrix, shrink_factor, sqrt, whole_matrix
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,13 +1,13 @@
 """Neighbours of Split LBI, in which W itself is sparse: LinBreg, AdaBreg, regularised dual averaging, proximal SGD.
 
-Each is one choice in the step of `_latent`; what they share, and why every read-out holds, is told there. A `sparsity`
-in the place of a strength: see `_target`.
+Each is one choice in the step of `_mirror_descent`; what they share, and why every read-out holds, is told there.
+A `sparsity` in the place of a strength: see `_sparsity_target`.
 """
 
 import optax
 
 from ._checks import check_momentum
-from ._latent import latent_and_prox
+from ._mirror_descent import latent_and_prox
 from ._penalties import Penalty
 from ._rules import Rules
 from ._unit_penalty import UnitPenalty

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._names import named_leaves
 from ._rules import check_patterns
+from ._tree import named_leaves
 
 
 def concrete(value) -> bool:

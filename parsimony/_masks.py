@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from ._checks import as_arrays, transformation
-from ._names import named_leaves
+from ._tree import named_leaves
 
 
 def apply_masks(params: optax.Params, masks):

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._thresholds import (
+from ._prox import (
     Shape,
     axis_index,
     axis_norms,

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._names import named_leaves
 from ._nuclear_norm import NuclearNorm, project
 from ._penalties import Penalty
 from ._rules import resolve
 from ._split_lbi import SplitLBIState
+from ._tree import named_leaves
 
 _TWICE = "two Split LBI states hold the same parameter; read them one by one, e.g. pm.gamma(opt_state[0])."
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from ._names import named_leaves
 from ._penalties import GroupLasso, Lasso, Penalty
+from ._tree import named_leaves
 from ._unit_penalty import UnitPenalty
 
 

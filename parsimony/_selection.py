@@ -11,8 +11,8 @@ import numpy as np
 import optax
 
 from ._checks import check_protect, one_of
-from ._layers import in_order, layers
-from ._names import named_leaves
+from ._ranking import in_order, layers
+from ._tree import named_leaves
 
 Order = Literal["entry", "dual", "gamma", "magnitude"]
 

@@ -23,10 +23,10 @@ import jax.numpy as jnp
 import optax
 
 from ._checks import aligned, as_arrays, check_momentum, check_positive, concrete, transformation
-from ._in_place import gamma_from_next, recovery_is_exact
+from ._donation import gamma_from_next, recovery_is_exact
 from ._penalties import Penalty
 from ._rules import Rules, check_penalty, resolve
-from ._target import LEAST, check_sparsity, threshold_at
+from ._sparsity_target import LEAST, check_sparsity, threshold_at
 from ._unit_penalty import UnitPenalty
 
 

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._names import named_leaves, one_ending
-from ._thresholds import Shape, check_fields, group_weight, shrink_factor, sqrt
+from ._prox import Shape, check_fields, group_weight, shrink_factor, sqrt
+from ._tree import named_leaves, one_ending
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from architectures import ARCHITECTURES, built, error
 
 import parsimony as pm
-from parsimony._names import named_leaves
+from parsimony._tree import named_leaves
 from parsimony.structure import compact, find_units, grow, next_widths, saturation, unit_penalty
 from parsimony.structure._surgery.grow import outside_span
 

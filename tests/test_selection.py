@@ -171,7 +171,7 @@ def test_v_is_measured_in_its_own_threshold():
                                      pm.SparseGroupLasso(-1, 2.0, 0.2)], ids=repr)  # fmt: skip
 def test_v_is_above_one_in_the_support_and_tells_the_way_there_outside(penalty):
     """Scaling V scales its place: a group is in the support where the order's number passes 1."""
-    from parsimony._layers import layers
+    from parsimony._ranking import layers
 
     params = {"w": jnp.ones((4, 30))}
     state = pm.inverse_scale_space(0.1, penalty=penalty).init(params)

@@ -8,7 +8,7 @@ from architectures import ARCHITECTURES, built, error, flat
 from flax.errors import FlaxError
 
 import parsimony as pm
-from parsimony._names import named_leaves
+from parsimony._tree import named_leaves
 
 NAMES = sorted(ARCHITECTURES)
 NO_CHANNELS = ("a spatial axis of a convolution", "the axis that a scan runs over", "an axis of size one")

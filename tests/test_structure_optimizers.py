@@ -8,7 +8,7 @@ import pytest
 from descent import trained
 
 import parsimony as pm
-from parsimony._names import named_leaves
+from parsimony._tree import named_leaves
 from parsimony.structure import compact, find_units
 
 PARAMS = {

@@ -13,7 +13,7 @@ from neighbours import ALL_PENALTIES, METHODS, PARAMS, SPARSE, STEPS, gradient, 
 
 import parsimony as pm
 from parsimony._rules import resolve
-from parsimony._target import LEAST, threshold_at
+from parsimony._sparsity_target import LEAST, threshold_at
 
 METHODS = METHODS | {
     "split_lbi": lambda **kwargs: pm.split_lbi(0.1, nu=2.0, momentum=0.5, **kwargs),

@@ -16,7 +16,7 @@ import pytest
 import reference as ref
 
 import parsimony as pm
-from parsimony import _in_place, _split_lbi
+from parsimony import _donation, _split_lbi
 
 STEPS = 64
 _rng = np.random.default_rng(0)
@@ -231,10 +231,10 @@ def test_gamma_read_off_the_new_dual_is_gamma_of_the_old(penalty, r, monkeypatch
 )
 def test_gamma_is_read_off_the_new_dual_only_where_r_is_known_to_stay_small(rate, exact, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert _in_place.recovery_is_exact(rate, 2.0, 2.0) is exact
-    jax.jit(lambda traced: pytest.fail("traced") if _in_place.recovery_is_exact(traced, 2.0, 2.0) else traced)(0.1)
+    assert _donation.recovery_is_exact(rate, 2.0, 2.0) is exact
+    jax.jit(lambda traced: pytest.fail("traced") if _donation.recovery_is_exact(traced, 2.0, 2.0) else traced)(0.1)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not _in_place.recovery_is_exact(rate, 2.0, 2.0)
+    assert not _donation.recovery_is_exact(rate, 2.0, 2.0)
 
 
 @pytest.mark.parametrize(("leap", "foreseen"), [(4, True), (5, False)])

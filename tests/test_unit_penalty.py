@@ -8,7 +8,7 @@ from architectures import ARCHITECTURES
 from descent import trained
 
 import parsimony as pm
-from parsimony._names import named_leaves
+from parsimony._tree import named_leaves
 from parsimony.structure import compact, find_units, keep_from_masks, unit_penalty
 
 PARAMS = {

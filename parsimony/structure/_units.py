@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._names import named_leaves
+from .._tree import named_leaves
 
 
 @dataclasses.dataclass(frozen=True)

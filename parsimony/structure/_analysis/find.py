@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..._names import named_leaves
+from ..._tree import named_leaves
 from .._units import Units, structs
 from .grouping import analyse
 

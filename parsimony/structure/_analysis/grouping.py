@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..._names import named_leaves
+from ..._tree import named_leaves
 from .._units import UnitSet
 from .abstract import Value, rigid
 from .coupling import Label, Solution, classes_of

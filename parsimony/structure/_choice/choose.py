@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ..._checks import check_protect, one_of
-from ..._layers import in_order, layers
-from ..._names import named_leaves
+from ..._ranking import in_order, layers
 from ..._readout import split_lbi_states
 from ..._selection import Order
+from ..._tree import named_leaves
 from .._surgery.compact import analysis_of
 from .._surgery.opt_state import belongs
 from .._units import Units, UnitSet, structs

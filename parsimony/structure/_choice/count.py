@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._names import named_leaves
+from ..._tree import named_leaves
 from .._analysis.grouping import Analysis, analyse
 from .._analysis.interpreter import Frame
 from .._rewrite.narrow import Narrowing

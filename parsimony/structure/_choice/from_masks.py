@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 
 from ..._checks import one_of
-from ..._names import named_leaves
+from ..._tree import named_leaves
 from .._surgery.opt_state import belongs
 from .._units import Units, UnitSet
 

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from ..._checks import one_of
-from ..._names import named_leaves
+from ..._tree import named_leaves
 from .._surgery.compact import Compact
 
 FORMAT = 1

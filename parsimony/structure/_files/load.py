@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..._names import named_leaves
+from ..._tree import named_leaves
 from .export import FORMAT
 
 

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from ..._names import named_leaves
+from ..._tree import named_leaves
 from .._analysis.grouping import Analysis, analyse
 from .._rewrite.equality import same_program
 from .._rewrite.narrow import Narrowing, Part

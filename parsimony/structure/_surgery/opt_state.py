@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._names import named_leaves, one_ending
 from ..._path import NEVER, RecordPathState
 from ..._readout import split_lbi_states
 from ..._rules import Rules, resolve
 from ..._split_lbi import SplitLBIState
+from ..._tree import named_leaves, one_ending
 from ..._unit_penalty import UnitPenalty
 from .index_map import Places, spread
 

@@ -7,7 +7,7 @@
 | `linbreg`, `adabreg` | the sub-gradient variable | W₀/κ + p₀, p₀ ∈ ∂Ω(W₀) | 1 | their δ |
 | `rda` | W₀ less all steps | W₀ | t = Σα | 1 |
 | `prox_sgd` | W, forgotten every step | W₀ | α | 1 |
-| any of them with a `sparsity` | | W₀/κ | what gives that share of zeros (`_target`) | |
+| any of them with a `sparsity` | | W₀/κ | what gives that share of zeros (`_sparsity_target`) | |
 
 Ω is positively homogeneous, so Prox_{TΩ}(u) = T·Prox_Ω(u/T). With V = U/T, and κT in the place of κ, W = κ·Prox_Ω(V):
 the state is that of Split LBI, Γ is W, and every read-out holds.
@@ -25,8 +25,8 @@ import optax
 
 from ._checks import aligned, as_arrays, check_positive
 from ._rules import Rules, check_penalty, resolve
+from ._sparsity_target import LEAST, check_sparsity, threshold_at
 from ._split_lbi import SplitLBIState
-from ._target import LEAST, check_sparsity, threshold_at
 from ._unit_penalty import UnitSlices
 
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from ._checks import one_of
-from ._names import named_leaves
 from ._path import NEVER, entry_steps
 from ._readout import matched
+from ._tree import named_leaves
 from ._unit_penalty import UnitSlices
 
 ORDERS = ("entry", "dual", "gamma", "magnitude")

@@ -31,9 +31,9 @@ from typing import Any
 
 import numpy as np
 
-from ._checks import check_positive
-from ._path import NEVER
-from ._penalties import Lasso
+from .._checks import check_positive
+from .._path import NEVER
+from .._penalties import Lasso
 
 
 @dataclasses.dataclass(frozen=True)

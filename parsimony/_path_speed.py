@@ -24,9 +24,9 @@ import numpy as np
 import optax
 
 from ._checks import as_arrays, check_positive
-from ._names import named_leaves
 from ._penalties import Penalty, inside
 from ._rules import Rules, resolve
+from ._tree import named_leaves
 from ._unit_penalty import UnitPenalty, UnitSlices
 
 
