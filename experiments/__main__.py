@@ -1,25 +1,23 @@
 """Command line: `python -m experiments COMMAND [CONFIG] [--field value]`."""
 
 import difflib
-import functools
-import importlib
 import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import tyro
 
 from . import configs
-from .comparison import Comparison
+from .comparison.config import Comparison
 from .config import Config, Grow
-from .errors import RunError
-from .interrupts import StoppedError
+from .errors import RunError, StoppedError
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet2012")
 USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
 
-  train [CONFIG]     train a network along the path (CONFIG: {configs}; default digits)
-  grow [CONFIG]      grow a network from a few units a layer to the right size (CONFIG: {growing}; default grow_digits)
-  compare [CONFIG]   tune methods alike, train each with several seeds (CONFIG: {comparing}; default compare_digits)
+  train [CONFIG]     train a network along the path (CONFIG: {train}; default digits)
+  grow [CONFIG]      grow a network from a few units a layer to the right size (CONFIG: {grow}; default grow_digits)
+  compare [CONFIG]   tune methods alike, train each with several seeds (CONFIG: {compare}; default compare_digits)
   prune RUN          cut a run to several sparsities, by several orders, with and without fine-tuning
   ticket RUN         retrain inside the mask of an early epoch; compared with dense and with a random mask
   compact RUN        remove units of a run: a smaller, faster model with the same outputs, saved and exported
@@ -36,23 +34,17 @@ USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
 def main(words: list[str]) -> int:
     """Runs a command; the exit code: 0, 1 for a run that could not be done, 2 for words that make no sense."""
     if not words or words[0] in ("-h", "--help"):
-        print(
-            USAGE.format(
-                configs=", ".join(configs.names(Config)),
-                growing=", ".join(configs.names(Grow)),
-                comparing=", ".join(configs.names(Comparison)),
-                datasets=", ".join(DATASETS),
-            )
-        )
+        names = {kind: ", ".join(configs.names(kind)) for kind in CONFIGURED}
+        print(USAGE.format(**names, datasets=", ".join(DATASETS)))
         return 0
-    on_runs = {name: functools.partial(_on_runs, name) for name in ("prune", "ticket", "compact", "stop", "report")}
-    kinds = {"train": Config, "grow": Grow, "compare": Comparison}
-    configured = {name: functools.partial(_configured, name, kind) for name, kind in kinds.items()}
-    commands = {**configured, **on_runs, "prepare": _prepare}
-    if words[0] not in commands:
-        return _unknown("command", words[0], commands)
+    command, rest = words[0], words[1:]
+    known = [*CONFIGURED, *ON_RUNS, "prepare"]
+    if command not in known:
+        return _unknown("command", command, known)
     try:
-        return commands[words[0]](words[1:])
+        if command in CONFIGURED:
+            return _configured(command, rest)
+        return _prepare(rest) if command == "prepare" else _on_runs(command, rest)
     except RunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -67,44 +59,103 @@ def main(words: list[str]) -> int:
         return 130
 
 
-def _configured(command: str, kind: type, words: list[str]) -> int:
-    """A command with a configuration: a function of its name in a module of its name."""
-    defaults = {"train": "digits", "grow": "grow_digits", "compare": "compare_digits"}
-    known, default = configs.names(kind), defaults[command]
+# JAX and the rest take seconds to import: each command is imported when it is called, so that --help need not wait.
+
+
+def _train(name: str, config: Any) -> None:
+    from .commands.train import train
+
+    train(name, config)
+
+
+def _grow(name: str, config: Any) -> None:
+    from .commands.grow import grow
+
+    grow(name, config)
+
+
+def _compare(name: str, config: Any) -> None:
+    from .commands.compare import compare
+
+    compare(name, config)
+
+
+def _prune() -> tuple[type, Callable]:
+    from .commands.prune import PruneOptions, prune
+
+    return PruneOptions, prune
+
+
+def _ticket() -> tuple[type, Callable]:
+    from .commands.ticket import TicketOptions, ticket
+
+    return TicketOptions, ticket
+
+
+def _compact() -> tuple[type, Callable]:
+    from .commands.compact import CompactOptions, compact
+
+    return CompactOptions, compact
+
+
+def _stop() -> tuple[type, Callable]:
+    from .commands.stop import StopOptions, stop
+
+    return StopOptions, stop
+
+
+def _report() -> tuple[type, Callable]:
+    from .commands.report import ReportOptions, report
+
+    return ReportOptions, report
+
+
+def _report_compare() -> tuple[type, Callable]:
+    from .comparison.table import ReportCompareOptions, report_compare
+
+    return ReportCompareOptions, report_compare
+
+
+# command: (class of its configuration, the one it takes where none is named, what it does)
+CONFIGURED: dict[str, tuple[type, str, Callable]] = {
+    "train": (Config, "digits", _train),
+    "grow": (Grow, "grow_digits", _grow),
+    "compare": (Comparison, "compare_digits", _compare),
+}
+# command: gives (class of its options, what it does)
+ON_RUNS = {"prune": _prune, "ticket": _ticket, "compact": _compact, "stop": _stop, "report": _report}
+
+
+def _configured(command: str, words: list[str]) -> int:
+    """A command with a configuration, whose fields the rest of the words may change."""
+    kind, default, function = CONFIGURED[command]
+    known = configs.names(command)
     name, fields = (words[0], words[1:]) if words and not words[0].startswith("-") else (default, words)
     if name not in known:
         return _unknown("configuration", name, known)
-    module = configs.load(name)
+    module = configs.load(command, name)
     program = f"python -m experiments {command} {name}"
-    config = tyro.cli(kind, default=module.config, args=fields, prog=program, description=module.__doc__)
-    # JAX and the rest take seconds to import; --help need not wait
-    getattr(importlib.import_module(f".{command}", __package__), command)(name, config)
+    function(name, tyro.cli(kind, default=module.config, args=fields, prog=program, description=module.__doc__))
     return 0
 
 
 def _on_runs(command: str, words: list[str]) -> int:
-    """A command on runs: a module of its name with its options (`Prune`) and what it does (`prune`)."""
+    """A command on runs that were trained before."""
+    find = ON_RUNS[command]
     if command == "report" and words[:1] == ["compare"]:
-        from .comparison_table import Compare, report_compare
-
-        report_compare(tyro.cli(Compare, args=words[1:], prog="python -m experiments report compare"))
-        return 0
-    module = importlib.import_module(f".{command}", __package__)
-    options = tyro.cli(getattr(module, command.capitalize()), args=words, prog=f"python -m experiments {command}")
-    getattr(module, command)(options)
+        command, words, find = "report compare", words[1:], _report_compare
+    options, function = find()
+    function(tyro.cli(options, args=words, prog=f"python -m experiments {command}"))
     return 0
 
 
 def _prepare(words: list[str]) -> int:
-    from . import data
+    from .commands.prepare import PrepareOptions, prepare
 
-    def arguments(dataset: tyro.conf.Positional[str], /, data_dir: Path | None = None):
-        return dataset, data_dir
-
-    dataset, data_dir = tyro.cli(arguments, args=words, prog="python -m experiments prepare")
-    if dataset not in DATASETS:
-        return _unknown("data set", dataset, DATASETS)
-    print(f"prepared in {data.prepare(dataset, data_dir)}")
+    options = tyro.cli(PrepareOptions, args=words, prog="python -m experiments prepare")
+    if options.dataset not in DATASETS:
+        return _unknown("data set", options.dataset, DATASETS)
+    prepare(options)
     return 0
 
 

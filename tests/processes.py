@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments import snapshots
+from experiments.runs import snapshots
 
 WORDS = ("train", "--epochs", "12", "--drop-epochs", "8", "--checkpoint-every", "1", "--snapshots", "2")
 LONG = ("train", "--epochs", "60", "--drop-epochs", "40", "--checkpoint-every", "1", "--snapshots", "2")

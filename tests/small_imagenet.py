@@ -7,7 +7,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from experiments.imagenet import imagenet
+from experiments.data.imagenet.stream import imagenet
 
 SIZE = 24
 TRAIN, TEST = (27, 23, 20), (10, 9)  # examples of each file

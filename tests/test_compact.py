@@ -9,10 +9,10 @@ import pytest
 
 import parsimony as pm
 from experiments import __main__ as cli
-from experiments import train
-from experiments.bench_structure import structure
+from experiments.bench.structure import structure
+from experiments.commands import train
 from experiments.config import Config
-from experiments.run import load_run
+from experiments.runs.load import load_run
 
 SHORT = Config(epochs=8, drop_epochs=(6,), checkpoint_every=8, share=0.3)
 

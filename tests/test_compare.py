@@ -13,14 +13,19 @@ import pytest
 
 import parsimony as pm
 from experiments import __main__ as cli
-from experiments import compare, configs, data, methods, recipe, rivals, sweep
-from experiments.comparison import Comparison
-from experiments.comparison_pictures import picture
-from experiments.comparison_table import replaced, summary
+from experiments import baselines, configs
+from experiments.commands import compare
+from experiments.comparison import methods
+from experiments.comparison.config import Comparison
+from experiments.comparison.plots import picture
+from experiments.comparison.table import replaced, summary
+from experiments.data.load import load
 from experiments.errors import RunError
-from experiments.record import locked, read_lines
+from experiments.runs.files import read_lines
+from experiments.runs.folder import locked
+from experiments.training import build, sweep
 
-RECORDS = Path(__file__).parents[1] / "experiments" / "records"
+RECORDS = Path(__file__).parents[1] / "experiments" / "results"
 SMALL = Comparison(
     methods=("split_lbi", "gradual"),
     sparsity=(0.5, 0.9),
@@ -68,7 +73,7 @@ def test_every_method_descends_and_meets_its_sparsity(method):
         assert loss(params) < loss(PARAMS)
     else:
         assert sum(int((w == 0).sum()) for w in kernels) == 144
-        assert loss(params) < loss(pm.apply_masks(PARAMS, rivals.magnitude_masks(PARAMS, 0.75)))
+        assert loss(params) < loss(pm.apply_masks(PARAMS, baselines.magnitude_masks(PARAMS, 0.75)))
     assert method.split_lbi == (pm.SplitLBIState in map(type, _states(state)) and method.cuts)
 
 
@@ -111,12 +116,12 @@ SETTINGS = [
 
 def test_runs_that_train_as_one_are_what_they_are_alone():
     """To the rounding of float32: 36 steps of SmallCNN, with weights of up to 0.6."""
-    network, params, _ = recipe.made("small_cnn", 0)
-    dataset = data.load("digits", 180)
+    network, params, _ = build.made("small_cnn", 0)
+    dataset = load("digits", 180)
     own = methods.Plan(36, (0.625, 0.875), 1.0, "weight", methods.unit_strengths(params, "weight"), 4)
     runs = sweep.Sweep(network, dataset, 4, 128, lambda setting: methods.METHODS["split_lbi"].make(own, setting))
     numbers = [{name: np.float32(x) for name, x in s.items() if name != "seed"} | {"seed": s["seed"]} for s in SETTINGS]
-    starts = [recipe.made("small_cnn", s["seed"])[1:] for s in SETTINGS]
+    starts = [build.made("small_cnn", s["seed"])[1:] for s in SETTINGS]
     together = sweep.train(runs, numbers, starts)
     for setting, start, (params, _, state) in zip(numbers, starts, together, strict=True):
         ((alone, _, alone_state),) = sweep.train(runs, [setting], [start])
@@ -318,8 +323,8 @@ def test_a_configuration_refuses_what_makes_no_sense(field, value):
 
 
 def test_the_configurations_name_methods_and_numbers_that_are_there():
-    for name in configs.names(Comparison):
-        config = configs.load(name).config
+    for name in configs.names("compare"):
+        config = configs.load("compare", name).config
         assert set(config.methods) <= set(methods.METHODS)
         for method in config.methods:
             known = {*methods.METHODS[method].search, *methods.METHODS[method].fixed, "nu", "strength"}

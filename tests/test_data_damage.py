@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import data
-from experiments.bench_data import write
+from experiments.bench.data import write
+from experiments.data.load import load
 from experiments.errors import RunError
 
 
@@ -29,7 +29,7 @@ def prepared(tmp_path, monkeypatch):
 
 
 def test_whole_files_are_read(prepared):
-    dataset = data.load("mnist", 2, prepared[0])
+    dataset = load("mnist", 2, prepared[0])
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (8, 2, 6)
     assert dataset.test.images[4].tolist() == np.full((28, 28, 1), 11).tolist()
 
@@ -48,7 +48,7 @@ def test_a_file_that_is_not_whole_is_named(prepared, damage, message):
     path = folder / "mnist-train.array_record-00001-of-00002"
     damage(path)
     with pytest.raises(RunError) as caught:
-        data.load("mnist", 2, directory)
+        load("mnist", 2, directory)
     assert str(caught.value).startswith(f"{path} {message}")
 
 
@@ -58,7 +58,7 @@ def test_an_image_of_another_shape_is_named(tmp_path, monkeypatch):
     train[1][2]["image"] = png((20, 28))
     folder = write(tmp_path, {"train": train, "test": files(3)}, "mnist")
     with pytest.raises(RunError) as caught:
-        data.load("mnist", 2, tmp_path)
+        load("mnist", 2, tmp_path)
     assert "(20, 28, 1) instead of (28, 28, 1)" in str(caught.value)
     assert str(caught.value).startswith(
         f"record 2 of {folder}/mnist-train.array_record-00001-of-00002 (index 7 of train)"

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from processes import finished, start, wait_for
 
-from experiments import distributed, snapshots
 from experiments.config import Config
 from experiments.errors import RunError
-from experiments.run import load_run
+from experiments.runs import snapshots
+from experiments.runs.load import load_run
+from experiments.training import distributed
 
 WORDS = ("train", "--epochs", "2", "--drop-epochs")
 LONG = ("train", "--epochs", "200", "--drop-epochs", "--checkpoint-every", "1")

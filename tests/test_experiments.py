@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 from experiments import __main__ as cli
-from experiments import configs, data, snapshots, train
-from experiments.comparison import Comparison
+from experiments import configs
+from experiments.commands import train
+from experiments.comparison.config import Comparison
 from experiments.config import Config, Grow
+from experiments.data.load import load
 from experiments.errors import RunError
+from experiments.runs import snapshots
 
 SHORT = Config(epochs=4, drop_epochs=(3,), checkpoint_every=2)
 
@@ -191,7 +194,7 @@ def test_unknown_fields_suggest_the_nearest(capsys):
 def test_help_names_every_field(capsys):
     assert cli.main(["--help"]) == 0
     overview = capsys.readouterr().out
-    assert all(name in overview for name in configs.names())
+    assert all(name in overview for kind in ("train", "grow", "compare") for name in configs.names(kind))
     for kind, words in (
         (Config, ["train", "lenet_mnist"]),
         (Grow, ["grow", "grow_tiny"]),
@@ -205,9 +208,11 @@ def test_help_names_every_field(capsys):
 
 
 def test_every_configuration_says_its_command():
-    for name in configs.names():
-        command = {Config: "train", Grow: "grow", Comparison: "compare"}[type(configs.load(name).config)]
-        assert f"python -m experiments {command} {name}" in (configs.load(name).__doc__ or "")
+    for command, kind in [("train", Config), ("grow", Grow), ("compare", Comparison)]:
+        for name in configs.names(command):
+            module = configs.load(command, name)
+            assert type(module.config) is kind
+            assert f"python -m experiments {command} {name}" in (module.__doc__ or "")
 
 
 def test_a_data_set_that_is_not_there_is_one_sentence_with_the_command(tmp_path, capsys):
@@ -219,20 +224,20 @@ def test_a_data_set_that_is_not_there_is_one_sentence_with_the_command(tmp_path,
 
 
 def test_digits_are_split_once_and_for_all():
-    one, two = data.load("digits", 180), data.load("digits", 180)
+    one, two = load("digits", 180), load("digits", 180)
     np.testing.assert_array_equal(one.validation.images, two.validation.images)
     assert (len(one.train), len(one.validation), len(one.test)) == (1257, 180, 360)
     assert one.train.images.max() == one.maximum == 16
     seen = {image.tobytes() for image in one.train.images}
     assert not seen & {image.tobytes() for image in one.validation.images}
     with pytest.raises(RunError, match="cannot be held out"):
-        data.load("digits", 2000)
+        load("digits", 2000)
 
 
 @pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="needs TFDS_DATA_DIR with a prepared mnist")
 def test_mnist_is_decoded_once_and_then_read_from_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    decoded = data.load("mnist", 2000)
+    decoded = load("mnist", 2000)
     assert (len(decoded.train), len(decoded.validation), len(decoded.test)) == (58000, 2000, 10000)
     assert decoded.train.images.shape[1:] == (28, 28, 1)
     assert len(list((tmp_path / "parsimony").iterdir())) == 2
@@ -240,7 +245,7 @@ def test_mnist_is_decoded_once_and_then_read_from_the_cache(tmp_path, monkeypatc
     import tensorflow_datasets as tfds
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "as_data_source", None)  # a second decoding would fail
-    cached = data.load("mnist", 2000)
+    cached = load("mnist", 2000)
     np.testing.assert_array_equal(cached.train.images, decoded.train.images)
     np.testing.assert_array_equal(cached.test.labels, decoded.test.labels)
 

@@ -13,12 +13,13 @@ from processes import damage, largest
 
 import parsimony as pm
 from experiments import __main__ as cli
-from experiments import grow, stages, widening
+from experiments.commands import grow
 from experiments.config import Grow
+from experiments.data.sampler import Order
 from experiments.errors import RunError
-from experiments.network import merged
-from experiments.order import Order
-from experiments.run import load_run
+from experiments.growth import policy, rounds, stage
+from experiments.runs.load import load_run
+from experiments.training.network import merged
 
 ORDER = Order(seed=0, size=40, batch_size=4)
 SHORT = Grow(widths=(2,), epochs=3, share=0.3, rounds=3, fine_tune=4, nu=10.0, patience=9)
@@ -41,7 +42,7 @@ def directory(tmp_path_factory):
 
 def test_a_network_grows_and_its_rounds_are_recorded(directory):
     record = json.loads((directory / "record.json").read_text())
-    rows = stages.rounds(directory)
+    rows = rounds.rounds(directory)
     assert rows == record["rounds"]
     assert rows[0]["widths"] == {"conv1": 2, "conv2": 2, "dense1": 2}
     for before, after in itertools.pairwise(rows):
@@ -72,16 +73,16 @@ def test_fixed_networks_cost_as_much_training(directory):
 def test_the_next_stage_goes_on_where_the_last_one_was():
     """With batch statistics: the same outputs, and an optimizer state of the new penalties with the old numbers."""
     config = dataclasses.replace(SHORT, dataset="mnist", model="tiny_cnn", widths=(3, 4))
-    now = stages.stage(config)
-    strength = stages.strengths(now, ORDER)
+    now = stage.stage(config)
+    strength = stage.strengths(now, ORDER)
     assert set(strength) == {"conv1/conv", "conv2/conv"}
-    tx_of = functools.partial(stages.transformation, order=ORDER, strength=strength)
+    tx_of = functools.partial(stage.transformation, order=ORDER, strength=strength)
     tx = tx_of(now)
     state = tx.init(now.params)
     _, state = jax.jit(tx.update)(jax.tree.map(lambda w: 0.1 * w, now.params), state, now.params)
     stats = jax.tree.map(lambda x: x + 0.5, now.stats)
     row = {"round": 1, "next": {"conv2/conv": 6}}
-    new, (params, new_stats, new_state) = widening.widened(now, (now.params, stats, state), row, tx_of)
+    new, (params, new_stats, new_state) = policy.widened(now, (now.params, stats, state), row, tx_of)
     assert new.widths == {"conv1/conv": 3, "conv2/conv": 6}
     assert jax.tree.structure(new_state) == jax.tree.structure(tx_of(new).init(params))
     x = np.random.default_rng(0).random((5, 28, 28, 1)).astype("float32")
@@ -100,17 +101,17 @@ def test_the_next_stage_goes_on_where_the_last_one_was():
 
 def test_an_interrupted_growth_resumes_to_the_same_bits(directory, tmp_path, monkeypatch):
     undisturbed = json.loads((directory / "record.json").read_text())
-    append = stages.append
+    append = rounds.append
 
     def interrupt(directory, row):
         if row["round"] == 2:  # its checkpoint is there, its line is not: the round is done again
             raise KeyboardInterrupt
         append(directory, row)
 
-    monkeypatch.setattr(stages, "append", interrupt)
+    monkeypatch.setattr(rounds, "append", interrupt)
     with pytest.raises(KeyboardInterrupt):
         grown(tmp_path, "broken")
-    monkeypatch.setattr(stages, "append", append)
+    monkeypatch.setattr(rounds, "append", append)
     with pytest.raises(RunError, match="has not finished growing"):
         load_run(tmp_path / "broken")
     _, resumed = grown(tmp_path, "broken")
@@ -140,7 +141,7 @@ def rows_of(*accuracies, share=1.0, seconds=1.0):
 
 
 def after(rows, **fields):
-    return widening.after(stages.stage(dataclasses.replace(SHORT, **fields)), rows)
+    return policy.after(stage.stage(dataclasses.replace(SHORT, **fields)), rows)
 
 
 def test_what_ends_growing():
@@ -158,7 +159,7 @@ def test_what_ends_growing():
 
 @pytest.mark.parametrize("kind", ["parameters", "macs"])
 def test_a_budget_is_filled_and_never_exceeded(kind):
-    now = stages.stage(dataclasses.replace(SHORT, widths=(4,), ratio=1.0))
+    now = stage.stage(dataclasses.replace(SHORT, widths=(4,), ratio=1.0))
     least, most = getattr(now.cost({}), kind), getattr(now.cost(dict.fromkeys(now.widths, 8)), kind)
     for budget in np.linspace(least, most, 9).astype(int).tolist():
         decided = after(rows_of(0.5), widths=(4,), ratio=1.0, **{kind: budget})
@@ -217,16 +218,16 @@ def test_what_cannot_start_is_told_before_a_folder_is_made(tmp_path, fields, mes
 )
 def test_a_model_that_cannot_be_made_at_other_widths_is_refused_at_the_start(fields, message):
     with pytest.raises(RunError, match=message):
-        widening.check(stages.stage(dataclasses.replace(SHORT, dataset="cifar10", **fields)))
+        policy.check(stage.stage(dataclasses.replace(SHORT, dataset="cifar10", **fields)))
 
 
 def test_a_line_that_a_kill_cut_off_is_not_in_the_way_of_the_next(tmp_path):
-    stages.append(tmp_path, {"round": 1})
+    rounds.append(tmp_path, {"round": 1})
     with (tmp_path / "rounds.jsonl").open("a") as file:
         file.write('{"round": 2, "wid')
-    assert stages.rounds(tmp_path) == [{"round": 1}]
-    stages.append(tmp_path, {"round": 2})
-    assert stages.rounds(tmp_path) == [{"round": 1}, {"round": 2}]
+    assert rounds.rounds(tmp_path) == [{"round": 1}]
+    rounds.append(tmp_path, {"round": 2})
+    assert rounds.rounds(tmp_path) == [{"round": 1}, {"round": 2}]
 
 
 @pytest.mark.parametrize(

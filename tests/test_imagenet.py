@@ -15,13 +15,15 @@ import pytest
 from flax import nnx
 from small_imagenet import SIZE, batches, whole
 
-from experiments import feed, jpeg, models, train
-from experiments.bench_data import write
+from experiments import models
+from experiments.bench.data import write
+from experiments.commands import train
 from experiments.config import Config
-from experiments.epochs import PART
-from experiments.errors import RunError
-from experiments.imagenet import imagenet, prefetch
-from experiments.interrupts import StoppedError
+from experiments.data import loader
+from experiments.data.imagenet import jpeg
+from experiments.data.imagenet.batches import PART
+from experiments.data.imagenet.stream import imagenet, prefetch
+from experiments.errors import RunError, StoppedError
 
 
 @pytest.fixture(scope="module")
@@ -225,7 +227,7 @@ def test_imagenet_itself():
 
 
 def test_the_benchmark_counts_the_cores(tmp_path, files, capsys):
-    from experiments.bench_data import data
+    from experiments.bench.data import data
 
     write(tmp_path, files)
     data(rate=1000, images=4, rounds=1, workers=0, batch_size=8, data_dir=tmp_path)
@@ -258,7 +260,7 @@ def test_a_training_goes_on_in_the_middle_of_an_epoch_to_the_same_bits(data_dir,
     assert [line["step"] for line in record["curve"]] == [3, 5, 8]
     assert record["images"] == {"train": 40, "validation": 30, "test": 19}
 
-    number, take = [0], feed.Streamed.calls
+    number, take = [0], loader.Streamed.calls
 
     def interrupted(self, first, last):
         for call in take(self, first, last):
@@ -267,7 +269,7 @@ def test_a_training_goes_on_in_the_middle_of_an_epoch_to_the_same_bits(data_dir,
                 os.kill(os.getpid(), signal.SIGTERM)
             yield call
 
-    monkeypatch.setattr(feed.Streamed, "calls", interrupted)
+    monkeypatch.setattr(loader.Streamed, "calls", interrupted)
     for step in (2, 4):
         with pytest.raises(StoppedError, match=f"saved after step {step} of 8"):
             run("b")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from small_imagenet import as_jpeg, batches, whole
 
-from experiments.bench_data import write
+from experiments.bench.data import write
+from experiments.data.imagenet.stream import imagenet
 from experiments.errors import RunError
-from experiments.imagenet import imagenet
 
 
 @pytest.fixture(scope="module")

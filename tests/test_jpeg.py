@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from small_imagenet import SIZE, as_jpeg, picture
 
-from experiments import jpeg
+from experiments.data.imagenet import jpeg
 
 
 def reference(one: bytes, size: int) -> np.ndarray:

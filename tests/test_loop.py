@@ -7,17 +7,21 @@ import optax
 import pytest
 from flax import jax_utils, nnx
 
-from experiments import data, loop, models
-from experiments.augment import crop_and_flip
+from experiments import models
+from experiments.data import load as data_load
+from experiments.data.augment import crop_and_flip
+from experiments.data.dataset import Dataset, Split
+from experiments.data.load import load
+from experiments.data.loader import Resident
+from experiments.data.sampler import Order
 from experiments.errors import RunError
-from experiments.feed import Resident
-from experiments.network import frozen, merged, parted, parts_of
-from experiments.order import Order
+from experiments.training.network import frozen, merged, parted, parts_of
+from experiments.training.step import advance, make_step
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (64, 28, 28, 1), np.uint8), RNG.integers(0, 10, 64).astype(np.int32)
-SPLIT = data.Split(IMAGES, LABELS)
-DATASET = data.Dataset(SPLIT, SPLIT, SPLIT, 255, (100.0,), (50.0,))
+SPLIT = Split(IMAGES, LABELS)
+DATASET = Dataset(SPLIT, SPLIT, SPLIT, 255, (100.0,), (50.0,))
 ORDER = Order(seed=0, size=64, batch_size=16)
 TX = optax.sgd(0.1, momentum=0.9)
 
@@ -27,9 +31,9 @@ def start():
 
 
 def trained(network, params, stats, per_call=1, **options):
-    step = loop.make_step(network, TX, DATASET, **options)
+    step = make_step(network, TX, DATASET, **options)
     replicas, losses = jax_utils.replicate((params, stats, TX.init(params))), []
-    for latest, _, more in loop.advance(step, replicas, Resident(SPLIT, ORDER).calls(0, 4, per_call)):
+    for latest, _, more in advance(step, replicas, Resident(SPLIT, ORDER).calls(0, 4, per_call)):
         replicas, losses = latest, losses + more
     return jax_utils.unreplicate(tuple(replicas)), losses
 
@@ -37,9 +41,9 @@ def trained(network, params, stats, per_call=1, **options):
 def test_a_step_takes_the_mean_of_the_devices_losses_and_statistics():
     """Eight devices with two images each, against one after the other by hand."""
     network, params, stats = start()
-    step = loop.make_step(network, optax.sgd(0.0), DATASET)
+    step = make_step(network, optax.sgd(0.0), DATASET)
     replicas = jax_utils.replicate((params, stats, optax.sgd(0.0).init(params)))
-    *_, ((_, after, _), _, losses) = loop.advance(step, replicas, Resident(SPLIT, ORDER).calls(0, 1))
+    *_, ((_, after, _), _, losses) = advance(step, replicas, Resident(SPLIT, ORDER).calls(0, 1))
     expected, means = [], []
     for share in ORDER.batches(0, 1).reshape(8, 2):
         logits, own = network.forward(params, stats, DATASET.normalised(IMAGES[share]), jax.random.key(0))
@@ -95,11 +99,11 @@ def test_a_frozen_network_trains_and_leaves_its_statistics():
 
 def test_colour_images_are_normalised_by_the_training_images(monkeypatch):
     images = RNG.integers(0, 256, (40, 4, 4, 3), np.uint8)
-    monkeypatch.setattr(data, "_tfds", lambda *_: (data.Split(images, np.arange(40)), SPLIT, 255))
-    dataset = data.load("cifar10", 10, images=20)
+    monkeypatch.setattr(data_load, "from_tfds", lambda *_: (Split(images, np.arange(40)), SPLIT, 255))
+    dataset = load("cifar10", 10, images=20)
     assert (len(dataset.train), len(dataset.validation)) == (20, 10)
     x = dataset.normalised(jnp.asarray(dataset.train.images))
     np.testing.assert_allclose(np.mean(x, (0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(np.std(x, (0, 1, 2)), 1, rtol=1e-5)
     with pytest.raises(RunError, match="30 training images after validation, not 31"):
-        data.load("cifar10", 10, images=31)
+        load("cifar10", 10, images=31)

@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.data import Split
+from experiments.data.dataset import Split
+from experiments.data.loader import Resident, shares
+from experiments.data.sampler import Order
 from experiments.errors import RunError
-from experiments.feed import Resident, shares
-from experiments.order import Order
 
 
 @pytest.mark.parametrize(("size", "batch_size"), [(10, 4), (12, 4), (7, 7), (9, 5)])

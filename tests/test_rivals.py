@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import rivals
+from experiments import baselines
 
 STEPS = 30
 _rng = np.random.default_rng(3)
@@ -55,7 +55,7 @@ def largest(scores: dict, keep: int) -> dict:
 def test_the_k_largest_are_those_that_sorting_finds_ties_included(k):
     scores = np.array([2.0, 0.0, 3.0, 2.0, 1e-30, 2.0, -1.0, 0.5, np.inf, 2.0], np.float32)
     expected = largest({"": np.where(scores < 0, -1, scores)}, min(k, 9))[""]
-    np.testing.assert_array_equal(jax.jit(rivals.k_largest)(scores, k), expected)
+    np.testing.assert_array_equal(jax.jit(baselines.k_largest)(scores, k), expected)
 
 
 def test_filters_are_compared_by_their_root_mean_square():
@@ -64,14 +64,14 @@ def test_filters_are_compared_by_their_root_mean_square():
         "b": jnp.full((1, 1, 1, 2), 2.0),
         "dense": jnp.ones((2, 2)),
     }
-    masks = rivals.magnitude_masks(params, 0.5, "filter")
+    masks = baselines.magnitude_masks(params, 0.5, "filter")
     assert masks["a"].all((0, 1, 2)).tolist() == [False, True]
     assert masks["b"].all((0, 1, 2)).tolist() == [True, False]  # of equals the first
     assert masks["dense"].all()
 
 
 def test_the_cubic_schedule_has_the_values_of_its_equation():
-    schedule = rivals.cubic_sparsity(0.9, 5, 25)
+    schedule = baselines.cubic_sparsity(0.9, 5, 25)
     for t in range(40):
         part = min(max((t - 5) / 20, 0), 1)
         assert float(schedule(t)) == pytest.approx(0.9 - 0.9 * (1 - part) ** 3, abs=1e-6)
@@ -81,7 +81,7 @@ def test_gradual_pruning_is_its_transcription():
     begin, end, every, final = 4, 21, 5, 0.8
     w = {name: value.astype(np.float64) for name, value in PARAMS.items()}
     masks, trace = ({name: made(value) for name, value in w.items()} for made in (np.ones_like, np.zeros_like))
-    taken = trained(rivals.gradual_magnitude_pruning(sgd(), final, begin, end, every))
+    taken = trained(baselines.gradual_magnitude_pruning(sgd(), final, begin, end, every))
     for t, (params, _) in enumerate(taken):
         slope = gradient(w)
         if t in (4, 9, 14, 19):
@@ -98,7 +98,7 @@ def test_gradual_pruning_is_its_transcription():
 
 def test_what_gradual_pruning_removed_never_returns_and_the_end_is_exact():
     outside = np.zeros(WEIGHTS, bool)
-    for params, _ in trained(rivals.gradual_magnitude_pruning(sgd(), 0.9, 0, 20, 4)):
+    for params, _ in trained(baselines.gradual_magnitude_pruning(sgd(), 0.9, 0, 20, 4)):
         now = np.concatenate([np.asarray(params[name]).ravel() == 0 for name in KERNELS])
         assert now[outside].all()
         outside = now
@@ -109,7 +109,7 @@ def test_hard_thresholding_is_its_transcription_and_exact_after_every_step():
     w = {name: value.astype(np.float64) for name, value in PARAMS.items()}
     trace = {name: np.zeros_like(value) for name, value in w.items()}
     returned, before = 0, None
-    for params, _ in trained(rivals.iterative_hard_thresholding(sgd(), 0.7)):
+    for params, _ in trained(baselines.iterative_hard_thresholding(sgd(), 0.7)):
         slope = gradient(w)
         for name in w:
             trace[name] = 0.5 * trace[name] + slope[name]
@@ -129,8 +129,8 @@ def test_hard_thresholding_is_its_transcription_and_exact_after_every_step():
 @pytest.mark.parametrize("method", ["gradual", "hard"])
 def test_groups_go_as_wholes(method, level):
     make = {
-        "gradual": lambda q: rivals.gradual_magnitude_pruning(sgd(), q, 0, 15, 3, level),
-        "hard": lambda q: rivals.iterative_hard_thresholding(sgd(), rivals.cubic_sparsity(q, 0, 15), level),
+        "gradual": lambda q: baselines.gradual_magnitude_pruning(sgd(), q, 0, 15, 3, level),
+        "hard": lambda q: baselines.iterative_hard_thresholding(sgd(), baselines.cubic_sparsity(q, 0, 15), level),
     }[method]
     conv = np.asarray(trained(make(0.5))[-1][0]["conv"])
     if level == "filter":
@@ -141,7 +141,7 @@ def test_groups_go_as_wholes(method, level):
 
 
 def rigl(sparsity=0.6, **arguments):
-    return rivals.rigl(sgd(), sparsity, jax.random.key(0), end=20, every=4, **arguments)
+    return baselines.rigl(sgd(), sparsity, jax.random.key(0), end=20, every=4, **arguments)
 
 
 def test_rigl_is_its_transcription():
@@ -194,7 +194,7 @@ def test_rigl_grows_at_zero_keeps_its_size_and_stops_at_the_end():
 @pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9, 0.99])
 def test_erdos_renyi_densities_are_in_proportion_full_at_most_and_add_up(sparsity):
     shapes = [(784, 300), (300, 100), (100, 10), (3, 3, 8, 16)]
-    found = np.asarray(jax.jit(lambda q: rivals.erdos_renyi_densities(shapes, q))(sparsity), np.float64)
+    found = np.asarray(jax.jit(lambda q: baselines.erdos_renyi_densities(shapes, q))(sparsity), np.float64)
     sizes = np.array([np.prod(shape) for shape in shapes])
     assert found @ sizes == pytest.approx((1 - sparsity) * sizes.sum(), rel=1e-4)
     assert (found <= 1 + 1e-6).all()
@@ -213,7 +213,7 @@ def test_adabound_is_its_transcription_and_comes_from_adam_to_sgd():
     w = {name: value.astype(np.float64) for name, value in PARAMS.items()}
     m, s = ({name: np.zeros_like(value) for name, value in w.items()} for _ in range(2))
     rate = lambda count: 1e-2 * 0.97**count
-    for k, (params, _) in enumerate(trained(rivals.adabound(rate, 0.1))):
+    for k, (params, _) in enumerate(trained(baselines.adabound(rate, 0.1))):
         slope, t, alpha = gradient(w), k + 1, 1e-2 * 0.97**k
         end = 0.1 * alpha / 1e-2
         low, high = end * (1 - 1 / (1e-3 * t + 1)), end * (1 + 1 / (1e-3 * t))
@@ -223,16 +223,16 @@ def test_adabound_is_its_transcription_and_comes_from_adam_to_sgd():
             own = alpha * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) / (np.sqrt(s[name]) + 1e-8)
             w[name] = w[name] - np.clip(own, low, high) * m[name]
             np.testing.assert_allclose(params[name], w[name], atol=2e-5, err_msg=name)
-    closed = rivals.adabound(1e-2, 0.1, gamma=1e6)  # bounds that have closed: the running mean times the last step
+    closed = baselines.adabound(1e-2, 0.1, gamma=1e6)  # bounds that have closed: the running mean times the last step
     updates, _ = closed.update({"w": jnp.array([2.0])}, closed.init({"w": jnp.zeros(1)}), {"w": jnp.zeros(1)})
     np.testing.assert_allclose(updates["w"], [-0.1 * 0.1 * 2], rtol=1e-5)
 
 
 MAPPED = {
-    "gradual": lambda q: rivals.gradual_magnitude_pruning(sgd(), q, 0, 15, 3),
-    "hard": lambda q: rivals.iterative_hard_thresholding(sgd(), q),
+    "gradual": lambda q: baselines.gradual_magnitude_pruning(sgd(), q, 0, 15, 3),
+    "hard": lambda q: baselines.iterative_hard_thresholding(sgd(), q),
     "rigl": rigl,
-    "adabound": lambda q: rivals.adabound(1e-2 * q),
+    "adabound": lambda q: baselines.adabound(1e-2 * q),
 }
 
 

@@ -13,11 +13,12 @@ import pytest
 
 import parsimony as pm
 from experiments import __main__ as cli
-from experiments import record as records
-from experiments import snapshots, stopping, train
+from experiments.commands import train
 from experiments.config import Config
 from experiments.errors import RunError
-from experiments.run import load_run, read_config
+from experiments.runs import folder as records
+from experiments.runs import snapshots, stopping
+from experiments.runs.load import load_run, read_config
 
 SHORT = Config(epochs=8, drop_epochs=(6,), checkpoint_every=4, keep_epochs=(3,), snapshots=3, snapshot_groups=1000)
 
@@ -102,7 +103,7 @@ def test_prune_reports_every_order_and_overwrites_nothing(copy, capsys):
 
 def test_a_ticket_starts_from_the_right_weights_and_keeps_to_its_mask(copy, monkeypatch):
     """The start, the masks and the end of each of the three retrainings, seen from where they are trained."""
-    from experiments import ticket
+    from experiments.commands import ticket
 
     seen = []
     fit = ticket.fit

@@ -10,7 +10,7 @@ import pytest
 from processes import LONG, WORDS, assert_same, damage, finished, largest, start, wait_for
 
 from experiments import __main__ as cli
-from experiments import snapshots
+from experiments.runs import snapshots
 
 KILLS = 20
 

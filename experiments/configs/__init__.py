@@ -1,15 +1,20 @@
-"""Configurations by name: one module for each claim, whose docstring gives command, cost and the number to expect."""
+"""Configurations by name: one module for each claim, whose docstring gives command, cost and the number to expect.
+
+The folder is the kind: `train/`, `grow/`, `compare/`.
+"""
 
 import importlib
 import pkgutil
+from pathlib import Path
+from types import ModuleType
 
 
-def names(kind: type | None = None) -> list[str]:
-    """Names of all configurations, or of those of one kind: Config for `train`, Grow for `grow`."""
-    found = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
-    return [name for name in found if kind is None or type(load(name).config) is kind]
+def names(kind: str) -> list[str]:
+    """Names of the configurations of a command."""
+    found = pkgutil.iter_modules([str(Path(__file__).parent / kind)])
+    return sorted(module.name for module in found if not module.name.startswith("_"))
 
 
-def load(name: str):
+def load(kind: str, name: str) -> ModuleType:
     """The module of a configuration: `.config`, and what to expect in its docstring."""
-    return importlib.import_module(f"{__name__}.{name}")
+    return importlib.import_module(f"{__name__}.{kind}.{name}")

@@ -1,0 +1,16 @@
+"""Speed and memory: `python -m experiments.bench update`, `structure`, `data`, `loop` or `sweep`."""
+
+import tyro
+
+from .data import data
+from .loop import loop
+from .structure import structure
+from .sweep import sweep
+from .update import update
+
+if __name__ == "__main__":
+    tyro.extras.subcommand_cli_from_dict(
+        {"update": update, "structure": structure, "data": data, "loop": loop, "sweep": sweep},
+        prog="python -m experiments.bench",
+        description=__doc__,
+    )

@@ -1,0 +1,196 @@
+"""From a trained run to a smaller, faster network with the same outputs: units removed, saved, exported, measured."""
+
+import dataclasses
+import functools
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import safetensors.numpy
+import tyro
+
+import parsimony as pm
+
+from ..bench.timing import in_turn, ratio
+from ..errors import RunError
+from ..plots.text import aligned
+from ..runs.digest import environment
+from ..runs.files import free_file, write_json
+from ..runs.load import Run, load_run
+from ..runs.snapshots import by_name
+from ..training.fit import fit
+from ..training.network import frozen, merged, parted
+from ..training.step import make_accuracy, make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class CompactOptions:
+    """Removes the units of a run that the path leaves behind; the result goes to RUN/compact.json, the model to
+    RUN/compact (compact-2, ...). The size is given by one of --sparsity, --parameters, --macs; by none: the support."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a trained run."""
+    sparsity: float | None = None
+    """Share of the units (filters, neurons) to remove, in [0, 1)."""
+    parameters: float | None = None
+    """Parameters that may be left: a share in (0, 1), or a number."""
+    macs: float | None = None
+    """Multiply-adds that may be left: a share in (0, 1), or a number for one image."""
+    order: Literal["entry", "dual", "gamma", "magnitude"] = "entry"
+    """Order in which units are kept, as in parsimony.rank."""
+    scope: Literal["global", "layer"] = "global"
+    """One order of all units, or an equal share of each layer."""
+    round_to: int = 1
+    """Layers keep a multiple of so many units."""
+    minimum: int = 1
+    """Layers keep at least so many units."""
+    protect: tuple[str, ...] = ()
+    """Regular expressions: layers that are kept whole."""
+    fine_tune: int = 0
+    """Epochs of SGD with momentum on the small network."""
+    learning_rate: float = 0.01
+    """Of the fine-tuning."""
+    rounds: int = 30
+    """Rounds of the timing."""
+    data_dir: Path | None = None
+    """Where TFDS keeps its data."""
+
+    def __post_init__(self):
+        given = [n for n in ("sparsity", "parameters", "macs") if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise ValueError(f"expected one of --sparsity, --parameters, --macs, got {' and '.join(given)}.")
+        if self.sparsity is not None and not 0 <= self.sparsity < 1:
+            raise ValueError(f"--sparsity: expected a share of the units in [0, 1), got {self.sparsity}.")
+        if self.fine_tune < 0 or not self.learning_rate > 0 or self.rounds < 1:
+            raise ValueError("--fine-tune must be ≥ 0, --learning-rate > 0, --rounds ≥ 1.")
+
+
+def compact(arguments: CompactOptions) -> dict[str, Any]:
+    """Cuts, checks, tunes, writes and times the network; prints the table."""
+    run = load_run(arguments.run, arguments.data_dir)
+    params, stats, opt_state = run.at()
+    variables = merged(params, stats)
+    image = jax.ShapeDtypeStruct((1, *run.dataset.shape), "float32")
+    units = pm.structure.find_units(run.network.fn, variables, image)
+    try:
+        keep = _keep(arguments, units, variables, opt_state)
+        small = pm.structure.compact(units, keep, variables, opt_state)
+    except ValueError as error:
+        raise RunError(str(error)) from None
+    equality = _compare(run, units.zero(keep, variables), small)
+    whole, cut = (make_accuracy(fn, run.dataset) for fn in (run.network.fn, small.fn))
+    on_both = lambda accuracy, weights: {
+        split: accuracy(weights, getattr(run.dataset, split)) for split in ("validation", "test")
+    }
+    scores = {"whole": on_both(whole, variables), "cut": on_both(cut, small.params)}
+    scores["sparse W̃"] = on_both(whole, merged(pm.sparse_params(params, opt_state), stats))
+    if arguments.fine_tune:
+        tuned = _tuned(arguments, run, small, stats)
+        small = dataclasses.replace(small, params=tuned, opt_state=None)  # it belongs to the weights before
+        scores["tuned"] = on_both(cut, tuned)
+
+    file = free_file(arguments.run, "compact")
+    folder = pm.structure.export(small, file.with_suffix(""), image)
+    rows = {"whole": (run.network.fn, variables), "cut": (small.fn, small.params)}
+    result: dict[str, Any] = {"run": str(arguments.run), "checkpoint": run.saved[-1], "route": small.route}
+    result |= {name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")}
+    result |= {
+        "units": {name: [s.size, int(keep[name].sum()) if name in keep else s.size] for name, s in units.sets.items()}
+    }
+    result |= {"equality": equality, "accuracy": scores, "size": {}, "latency": {}}
+    for name, (fn, weights) in rows.items():
+        counted = pm.structure.count(fn, weights, image)
+        stored = len(safetensors.numpy.save({key: np.asarray(leaf) for key, leaf in by_name(weights).items()}))
+        result["size"][name] = dataclasses.asdict(counted) | {"bytes on disk": stored}
+    rows["exported"] = pm.structure.load_compact(folder)
+    for batch in (1, 128):
+        images = jnp.asarray(run.dataset.normalised(next(run.dataset.test.parts(batch)).images))
+        calls = {name: functools.partial(jax.jit(fn), weights, images) for name, (fn, weights) in rows.items()}
+        times = in_turn(calls, arguments.rounds)
+        result["latency"][str(batch)] = {name: float(np.median(own)) for name, own in times.items()} | {
+            "speed": ratio(times, "whole", "cut")
+        }
+    result |= environment()
+    write_json(file, result)
+    print(table(result), f"\nmodel: {folder}\nwritten: {file}", sep="")
+    return result
+
+
+def _keep(arguments: CompactOptions, units: pm.structure.Units, params, opt_state) -> dict[str, np.ndarray]:
+    wanted: list[tuple[Literal["units", "parameters", "macs"], float | None]] = [
+        ("units", None if arguments.sparsity is None else 1 - arguments.sparsity),
+        ("parameters", arguments.parameters),
+        ("macs", arguments.macs),
+    ]
+    for target, at_most in wanted:
+        if at_most == 1:  # --sparsity 0
+            return {}
+        if at_most is not None:
+            options: Any = {
+                key: getattr(arguments, key) for key in ("order", "scope", "round_to", "minimum", "protect")
+            }
+            return pm.structure.choose(units, params, opt_state, at_most=at_most, target=target, **options)
+    return pm.structure.keep_from_masks(units, pm.support(opt_state))
+
+
+def _compare(run: Run, zeroed, small) -> dict[str, float]:
+    """Outputs of the small network and of the whole one with the removed units at zero, on the test set."""
+    whole_fn, small_fn = jax.jit(run.network.fn), jax.jit(small.fn)
+    error, scale, agree = 0.0, 0.0, 0
+    for part in run.dataset.test.parts(500):
+        x = run.dataset.normalised(part.images)
+        whole, narrow = np.asarray(whole_fn(zeroed, x)), np.asarray(small_fn(small.params, x))
+        error = max(error, float(np.abs(whole - narrow).max()))
+        scale = max(scale, float(np.abs(whole).max()))
+        agree += int((whole.argmax(-1) == narrow.argmax(-1)).sum())
+    if error > 1e-4 * scale:
+        raise RunError(f"the compact network differs from the zeroed one by {error / scale:.1e}; nothing was written.")
+    return {"relative error": error / scale, "same answers": agree / len(run.dataset.test)}
+
+
+def _tuned(arguments: CompactOptions, run: Run, small, stats):
+    """The variables of the small network after fine-tuning."""
+    config, (params, stats) = run.config, parted(small.params, stats)
+    # A rewritten program has the statistics that it was traced with; the module itself goes on averaging them.
+    network = run.network if small.route == "module" else frozen(small.fn)
+    tx = optax.sgd(arguments.learning_rate, momentum=0.9)
+    step = make_step(network, tx, run.dataset, seed=config.seed + 1, augment=config.augment)
+    print(f"fine-tuning for {arguments.fine_tune} epochs", file=sys.stderr)
+    start = params, stats, tx.init(params)
+    return merged(*fit(step, *start, run.dataset, arguments.fine_tune, config.batch_size, config.seed + 1)[:2])
+
+
+def table(result: dict[str, Any]) -> str:
+    """Before and after."""
+    size, scores, latency = result["size"], result["accuracy"], result["latency"]
+    lines = [("", "whole", "cut", "whole/cut")]
+    lines.append(("test accuracy", f"{scores['whole']['test']:.2%}", f"{scores['cut']['test']:.2%}", ""))
+    if "tuned" in scores:
+        lines.append(("  fine-tuned", "", f"{scores['tuned']['test']:.2%}", ""))
+    for key, label in (("parameters", "parameters"), ("macs", "multiply-adds"), ("bytes on disk", "bytes on disk")):
+        whole, cut = size["whole"][key], size["cut"][key]
+        lines.append((label, f"{whole:,}", f"{cut:,}", f"{whole / cut:.2f}"))
+    for batch, own in latency.items():
+        middle, low, high = own["speed"]
+        lines.append(
+            (
+                f"ms, batch {batch}",
+                f"{1e3 * own['whole']:.3f}",
+                f"{1e3 * own['cut']:.3f}",
+                f"{middle:.2f} ({low:.2f}–{high:.2f})",
+            )
+        )
+    kept = ", ".join(f"{name} {left}/{n}" for name, (n, left) in result["units"].items())
+    equality = result["equality"]
+    return "\n".join(
+        [
+            f"units kept: {kept}; route: {result['route']}",
+            f"compact against zeroed, test set: relative error {equality['relative error']:.1e}, "
+            f"same answers {equality['same answers']:.2%}; W̃ has {scores['sparse W̃']['test']:.2%}",
+            aligned(lines),
+        ]
+    )

@@ -1,0 +1,139 @@
+"""Growing: rounds of training by Split LBI; after each, the layers whose units are all in use get more of them.
+
+    saturation of a set = share of its units in supp Γ;   it reaches τ ⇒ the set grows by max(step, ratio·size)
+
+What has grown computes what it did before, and goes on with its momentum, its V and its record of the path.
+
+Source: arXiv 1905.09449, on growing networks; the budgets and the growth that keeps the function are ours.
+"""
+
+import dataclasses
+import functools
+import time
+from pathlib import Path
+from typing import Any
+
+import parsimony as pm
+
+from ..config import Grow
+from ..data.dataset import Dataset
+from ..growth import fixed_baselines, policy, rounds
+from ..growth.stage import Stage, plainly_trained, stage, strengths, transformation
+from ..plots import run as run_plots
+from ..runs.digest import digest, environment
+from ..runs.files import write_json
+from ..runs.folder import open_run
+from ..training import compile_time
+from ..training.build import load_data
+from ..training.checkpoints import latest, open_checkpoints, restore, save
+from ..training.fit import fit
+from ..training.network import merged
+from ..training.step import make_accuracy, make_step
+
+
+def grow(name: str, config: Grow) -> Path:
+    """Grows a network, or goes on with it; leaves rounds, checkpoints, record and picture in its folder, returned."""
+    where = environment()
+    dataset, order = load_data(config)
+    now = stage(config)
+    policy.check(now)
+    with open_run(name, config) as directory, open_checkpoints(directory, writing=True) as checkpoints:
+        rows = rounds.rounds(directory)
+        strength = rows[0]["strengths"] if rows else strengths(now, order)
+        tx_of = functools.partial(transformation, order=order, strength=strength)
+        for number in set(checkpoints.all_steps()) - {row["round"] for row in rows}:
+            checkpoints.delete(number)  # of a round that was not finished: it is done again
+        stage_of = functools.cache(lambda number: stage(config, rows[number - 1]["widths"].values()))
+        found = latest(checkpoints, directory, lambda number: _start(stage_of(number), tx_of))
+        rows = rounds.resume(directory, found[0] if found else 0)
+        if found:
+            now, weights = stage_of(found[0]), found[1]
+            print(f"resuming {directory} after round {len(rows)}")
+        else:
+            weights = _start(now, tx_of)
+            print(rounds.table([]))
+        while not rows or rows[-1]["end"] is None:
+            begin, compiled = time.perf_counter(), compile_time.seconds()
+            if rows:
+                now, weights = policy.widened(now, weights, rows[-1], tx_of)
+            weights, row = _round(now, tx_of(now), weights, dataset, len(rows) + 1)
+            row |= {"seconds": time.perf_counter() - begin, "compile_seconds": compile_time.seconds() - compiled}
+            row |= policy.after(now, [*rows, row]) | ({} if rows else {"strengths": strength})
+            save(checkpoints, row["round"], weights)
+            rounds.append(directory, row)
+            rows.append(row)
+            print(rounds.table([row]).splitlines()[1], flush=True)
+        print(f"growing ends after round {len(rows)}, with the network of round {rows[-1]['take']}: {rows[-1]['end']}")
+        if rows[-1]["take"] < len(rows):
+            now, weights = _restored(checkpoints, config, rows[rows[-1]["take"] - 1], tx_of)
+        begin, compiled = time.perf_counter(), compile_time.seconds()
+        params, stats, opt_state = weights
+        tuned = plainly_trained(now, params, stats, dataset, config.fine_tune, config.seed + 1)
+        spent = {"seconds": time.perf_counter() - begin, "compile_seconds": compile_time.seconds() - compiled}
+        save(checkpoints, len(rows) + 1, (*tuned, opt_state))
+        record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}
+        record |= {
+            "rounds": rows,
+            "final": _final(now, weights, tuned, dataset, [*rows, spent]),
+            "digest": digest(tuned),
+        }
+        record["fixed"] = fixed_baselines.compared(now, rows, dataset) if config.compare != "never" else []
+        run_plots.widths(rows)[1].savefig(directory / "widths.png", dpi=110)
+        write_json(directory / "record.json", record)
+        print(_told(record), f"record, checkpoint and picture (widths.png): {directory}", sep="\n")
+        print(f"a smaller one of it: python -m experiments compact {directory} --order dual --macs 0.8")
+    return directory
+
+
+def _round(now: Stage, tx, weights, dataset: Dataset, number: int):
+    """A round's training; (params, stats, opt_state) after it, and what was seen."""
+    config = now.config
+    step = make_step(now.network, tx, dataset, seed=config.seed, augment=config.augment)
+    first = (number - 1) * config.epochs
+    weights = fit(step, *weights, dataset, config.epochs, config.batch_size, config.seed, first)
+    cost, (params, stats, opt_state) = now.cost({}), weights
+    accuracy = make_accuracy(now.network.fn, dataset)
+    row: dict[str, Any] = {"round": number, "epochs": config.epochs, "widths": now.widths}
+    row |= {"parameters": cost.parameters, "macs": cost.macs}
+    row["saturation"] = pm.structure.saturation(opt_state, now.units)
+    row["accuracy"] = accuracy(merged(params, stats), dataset.validation)
+    return weights, row
+
+
+def _restored(checkpoints, config: Grow, row: dict[str, Any], tx_of):
+    """The stage of a round, and its weights as they were at its end."""
+    now = stage(config, row["widths"].values())
+    return now, restore(checkpoints, row["round"], _start(now, tx_of))[0]
+
+
+def _start(now: Stage, tx_of):
+    """(params, stats, opt_state) of a stage."""
+    return now.params, now.stats, tx_of(now).init(now.params)
+
+
+def _final(now: Stage, weights, tuned, dataset: Dataset, spent: list[dict[str, Any]]) -> dict[str, Any]:
+    """The network at the end. The test set decides nothing; it is read here, once."""
+    params, stats, opt_state = weights
+    accuracy, cost = make_accuracy(now.network.fn, dataset), now.cost({})
+    of = {"grown": merged(params, stats), "W̃": merged(pm.sparse_params(params, opt_state), stats)}
+    of |= {"fine-tuned": merged(*tuned)}
+    total, compiled = (sum(own[key] for own in spent) for key in ("seconds", "compile_seconds"))
+    final: dict[str, Any] = {"widths": now.widths, **dataclasses.asdict(cost)}
+    final |= {"validation": {kind: accuracy(own, dataset.validation) for kind, own in of.items()}}
+    final |= {"test": {kind: accuracy(own, dataset.test) for kind, own in of.items()}}
+    return final | {"seconds": total, "compile_seconds": compiled, "compile_share": compiled / total}
+
+
+def _told(record: dict[str, Any]) -> str:
+    final = record["final"]
+    lines = [
+        f"\n{final['parameters']:,} parameters, {final['macs']:,} multiply-adds; test accuracy "
+        + ", ".join(f"{kind} {value:.2%}" for kind, value in final["test"].items()),
+        f"{final['seconds']:.0f} s, of which {final['compile_share']:.0%} for tracing and compiling",
+    ]
+    for row in record["fixed"]:
+        lines.append(
+            f"fixed, {row['kind']} ({'-'.join(map(str, row['widths']))}): {row['parameters']:,} parameters, "
+            f"{row['macs']:,} multiply-adds, {row['epochs']} epochs, test accuracy {row['test']:.2%}"
+        )
+    return "\n".join(lines)

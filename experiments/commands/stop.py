@@ -1,0 +1,57 @@
+"""Where a stopping rule ends a recorded path."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+import tyro
+
+from ..errors import RunError
+from ..runs import snapshots, stopping
+from ..runs.load import read_config
+
+
+@dataclasses.dataclass(frozen=True)
+class StopOptions:
+    """Applies a rule to the snapshots of a run, as if it had been given to the training."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run, finished or not."""
+    rule: Literal["one_se", "sparsity", "stable"] = "one_se"
+    """one_se: the sparsest point within one standard error of the best; sparsity; stable: see `train --help`."""
+    sparsity: float = 0.9
+    """For the rule sparsity, in [0, 1)."""
+    patience: int | None = None
+    """Epochs that must have followed. None: for one_se the whole path is looked at; for stable 5."""
+
+    def __post_init__(self):
+        if not 0 <= self.sparsity < 1:
+            raise ValueError(f"--sparsity: expected a share of the weights in [0, 1), got {self.sparsity}.")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"--patience: expected at least 1, got {self.patience}.")
+
+
+def stop(arguments: StopOptions) -> dict:
+    """Prints the point and returns its line."""
+    config = read_config(arguments.run)
+    curve = [line for line in snapshots.curve(arguments.run) if line["epoch_end"]]
+    if not curve:
+        raise RunError(f"{arguments.run} has no snapshot yet.")
+    if arguments.rule == "one_se" and arguments.patience is None:
+        line = stopping.sparsest_within_one_error(curve, config.validation)
+    else:
+        patience = arguments.patience or 5
+        line = stopping.point(arguments.rule, curve, config.validation, arguments.sparsity, patience)
+    if line is None:
+        last = curve[-1]
+        raise RunError(
+            f"the rule {arguments.rule} does not end this path: after epoch {last['epoch']} it has density "
+            f"{last['total_density']:.1%}, validation accuracy W {last['accuracy']:.2%}, "
+            f"W̃ {last['sparse_accuracy']:.2%}."
+        )
+    print(
+        f"{arguments.rule}: epoch {line['epoch']}, t = {line['time']:.4g}, density {line['total_density']:.1%}, "
+        f"validation accuracy W {line['accuracy']:.2%}, W̃ {line['sparse_accuracy']:.2%}; groups "
+        + ", ".join(f"{name} {count}" for name, count in line["groups"].items())
+    )
+    return line

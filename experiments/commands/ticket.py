@@ -1,0 +1,132 @@
+"""Winning tickets: the mask of an early epoch, weights rewound, retrained by plain SGD inside the support."""
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Literal
+
+import jax
+import numpy as np
+import optax
+import tyro
+
+import parsimony as pm
+
+from ..config import Grow
+from ..data.sampler import Order
+from ..errors import RunError
+from ..runs import snapshots
+from ..runs.files import free_file, write_json
+from ..runs.load import load_run, others, penalised
+from ..training.build import clip
+from ..training.fit import fit
+from ..training.network import merged
+from ..training.step import make_accuracy, make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class TicketOptions:
+    """Retrains dense, inside the mask of an early epoch, and inside a random mask of the same density; written to
+    RUN/ticket.json (ticket-2.json, ...)."""
+
+    run: tyro.conf.Positional[Path]
+    """Folder of a run trained with --keep-epochs."""
+    at_epoch: int
+    """Epoch whose path makes the mask."""
+    rewind: Literal["init", "E", "none"] = "init"
+    """Weights to start from: those of the seed, those of that epoch, or those of the end of the run."""
+    sparsity: float | None = None
+    """None: the mask is the support at that epoch. Else the share of the weights to remove, in [0, 1), the groups with
+    the least ‖V‖ over its threshold first."""
+    scope: Literal["layer", "global"] = "layer"
+    """The sparsity of each layer, or of all of them together."""
+    layers: tuple[str, ...] = ("conv",)
+    """Regular expressions of the parameters to mask."""
+    epochs: int | None = None
+    """Epochs of the retraining; None: those of the run. The step falls by 0.1 after two thirds."""
+    data_dir: Path | None = None
+    """Where TFDS keeps its data."""
+
+    def __post_init__(self):
+        if self.sparsity is not None and not 0 <= self.sparsity < 1:
+            raise ValueError(f"--sparsity: expected a share of the weights in [0, 1), got {self.sparsity}.")
+        if self.epochs is not None and self.epochs < 1:
+            raise ValueError(f"--epochs: expected at least 1, got {self.epochs}.")
+
+
+def ticket(arguments: TicketOptions) -> dict:
+    """Draws the ticket, retrains the three, prints and writes the comparison."""
+    run = load_run(arguments.run, arguments.data_dir)
+    if isinstance(run.config, Grow):
+        raise RunError(f"{arguments.run} has grown, so it has no start to rewind to; give a run of `train`.")
+    params, stats, opt_state = run.at(arguments.at_epoch)
+    names = penalised(opt_state)
+    protect = others(names, arguments.layers)
+    drawn = [name for name in names if not any(re.search(pattern, name) for pattern in protect)]
+    if arguments.sparsity is None:
+        masks = _only(drawn, pm.support(opt_state))
+        empty = [name for name in drawn if not snapshots.by_name(masks)[name].any()]
+        if empty:
+            raise RunError(
+                f"nothing of {', '.join(empty)} was in the support at epoch {arguments.at_epoch} of {run.directory}; "
+                "take a later epoch, a run with a smaller --share, or give a --sparsity, for the order of V."
+            )
+    else:
+        masks = pm.select(params, opt_state, arguments.sparsity, scope=arguments.scope, order="dual", protect=protect)
+    start, start_stats = {"init": run.start, "E": (params, stats), "none": run.at()[:2]}[arguments.rewind]
+    epochs = arguments.epochs or run.config.epochs
+    steps = Order(run.config.seed, len(run.dataset.train), run.config.batch_size).end(epochs)
+    alpha = optax.piecewise_constant_schedule(run.config.learning_rate, {2 * steps // 3: 0.1})
+    sgd = optax.chain(clip(run.config), optax.sgd(alpha, momentum=run.config.momentum))
+    accuracy = make_accuracy(run.network.fn, run.dataset)
+    everything = jax.tree.map(lambda mask: np.ones(mask.shape, bool), masks)
+    config, tx = run.config, pm.keep_support(sgd, everything)
+    step = make_step(run.network, tx, run.dataset, seed=config.seed, augment=config.augment)
+    result = {"run": str(arguments.run), "epochs": epochs} | {
+        name: value
+        for name, value in dataclasses.asdict(arguments).items()
+        if name not in ("run", "data_dir", "epochs")
+    }
+    result["kept"] = {name: int(m.sum()) for name, m in snapshots.by_name(masks).items() if name in drawn}
+    result["masked_sparsity"] = 1 - sum(result["kept"].values()) / sum(
+        m.size for name, m in snapshots.by_name(masks).items() if name in drawn
+    )
+    for kind, own in (
+        ("dense", everything),
+        ("ticket", masks),
+        ("random", _random(run, params, opt_state, masks, drawn)),
+    ):
+        sparse = pm.apply_masks(start, own)
+        state = pm.keep_support(sgd, own).init(sparse)  # the masks are in the state: one compiled step serves all
+        end = fit(step, sparse, start_stats, state, run.dataset, epochs, config.batch_size, config.seed)
+        trained = merged(*end[:2])
+        result[kind] = {split: accuracy(trained, getattr(run.dataset, split)) for split in ("validation", "test")}
+        print(f"{kind:7s} validation {result[kind]['validation']:.2%}, test {result[kind]['test']:.2%}", flush=True)
+    path = free_file(arguments.run, "ticket")
+    write_json(path, result)
+    print(f"mask of epoch {arguments.at_epoch}: {result['masked_sparsity']:.1%} of {', '.join(drawn)} removed")
+    print(f"written: {path}")
+    return result
+
+
+def _only(drawn: list[str], masks):
+    """The masks of the layers drawn from, and True everywhere else."""
+    named, treedef = snapshots.by_name(masks), jax.tree.structure(masks)
+    return treedef.unflatten([m if name in drawn else np.ones(m.shape, bool) for name, m in named.items()])
+
+
+def _random(run, params, opt_state, masks, drawn: list[str]):
+    """As many groups of each layer as the ticket has, drawn by lot."""
+    random = np.random.default_rng([run.config.seed, 1])
+    lot = jax.tree.map(lambda x: random.random(x.shape), pm.group_norms(opt_state))
+    parts, treedef = {}, jax.tree.structure(masks)
+    names = penalised(opt_state)
+    sizes = {row.name: row.all_weights / (row.all_groups or 1) for row in pm.sparsity_summary(opt_state)}
+    for name, mask in snapshots.by_name(masks).items():
+        parts[name] = np.ones(mask.shape, bool)
+        if name in drawn:  # half a group more than are removed: whole groups go while they fit
+            share = (mask.size - int(mask.sum()) + sizes[name] / 2) / mask.size
+            protect = others(names, (f"^{name}$",))
+            chosen = pm.select(params, opt_state, min(share, 1 - 0.5 / mask.size), order=lot, protect=protect)
+            parts[name] = snapshots.by_name(chosen)[name]
+    return treedef.unflatten(list(parts.values()))

@@ -1,0 +1,239 @@
+"""Training along the path: Split LBI with momentum, snapshots, checkpoints, and the record at the end."""
+
+import contextlib
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import flax.jax_utils
+import jax
+import numpy as np
+from tqdm import tqdm
+
+import parsimony as pm
+
+from ..config import Config
+from ..data.loader import feed
+from ..data.sampler import Order
+from ..errors import RunError
+from ..runs import snapshots, stopping
+from ..runs.digest import digest, environment
+from ..runs.files import write_json
+from ..runs.folder import open_run
+from ..runs.tensorboard import Events
+from ..training import distributed, signals
+from ..training.build import initial, lbi_state, load_data, optimizer, penalties
+from ..training.checkpoints import latest, open_checkpoints, restore, save
+from ..training.network import merged
+from ..training.step import advance, make_accuracy, make_step
+
+
+def train(name: str, config: Config) -> Path:
+    """Trains, or resumes, a run; leaves its record, checkpoints and pictures in its folder and returns that."""
+    start = time.perf_counter()
+    distributed.join(config)
+    where, first = environment(), distributed.first()  # now: the checkout may change while a run goes on
+    dataset, order = load_data(config)
+    network, params, stats = initial(config)
+    tx = optimizer(config, order, penalties(config, order, network, params, stats))
+    accuracy = make_accuracy(network.fn, dataset)
+    step = make_step(network, tx, dataset, seed=config.seed, augment=config.augment)
+    with contextlib.ExitStack() as stack:
+        asked = stack.enter_context(signals.noticed())
+        directory = Path(distributed.on_first(lambda: str(stack.enter_context(open_run(name, config)))))
+        checkpoints = stack.enter_context(open_checkpoints(directory, writing=True)) if first else None
+        source = stack.enter_context(contextlib.closing(feed(dataset.train, order, config.epochs)))
+        weights, count, losses = _resumed(directory, checkpoints, (params, stats, tx.init(params)), source)
+        curve = distributed.on_first(lambda: snapshots.resume(directory, count))
+        events = stack.enter_context(contextlib.closing(Events(directory, count))) if first else None
+
+        marks, replicas = order.marks(config.epochs, config.snapshots), flax.jax_utils.replicate(weights)
+        total, first_step = marks[-1].step, None
+        bar = tqdm(total=total, initial=count, unit="step", disable=None if first else True, dynamic_ncols=True)
+        agreed, ending, chosen, kept = distributed.agreement(), False, _chosen(config, curve), count
+        epoch_start = saved_at = time.perf_counter()
+
+        def pause() -> bool:
+            nonlocal ending
+            ending = agreed(asked() is not None)
+            return ending or time.perf_counter() - saved_at > 60 * config.checkpoint_minutes
+
+        while count < total and chosen is None:
+            mark = next(mark for mark in marks if mark.step > count)
+            begin = count - len(losses)  # where the part began, of which a resume may have had some steps
+            for latest_replicas, taken, more in advance(step, replicas, _until(pause, source.calls(count, mark.step))):
+                replicas = latest_replicas
+                first_step = first_step or time.perf_counter() - start
+                for loss in more:
+                    losses.append(_finite(loss, begin + len(losses), directory, kept))
+                count += taken
+                bar.update(taken)
+            weights = flax.jax_utils.unreplicate(tuple(replicas))
+            if count == mark.step:
+                seen = {"loss": float(np.mean(losses)), "seconds": time.perf_counter() - epoch_start}
+                line = dataclasses.asdict(mark) | seen | _measured(weights, accuracy, dataset)
+                curve, losses = [*curve, line], []
+                if events is not None:
+                    snapshots.append(directory, line, weights[0], weights[2], config.snapshot_groups)
+                    events.append(line)
+                    _tell(bar, line, config)
+                if mark.epoch_end:
+                    epoch_start = time.perf_counter()
+                chosen = _chosen(config, curve)
+            over = ending or chosen or count == total
+            if over or count < mark.step or (mark.epoch_end and _saves(config, mark.epoch)):
+                if checkpoints is not None:
+                    _check_finite(weights[0], count, directory, kept)
+                    save(checkpoints, count, weights, {"step": count, "losses": losses, "feed": source.position(count)})
+                    _drop_checkpoints(checkpoints, config, order, curve)
+                kept, saved_at = count, time.perf_counter()
+            if ending:
+                distributed.wait("saved")
+                raise signals.StoppedError(
+                    f"saved after step {count} of {total}; go on with --run-dir {directory}",
+                    asked() or signal.SIGTERM,
+                )
+        bar.close()
+
+        params, stats, opt_state = weights
+        final = {"epochs": curve[-1]["epoch"], "seconds": time.perf_counter() - start}
+        final |= {"seconds_to_first_step": first_step} | _tested(weights, accuracy, dataset)
+        if chosen is not None:
+            own = weights if checkpoints is None else restore(checkpoints, chosen["step"], weights)[0]
+            stopped = _tested(distributed.from_first(own), accuracy, dataset)
+            final["stopped"] = {"rule": config.stop, **chosen, **stopped}
+        if first:
+            record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}
+            record |= _described(dataset, opt_state) | {"curve": curve, "final": final}
+            record["digest"] = digest((params, stats, opt_state) if stats else (params, opt_state))
+            from ..plots import run as run_plots  # here, at the end: Matplotlib takes a second to import
+
+            for file, figure in (run_plots.path(directory), run_plots.accuracy_and_density(curve)):
+                figure.savefig(directory / file, dpi=110)
+            write_json(directory / "record.json", record)
+            _tell_end(directory, final, opt_state)
+        distributed.wait("finished")
+    return directory
+
+
+def _resumed(directory: Path, checkpoints, start, source):
+    """(weights, step, losses since the last snapshot) where the run was; of a new run its start."""
+    found = []
+
+    def position() -> dict:
+        found.extend(latest(checkpoints, directory, lambda _: start) or ())
+        return found[2] if found else {}
+
+    at = distributed.on_first(position)
+    if not at:
+        return start, 0, []
+    source.check(at["feed"])
+    if found:
+        print(f"resuming {directory} after step {at['step']}")
+    weights = distributed.from_first(found[1] if found else start)
+    return weights, at["step"], at["losses"]
+
+
+def _measured(weights, accuracy, dataset) -> dict[str, Any]:
+    """Where the path is, and how good W and W̃ are on the held-out images."""
+    params, stats, opt_state = weights
+    line = {"time": float(np.asarray(lbi_state(opt_state).time))} | snapshots.density(opt_state)
+    line["accuracy"] = accuracy(merged(params, stats), dataset.validation)
+    sparse = merged(pm.sparse_params(params, opt_state), stats)
+    return line | {"sparse_accuracy": accuracy(sparse, dataset.validation)}
+
+
+def _tested(weights, accuracy, dataset) -> dict[str, float]:
+    """The test set decides nothing; it is read here alone, at the end."""
+    params, stats, opt_state = weights
+    sparse = merged(pm.sparse_params(params, opt_state), stats)
+    return {
+        "test_accuracy": accuracy(merged(params, stats), dataset.test),
+        "test_sparse_accuracy": accuracy(sparse, dataset.test),
+    }
+
+
+def _until(pause: Callable[[], bool], calls: Iterable) -> Iterator:
+    """The calls up to the one after which there is to be a pause."""
+    for call in calls:
+        yield call
+        if pause():
+            return
+
+
+def _chosen(config: Config, curve: list[dict]) -> dict | None:
+    """The line at which the stopping rule ends the run, or None."""
+    ends = [line for line in curve if line["epoch_end"]]
+    return stopping.point(config.stop, ends, config.validation, config.stop_sparsity, config.patience)
+
+
+def _saves(config: Config, epoch: int) -> bool:
+    # The rules may choose an epoch that lies behind.
+    return epoch % config.checkpoint_every == 0 or epoch in config.keep_epochs or config.stop in ("one_se", "sparsity")
+
+
+def _drop_checkpoints(checkpoints, config: Config, order: Order, curve: list[dict]) -> None:
+    """Keeps the latest two, those kept for good, and those that the rule one_se may still choose."""
+    saved = sorted(checkpoints.all_steps())
+    keep = {*saved[-2:], *map(order.end, config.keep_epochs)}
+    if config.stop == "one_se":
+        ends = [line for line in curve if line["epoch_end"]]
+        keep |= {line["step"] for line in stopping.within_one_error(ends, config.validation)}
+    for step in set(saved) - keep:
+        checkpoints.delete(step)
+
+
+def _finite(loss: float, step: int, directory: Path, kept: int) -> float:
+    if not math.isfinite(loss):
+        _diverged(f"the loss is {loss}", step, directory, kept)
+    return loss
+
+
+def _check_finite(params, step: int, directory: Path, kept: int) -> None:
+    if not all(np.isfinite(np.asarray(leaf, np.float32)).all() for leaf in jax.tree.leaves(params)):
+        _diverged("a weight is not finite", step, directory, kept)
+
+
+def _diverged(what: str, step: int, directory: Path, kept: int) -> None:
+    checkpoint = f"the checkpoint of step {kept} is kept" if kept else "there was no checkpoint yet"
+    raise RunError(
+        f"{what} at step {step} of {directory}; {checkpoint}. "
+        "Try a smaller --learning-rate, --clip-norm 1, or --nu above twice kappa·learning_rate."
+    )
+
+
+def _described(dataset, opt_state) -> dict:
+    """What a record says of the data, of who was penalised how, and of the sparsity at the end."""
+    images = {part: len(getattr(dataset, part)) for part in ("train", "validation", "test")}
+    rules = {pattern: repr(own) for pattern, own in lbi_state(opt_state).penalty.rules}
+    rows = [row.__dict__ for row in pm.sparsity_summary(opt_state)]
+    return {"images": images, "held_out": dataset.held_out, "penalties": rules, "sparsity": rows}
+
+
+def _tell(bar: tqdm, line: dict, config: Config) -> None:
+    """The state of the run on the bar, or, where nobody watches one, a line at the end of each epoch."""
+    report = (
+        f"epoch {line['epoch']}/{config.epochs}: loss {line['loss']:.4f}, validation W {line['accuracy']:.2%}, "
+        f"W̃ {line['sparse_accuracy']:.2%}, density {line['total_density']:.1%}"
+    )
+    if not bar.disable:
+        bar.set_postfix_str(report)
+    elif line["epoch_end"]:
+        print(f"{report}, {line['seconds']:.1f} s", flush=True)
+
+
+def _tell_end(directory: Path, final: dict, opt_state) -> None:
+    print(f"\n{pm.sparsity_summary(opt_state)}\n")
+    if "stopped" in final:
+        own = final["stopped"]
+        print(
+            f"stopped by the rule {own['rule']}: the model of epoch {own['epoch']} has density "
+            f"{own['total_density']:.1%}, test accuracy W̃ {own['test_sparse_accuracy']:.2%}"
+        )
+    print(f"test accuracy: W {final['test_accuracy']:.2%}, W̃ {final['test_sparse_accuracy']:.2%}")
+    print(f"record, checkpoint and pictures (path.png, accuracy.png): {directory}")
+    print(f"a page with everything: python -m experiments report {directory}")

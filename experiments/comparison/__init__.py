@@ -1,0 +1,1 @@
+"""Methods tuned alike, on the same data and budget."""

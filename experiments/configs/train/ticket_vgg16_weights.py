@@ -1,0 +1,10 @@
+"""Ticket search of the published code: VGG-16 on CIFAR-10, single weights; for an accelerator. Not measured here.
+
+python -m experiments train ticket_vgg16_weights
+python -m experiments ticket runs/ticket_vgg16_weights --at-epoch 35 --epochs 160
+"""
+
+from ...config import Config
+from ._ticket_search import RECIPE
+
+config = Config(**RECIPE, model="vgg16", nu=200.0, groups="weights", weight_strength=0.03)

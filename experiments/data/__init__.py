@@ -1,0 +1,1 @@
+"""Data sets, from files to the batches of a step."""

@@ -1,0 +1,1 @@
+"""ImageNet, read from disk batch by batch."""

@@ -1,0 +1,66 @@
+"""ImageNet as a data set of the experiments: its splits are read from disk as they are needed."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+
+from ..dataset import Dataset, Split
+from ..in_memory import tfds_dir
+from ..load import held_out_and_kept, told
+from ..sampler import Order
+from ..tfds_source import NAME, Prepared
+from .batches import TFDS_SPLITS, Parts
+from .stream import Stream, cores
+
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet's pixels, 0.485·255 and so on
+
+
+@dataclasses.dataclass(frozen=True)
+class Streamed:
+    """A split of ImageNet, of whose TFDS split all `total` examples were found to be there."""
+
+    split: str
+    total: int
+    size: int
+    validation: int
+    data_dir: str | None
+    workers: int | None
+
+    def __len__(self) -> int:
+        return {"train": self.total - self.validation, "validation": self.validation, "test": self.total}[self.split]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.size, self.size, 3
+
+    def training(self, order: Order, epochs: int) -> Stream:
+        """Random crops in the given order, this process's share of each batch."""
+        process = jax.process_index(), jax.process_count()
+        return self._stream(order.batch_size, True, order.seed, epochs, process)
+
+    def parts(self, size: int, process: tuple[int, int] = (0, 1)) -> Iterator[Split]:
+        """Centre crops as they lie on disk, `size` images each; of each the share of process (index, count)."""
+        with contextlib.closing(self._stream(size, False, 0, 1, process)) as stream:
+            for batch in stream:
+                there = batch["labels"] >= 0
+                yield Split(batch["images"][there], batch["labels"][there])
+
+    def _stream(self, batch_size: int, train: bool, seed: int, epochs: int, process: tuple[int, int]) -> Stream:
+        # Not by `imagenet`, which would look at every file again, for each evaluation.
+        own = self.split, self.validation, self.total, batch_size, train, seed, epochs, self.size, self.data_dir
+        return Stream(Parts(*own, process, ()), cores() if self.workers is None else self.workers)
+
+
+def dataset(validation: int, data_dir: Path | None, size: int, workers: int | None) -> Dataset:
+    """Crops of `size` by `size` pixels; `validation` of the training images are held out."""
+    directory = tfds_dir(data_dir)
+    totals = {name: Prepared(name, directory).check() for name in set(TFDS_SPLITS.values())}
+    held_out, _ = held_out_and_kept(NAME, totals[TFDS_SPLITS["train"]], validation)
+    train, own, test = (
+        Streamed(name, totals[tfds_split], size, validation, directory, workers)
+        for name, tfds_split in TFDS_SPLITS.items()
+    )
+    return Dataset(train, own, test, 255, MEAN, STD, told(train.total, held_out))

@@ -1,0 +1,72 @@
+"""A data set by name, and which of its training images are held out."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import RunError
+from .dataset import Dataset, Split
+from .in_memory import digits, from_tfds
+
+
+def load(
+    name: str,
+    validation: int,
+    data_dir: Path | None = None,
+    images: int | None = None,
+    size: int = 224,
+    workers: int | None = None,
+) -> Dataset:
+    """A data set by name, with `validation` images held out of the training set, the same ones every time.
+
+    Of the others the first `images` are kept, or all. `size` and `workers` are about ImageNet: the height and width
+    of its crops, and the processes that decode.
+    """
+    if name == "imagenet2012":
+        from .imagenet import split
+
+        if images is not None:
+            raise RunError(f"{name} is read from disk as it is, so --images cannot choose {images} of its images.")
+        return split.dataset(validation, data_dir, size, workers)
+    train, test, maximum = digits() if name == "digits" else from_tfds(name, data_dir)
+    held_out, kept = held_out_and_kept(name, len(train), validation)
+    if images is not None and images > len(train) - validation:
+        raise RunError(f"{name} has {len(train) - validation} training images after validation, not {images}.")
+    kept = kept[:images]
+    part = lambda index: Split(train.images[index], train.labels[index])
+    mean, std = (0.0,), (float(maximum),)
+    if train.images.shape[-1] == 3:
+        mean, std = _moments(part(kept).images)
+    return Dataset(part(kept), part(held_out), test, maximum, mean, std, told(len(train), held_out))
+
+
+def told(total: int, held_out: np.ndarray) -> dict[str, Any]:
+    """Which training images are held out, for the record of a run."""
+    rule = f"sorted(numpy.random.default_rng(0).permutation({total})[:{len(held_out)}])"
+    return {"indices": rule, "sha256": fingerprint(held_out)}
+
+
+def fingerprint(indices: np.ndarray) -> str:
+    """SHA-256 of ascending indices."""
+    return hashlib.sha256(indices.astype("<i8").tobytes()).hexdigest()
+
+
+def held_out_and_kept(name: str, total: int, validation: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ascending indices of the training images that are held out for validation, and of the others."""
+    if validation >= total:
+        raise RunError(f"{name} has {total} training images, so {validation} cannot be held out for validation.")
+    order = np.random.default_rng(0).permutation(total)
+    return np.sort(order[:validation]), np.sort(order[validation:])
+
+
+def _moments(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel."""
+    values, moments = np.arange(256), []
+    for channel in range(images.shape[-1]):  # by counting: floating copies of all images would fill the memory
+        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+        mean = float(share @ values)
+        moments.append((mean, float(np.sqrt(share @ (values - mean) ** 2))))
+    means, stds = zip(*moments, strict=True)
+    return means, stds

@@ -1,0 +1,97 @@
+"""How a training gets its batches: small sets lie on the devices whole and are taken by index; ImageNet streams."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import flax.jax_utils
+import jax
+import numpy as np
+
+from ..errors import RunError
+from .dataset import Split
+from .sampler import Order
+
+
+def feed(split, order: Order, epochs: int) -> "Resident | Streamed":
+    """The feed of a training set, for so many epochs.
+
+    Both kinds have `calls(first, last)`, which yields (images, labels, index, number) as a step of `make_step`
+    takes them, for the batches first … last − 1; `position(batch)`, as JSON can hold it; and `close()`.
+    """
+    return Resident(split, order) if isinstance(split, Split) else Streamed(split, order, epochs)
+
+
+class Resident:
+    """All images on every device; each call takes some batches of them."""
+
+    def __init__(self, split: Split, order: Order):
+        self._order = order
+        self._data: Any = flax.jax_utils.replicate((split.images, split.labels))
+
+    def calls(self, first: int, last: int, per_call: int | None = None) -> Iterator[tuple[Any, ...]]:
+        per_call = per_call or steps_a_call()
+        for start in range(first, last, per_call):
+            batches = self._order.batches(start, min(start + per_call, last))
+            yield *self._data, shares(batches), np.arange(start, start + len(batches), dtype=np.int32)
+
+    def position(self, batch: int) -> dict[str, Any]:
+        return {"next_batch": batch, **dataclasses.asdict(self._order)}
+
+    def check(self, position: dict[str, Any]) -> None:
+        """Refuses the position of other batches than these."""
+        own = self.position(position["next_batch"])
+        if position != own:
+            raise RunError(f"the checkpoint belongs to other batches than these ({position} → {own}).")
+
+    def close(self) -> None:
+        self._data = None
+
+
+class Streamed:
+    """Batches as they come from the disk; each call takes one whole."""
+
+    def __init__(self, split, order: Order, epochs: int):
+        from .imagenet.stream import prefetch
+
+        self._stream = split.training(order, epochs)
+        self._batches = prefetch(self._stream)
+        self._next = 0
+        devices = jax.local_device_count()
+        local = np.arange(order.batch_size // jax.device_count(), dtype=np.int32)
+        self._index = np.broadcast_to(local, (devices, 1, len(local)))
+
+    def calls(self, first: int, last: int) -> Iterator[tuple[Any, ...]]:
+        if first != self._next:
+            self._batches.set_state(self.position(first))
+            self._next = first
+        for number in range(first, last):
+            batch = next(self._batches)
+            self._next = number + 1
+            yield batch["images"], batch["labels"], self._index, np.arange(number, number + 1, dtype=np.int32)
+
+    def position(self, batch: int) -> dict[str, Any]:
+        return self._stream.get_state() | {"next_batch": batch}
+
+    def check(self, position: dict[str, Any]) -> None:
+        """Refuses the position of other batches than these."""
+        try:
+            self._batches.set_state(position)
+        except ValueError as error:
+            raise RunError(f"the checkpoint belongs to other batches: {error}") from None
+        self._next = position["next_batch"]
+
+    def close(self) -> None:
+        self._batches.close()
+        self._stream.close()
+
+
+def steps_a_call() -> int:
+    """XLA on CPU runs convolutions inside a scan about three times slower; elsewhere the host would be in the way."""
+    return 1 if jax.default_backend() == "cpu" else 32
+
+
+def shares(batches: np.ndarray) -> np.ndarray:
+    """Of batches, [steps, batch], what the devices of this process take, [devices, steps, share of the batch]."""
+    places = [place for place, device in enumerate(jax.devices()) if device.process_index == jax.process_index()]
+    return batches.reshape(len(batches), jax.device_count(), -1).swapaxes(0, 1)[places]

@@ -1,0 +1,1 @@
+"""Networks that grow between rounds of training."""

@@ -1,0 +1,44 @@
+"""Networks that do not grow, next to one that has grown: SGD from the start, the same cost in multiply-adds."""
+
+from typing import Any
+
+from .. import models
+from ..data.dataset import Dataset
+from ..training.network import merged
+from ..training.step import make_accuracy
+from .stage import Stage, plainly_trained, stage
+
+
+def compared(grown: Stage, rows: list[dict[str, Any]], dataset: Dataset) -> list[dict[str, Any]]:
+    """A row for the widths that have grown, and one for the published widths scaled to the same size.
+
+    Cost counts forward passes: epochs × multiply-adds of one image, over all rounds and the fine-tuning.
+    """
+    config = grown.config
+    cost = sum(row["epochs"] * row["macs"] for row in rows) + config.fine_tune * grown.cost({}).macs
+    found = []
+    for kind, widths in (("the same widths", grown.widths.values()), ("published proportions", _scaled(grown))):
+        now = stage(config, widths)
+        own = now.cost({})
+        epochs = max(1, round(cost / own.macs))
+        trained = merged(*plainly_trained(now, now.params, now.stats, dataset, epochs, config.seed))
+        test = make_accuracy(now.network.fn, dataset)(trained, dataset.test)
+        row = {"kind": kind, "widths": list(now.widths.values()), "parameters": own.parameters, "macs": own.macs}
+        found.append(row | {"epochs": epochs, "test": test})
+    return found
+
+
+def _scaled(grown: Stage) -> list[int]:
+    """The published widths times the largest factor with which the network is no larger than the grown one."""
+    measure = grown.config.compare
+    published = models.published_widths(grown.config.model)
+    most, names = getattr(grown.cost({}), measure), list(grown.widths)
+    at = lambda factor: [max(2, round(factor * width)) for width in published]
+    fits = lambda factor: getattr(grown.cost(dict(zip(names, at(factor), strict=True))), measure) <= most
+    low, high = 0.0, 1.0
+    while fits(high) and high < 64:
+        low, high = high, 2 * high
+    for _ in range(12):
+        middle = (low + high) / 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return at(low)

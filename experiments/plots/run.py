@@ -1,0 +1,165 @@
+"""The pictures of a run, from its curve."""
+
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+import parsimony as pm
+
+from ..runs import snapshots
+from ..training.network import merged
+from . import activation_maximization
+from .style import COLOURS, bare
+
+
+def path(directory: Path) -> tuple[str, Figure]:
+    """Norm of every group of Γ along the path: a line a group, a panel a layer.
+
+    In colour what is in the support at the end, darkest what came first.
+    """
+    curve, norms = snapshots.curve(directory), snapshots.norms(directory, "gamma")
+    shown = {layer: rows for layer, rows in norms.items() if "conv" in layer} or norms
+    places, label = [0.0, *(line["time"] for line in curve)], "path time t = Σα"
+    if places[-1] > 5 * places[len(places) // 2]:  # a path with a fast finish would squeeze all before it
+        steps = curve[-1]["step"] / curve[-1]["epoch"]
+        places, label = [0.0, *(line["step"] / steps for line in curve)], "epoch"
+    figure = Figure(figsize=(4.2 * max(1, len(shown)), 3.6), layout="constrained")
+    panels = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
+    for axes, (layer, rows) in zip(panels, shown.items(), strict=False):
+        rows = np.concatenate([np.zeros((1, rows.shape[1])), rows])
+        entered = np.where(rows.any(0), (rows > 0).argmax(0), len(rows))
+        moments = np.unique(entered)
+        shade = 0.95 - 0.7 * np.searchsorted(moments, entered) / max(len(moments) - 1, 1)
+        drawn = np.argsort(-entered)[-2000:]  # of many thousand weights, the first
+        for i in drawn:
+            colour = COLOURS[0] if rows[-1, i] > 0 else "0.6"
+            axes.plot(places, rows[:, i], color=colour, alpha=shade[i], lw=1.1 if len(drawn) < 500 else 0.4)
+        what = "filters" if "conv" in layer else "weights"
+        axes.set(
+            title=f"{short(layer)}: {(rows[-1] > 0).sum()} of {rows.shape[1]} {what}",
+            xlabel=label,
+            ylabel=f"‖Γ‖ of a {what[:-1]}",
+        )
+        bare(axes)
+    return "path.png", figure
+
+
+def accuracy_and_density(curve: list[dict]) -> tuple[str, Figure]:
+    """Validation accuracy of W and W̃, and the density of each layer, over the epochs."""
+    figure = Figure(figsize=(9.2, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    steps = max(line["step"] for line in curve) / max(line["epoch"] for line in curve)
+    epochs = [line["step"] / steps for line in curve]
+    for key, label, colour in [("accuracy", "dense W", COLOURS[0]), ("sparse_accuracy", "sparse W̃", COLOURS[1])]:
+        left.plot(epochs, [100 * line[key] for line in curve], color=colour, label=label)
+    best = max(100 * line["accuracy"] for line in curve)
+    left.set(xlabel="epoch", ylabel="validation accuracy (%)", ylim=(max(0, best - 12), min(100.3, best + 1)))
+    left.legend(frameon=False, loc="lower right")
+    for layer, colour in zip(curve[-1]["density"], COLOURS * 9, strict=False):
+        values = [100 * line["density"][layer] for line in curve]
+        right.plot(epochs, values, color=colour, label=short(layer))
+    right.set(xlabel="epoch", ylabel="weights in supp Γ (%)", ylim=(0, 102))
+    right.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    for axes in (left, right):
+        bare(axes)
+    return "accuracy.png", figure
+
+
+def accuracy_against_sparsity(curve: list[dict], sweeps: list[dict]) -> tuple[str, Figure]:
+    """W̃ at the snapshots, and the final W cut in several orders, a panel each."""
+    figure = Figure(figsize=(4.2 + 5.4 * len(sweeps), 3.8), layout="constrained")
+    panels = figure.subplots(1, 1 + len(sweeps), squeeze=False)[0]
+    densities = [100 * line["total_density"] for line in curve if line["total_density"] > 0]
+    values = [100 * line["sparse_accuracy"] for line in curve if line["total_density"] > 0]
+    panels[0].plot(densities, values, "o-", ms=3, lw=0.8, color=COLOURS[1], label="W̃ at a snapshot")
+    if densities:
+        panels[0].set_xscale("log")
+        panels[0].axhline(100 * curve[-1]["accuracy"], color=COLOURS[0], lw=0.8, label="W at the end")
+        panels[0].legend(frameon=False, loc="center left")
+    panels[0].set(xlabel="weights in supp Γ (%)", ylabel="validation accuracy (%)", title="along the path")
+    for axes, sweep in zip(panels[1:], sweeps, strict=True):
+        for order, colour in zip(dict.fromkeys(row["order"] for row in sweep["rows"]), COLOURS * 9, strict=False):
+            for epochs, style in {0: "o-", sweep["fine_tune"]: "o--" if sweep["fine_tune"] else "o-"}.items():
+                rows = [row for row in sweep["rows"] if (row["order"], row["fine_tune"]) == (order, epochs)]
+                x, y = [100 * row["sparsity"] for row in rows], [100 * row["test"] for row in rows]
+                axes.plot(x, y, style, ms=3, lw=1.2, color=colour, label=f"{order}, fine-tuned" if epochs else order)
+        axes.axhline(100 * sweep["dense"]["test"], color="0.5", lw=0.8)
+        what = ", ".join(sweep["layers"]) or "all layers"
+        axes.set(xlabel="weights removed (%)", ylabel="test accuracy (%)", title=f"{what}, by {sweep['scope']}")
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
+    for axes in panels:
+        bare(axes)
+    return "sparsity.png", figure
+
+
+def widths(rows: list[dict]) -> tuple[str, Figure]:
+    """The widths of a growing network over its rounds, and held-out accuracy against its size."""
+    figure = Figure(figsize=(9.2, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    rounds, names = [row["round"] for row in rows], list(rows[0]["widths"])
+    few = len(names) <= len(COLOURS)
+    for i, name in enumerate(names):
+        colour = COLOURS[i] if few else matplotlib.colormaps["viridis"](i / len(names))
+        over = 1 - i / len(names)  # lines that coincide: the earlier layers are wider, and show beneath the later
+        shape = {"lw": 1.2 + 4 * over, "ms": 3 + 5 * over}
+        left.plot(rounds, [row["widths"][name] for row in rows], "o-", color=colour, label=name, **shape)
+    left.set(xlabel="round", ylabel="units of a layer", ylim=(0, None))
+    left.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if few:
+        left.legend(frameon=False, fontsize=8)
+    else:
+        left.set_title("from the first layer (dark) to the last (light)", fontsize=9)
+    sizes, values = [row["parameters"] for row in rows], [100 * row["accuracy"] for row in rows]
+    right.plot(sizes, values, "o-", ms=3, lw=1.2, color=COLOURS[0])
+    right.set(xlabel="parameters", ylabel="validation accuracy (%)", xscale="log")
+    right.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=30, ha="right")
+    right.minorticks_off()
+    for axes in (left, right):
+        bare(axes)
+    return "widths.png", figure
+
+
+def first_filters(params, opt_state, layer: str) -> tuple[str, Figure]:
+    """The filters of a convolution in the order of entry, one scale of colour for all."""
+    kernel = np.asarray(params[layer]["kernel"])
+    steps = np.asarray(pm.entry_steps(opt_state)[layer]["kernel"])
+    order = np.argsort(np.asarray(pm.rank(params, opt_state)[layer]["kernel"]))[:32]
+    columns = min(8, len(order))
+    rows = -(-len(order) // columns)
+    figure = Figure(figsize=(1.1 * columns, 1.35 * rows), layout="constrained")
+    most = np.abs(kernel).max()
+    for axes, i in zip(figure.subplots(rows, columns, squeeze=False).ravel(), order, strict=False):
+        axes.imshow(kernel[..., 0, i], cmap="RdBu_r", vmin=-most, vmax=most)
+        axes.set_title(f"{steps[i]}" if steps[i] != pm.NEVER else "never", fontsize=8)
+    _no_ticks(figure)
+    return "filters.png", figure
+
+
+def exciting_images(run, params, stats, opt_state, layer: str) -> tuple[str, Figure]:
+    """The images that excite the first and the last filters of the order most."""
+    places = np.asarray(pm.rank(params, opt_state)[layer]["kernel"])
+    norms = np.asarray(pm.group_norms(opt_state, params)[layer]["kernel"])
+    inside = np.asarray(pm.group_norms(opt_state)[layer]["kernel"]) > 0
+    order = np.argsort(places)
+    count = min(8, len(order) // 2)
+    chosen = [int(i) for i in (*order[:count], *order[-count:])]
+    images = activation_maximization.most_exciting(run, merged(params, stats), layer, chosen)
+    figure = Figure(figsize=(1.25 * count, 3.1), layout="constrained")
+    for axes, i, image in zip(figure.subplots(2, count).ravel(), chosen, images, strict=True):
+        axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=1)
+        axes.set_title(f"{i}{' in' if inside[i] else ' out'}\n‖W‖ {norms[i]:.2g}", fontsize=7)
+    _no_ticks(figure)
+    return "exciting.png", figure
+
+
+def _no_ticks(figure: Figure) -> None:
+    for axes in figure.axes:
+        axes.set(xticks=[], yticks=[])
+        axes.set_frame_on(bool(axes.images))
+
+
+def short(name: str) -> str:
+    return name.removesuffix("/kernel")

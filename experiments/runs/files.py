@@ -1,0 +1,49 @@
+"""Whole files or none: JSON, lines of JSON, and names that are still free."""
+
+import json
+from pathlib import Path
+
+
+def write_json(path: Path, value) -> None:
+    write_whole(path, json.dumps(value, indent=1) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a whole file or none."""
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def append_line(path: Path, line: dict) -> None:
+    """Adds a line of JSON, after what a kill may have left of the one before is gone."""
+    with path.open("a+b") as file:
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.write(json.dumps(line).encode() + b"\n")
+
+
+def write_lines(path: Path, lines: list[dict]) -> None:
+    """Lines of JSON in the place of those that are there, all of them or none."""
+    write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def read_lines(path: Path) -> list[dict]:
+    """All lines of JSON; none where there is no file. A line that a kill left unfinished is no line."""
+    if not path.exists():
+        return []
+    text = path.read_text()
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+def free_file(directory: Path, stem: str) -> Path:
+    """STEM.json, or STEM-2.json and so on where that is taken: results are never overwritten."""
+    return free(directory, stem, ".json")
+
+
+def free(folder: Path, stem: str, suffix: str = "") -> Path:
+    """The first of STEM, STEM-2, STEM-3 and so on that is not there."""
+    number = 1
+    while (path := folder / (f"{stem}{suffix}" if number == 1 else f"{stem}-{number}{suffix}")).exists():
+        number += 1
+    return path

@@ -1,0 +1,110 @@
+"""A run that was trained, back in memory: its configuration, data, network, and weights and state of an epoch."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import parsimony as pm
+
+from ..config import Config, Grow
+from ..data.dataset import Dataset
+from ..data.sampler import Order
+from ..errors import RunError
+from ..growth import rounds
+from ..growth.stage import stage, transformation
+from ..training.build import initial, load_data, optimizer, penalties
+from ..training.checkpoints import open_checkpoints, restore
+from ..training.network import Network
+from . import snapshots
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder, and what training started from."""
+
+    directory: Path
+    config: Config
+    dataset: Dataset
+    network: Network
+    start: tuple[dict, dict]  # (params, stats) that the seed makes
+    tx: Any
+    order: Order
+    saved: list[int]  # the checkpoints: after which steps, or of a network that grows after which rounds
+
+    def at(self, epoch: int | None = None):
+        """(params, stats, opt_state) after an epoch; None: the last that is there."""
+        step = self.saved[-1] if epoch is None else self.order.end(epoch)
+        if step not in self.saved:
+            raise RunError(
+                f"{self.directory} has no checkpoint of epoch {epoch}, only of {self.epochs}; train with "
+                f"--keep-epochs {epoch} to keep it."
+            )
+        with open_checkpoints(self.directory) as checkpoints:
+            return restore(checkpoints, step, (*self.start, self.tx.init(self.start[0])))[0]
+
+    @property
+    def epochs(self) -> list[int]:
+        """Those that have a checkpoint of their end."""
+        return [epoch for epoch in range(1, self.config.epochs + 1) if self.order.end(epoch) in self.saved]
+
+
+def load_run(directory: Path, data_dir: Path | None = None) -> Run:
+    """Reads a run folder; a killed run has what it had at its last checkpoint.
+
+    Of a network that has grown it is the last stage, with what the path had of it before the fine-tuning.
+    """
+    config = read_config(directory)
+    if data_dir is not None:
+        config = dataclasses.replace(config, data_dir=data_dir)
+    with open_checkpoints(directory) as checkpoints:
+        saved = sorted(checkpoints.all_steps())
+    if not saved:
+        raise RunError(f"{directory} has no checkpoint yet; let it train on, or lower --checkpoint-every.")
+    dataset, order = load_data(config)
+    if isinstance(config, Grow):
+        return _grown(directory, config, dataset, order, saved[-1:])
+    network, params, stats = initial(config)
+    tx = optimizer(config, order, penalties(config, order, network, params, stats))
+    return Run(directory, config, dataset, network, (params, stats), tx, order, saved)
+
+
+def _grown(directory: Path, config: Grow, dataset: Dataset, order: Order, saved: list[int]) -> Run:
+    rows = rounds.rounds(directory)
+    if not rows or rows[-1]["end"] is None or saved[-1] <= len(rows):
+        raise RunError(f"{directory} has not finished growing; start it again with --run-dir {directory}.")
+    now = stage(config, rows[rows[-1]["take"] - 1]["widths"].values())
+    tx = transformation(now, order, rows[0]["strengths"])
+    return Run(directory, config, dataset, now.network, (now.params, now.stats), tx, order, saved)
+
+
+def read_config(directory: Path) -> Config:
+    """The configuration that a run was started with."""
+    file = directory / "config.json"
+    if not file.exists() or not (directory / "checkpoints").is_dir():
+        files = sorted(path.name for path in directory.iterdir())[:8] if directory.is_dir() else None
+        found = "it does not exist" if files is None else f"it holds {', '.join(files) or 'nothing'}"
+        raise RunError(
+            f"{directory} is no run folder ({found}); expected what `python -m experiments train` leaves, "
+            "such as runs/digits."
+        )
+    try:
+        settings = json.loads(file.read_text())
+        return (Grow if "tau" in settings else Config).from_settings(settings)
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{file} is not of this version of the experiments: {error}") from None
+
+
+def penalised(opt_state) -> list[str]:
+    """Names of the parameters that have a penalty."""
+    return list(snapshots.by_name(pm.group_norms(opt_state)))
+
+
+def others(names, patterns: tuple[str, ...]) -> list[str]:
+    """Patterns for `select(protect=...)` that leave only the layers open in whose names one of `patterns` is found."""
+    for pattern in patterns:
+        if not any(re.search(pattern, name) for name in names):
+            raise RunError(f"--layers {pattern}: found in no penalised parameter of {', '.join(names)}.")
+    closed = [name for name in names if patterns and not any(re.search(pattern, name) for pattern in patterns)]
+    return [f"^{re.escape(name)}$" for name in closed]

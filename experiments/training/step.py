@@ -1,0 +1,110 @@
+"""The data-parallel loop: a compiled step under `pmap`, accuracy, and plain training."""
+
+from collections.abc import Iterable, Iterator
+
+import flax.jax_utils
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ..data.augment import augmented
+from ..data.dataset import Dataset, Split
+from .network import Network
+
+
+def make_step(network: Network, tx, dataset: Dataset, *, seed: int = 0, augment: bool = False):
+    """The compiled data-parallel step: each device takes its share of a batch, and all take the same update.
+
+    step(params, stats, opt_state, images, labels, index, number) → (params, stats, opt_state, losses): as many steps
+    as `index`, [devices, steps, share of the batch], has. `number`, [steps], counts them over the whole training: with
+    the seed it decides what is random in a step, whatever the number of devices.
+    """
+
+    loss_and_grad = jax.value_and_grad(make_loss(network, dataset), has_aux=True)
+
+    def one(state, images, labels, index, number):
+        params, stats, opt_state = state
+        key, device = jax.random.fold_in(jax.random.key(seed), number), jax.lax.axis_index("devices")
+        taken = augmented(images[index], key, device * len(index)) if augment else images[index]
+        (loss, stats), grads = loss_and_grad(params, stats, taken, labels[index], jax.random.fold_in(key, device))
+        loss, stats, grads = jax.lax.pmean((loss, stats, grads), "devices")
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), stats, opt_state), loss
+
+    def step(params, stats, opt_state, images, labels, index, number):
+        own = lambda state, index, number: one(state, images, labels, index, number)
+        state, losses = take_steps(own, (params, stats, opt_state), index, number)
+        return *state, losses
+
+    # Outputs in the order of the donated inputs: JAX pairs buffers of one shape in order, and a wrong pair is a copy.
+    return jax.pmap(step, axis_name="devices", in_axes=(0, 0, 0, 0, 0, 0, None), donate_argnums=(0, 1, 2))
+
+
+def make_loss(network: Network, dataset: Dataset):
+    """loss(params, stats, images, labels, key) → (mean cross entropy, new stats), in training."""
+
+    def loss_of(params, stats, images, labels, key):
+        logits, stats = network.forward(params, stats, dataset.normalised(images), key)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
+
+    return loss_of
+
+
+def take_steps(one, state, index, number):
+    """one(state, batch, number) → (state, loss) for each batch of `index`: (state, losses).
+
+    A step alone is not put into a scan (`loader.steps_a_call` says why).
+    """
+    if len(index) == 1:
+        state, loss = one(state, index[0], number[0])
+        return state, loss[None]
+    return jax.lax.scan(lambda state, now: one(state, *now), state, (index, number))
+
+
+def advance(step, replicas, calls: Iterable[tuple]) -> Iterator[tuple[list, int, list[float]]]:
+    """Takes the steps of some calls of a feed; yields (replicas, number of steps taken, losses) for each.
+
+    The losses are those of the call before, and at last once more of the last one, so that the device is never left
+    waiting for the host.
+    """
+    previous = None
+    for images, labels, index, number in calls:
+        *replicas, losses = step(*replicas, images, labels, index, number)
+        yield replicas, len(number), [] if previous is None else np.asarray(previous)[0].tolist()
+        previous = losses
+    if previous is not None:
+        yield replicas, 0, np.asarray(previous)[0].tolist()
+
+
+def make_accuracy(fn, dataset: Dataset):
+    """accuracy(variables, split): share of a split's images that fn names right, in [0, 1].
+
+    Each device of each process takes its share of the images.
+    """
+    at_once = 500 if dataset.shape[0] <= 64 else 50  # of a device; what the memory holds
+
+    def correct(variables, images, labels):
+        right = jnp.argmax(fn(variables, dataset.normalised(images)), -1) == labels
+        return jax.lax.psum(jnp.sum(right), "devices")
+
+    correct = jax.pmap(correct, axis_name="devices")
+    devices = jax.local_device_count()
+
+    def accuracy(variables, split) -> float:
+        replicas, right = flax.jax_utils.replicate(variables), 0
+        share = min(at_once, -(-len(split) // jax.device_count()))
+        for part in split.parts(share * jax.device_count(), (jax.process_index(), jax.process_count())):
+            images, labels = _filled(part, share * devices)
+            shaped = (x.reshape(devices, share, *x.shape[1:]) for x in (images, labels))
+            right += int(np.asarray(correct(replicas, *shaped))[0])
+        return right / len(split)
+
+    return accuracy
+
+
+def _filled(part: Split, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Images of zeros, labelled −1, after those there are: one shape, compiled once."""
+    missing = size - len(part)
+    images = np.concatenate([part.images, np.zeros((missing, *part.images.shape[1:]), part.images.dtype)])
+    return images, np.concatenate([part.labels, np.full(missing, -1, part.labels.dtype)])
