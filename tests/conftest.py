@@ -17,7 +17,9 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
+import pytest
 
+pytest.register_assert_rewrite("helpers")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 assert jax.device_count() == 8, f"some plugin started JAX before tests/conftest.py: {jax.devices()}"
 

@@ -1,0 +1,129 @@
+"""Runs that are killed, asked to end, damaged or out of space keep what they had and end as undisturbed ones do."""
+
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from experiments import __main__ as cli
+from experiments.runs import snapshots
+from helpers.processes import LONG, WORDS, assert_same, damage, finished, largest, start, wait_for
+
+KILLS = 20
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """(record, directory) of a run that nobody interrupts."""
+    directory = tmp_path_factory.mktemp("undisturbed") / "run"
+    return finished(start(directory)), directory
+
+
+@pytest.fixture
+def folder(undisturbed, tmp_path):
+    """A folder beside which the programs are compiled already."""
+    shutil.copytree(undisturbed[1].parent / "compiled", tmp_path / "compiled")
+    return tmp_path / "run"
+
+
+def test_a_run_killed_twenty_times_ends_as_an_undisturbed_one(folder, tmp_path):
+    """Each time a little after a snapshot, at a moment drawn by lot, or while a checkpoint is being written."""
+    undisturbed = finished(start(tmp_path / "undisturbed", words=LONG)), tmp_path / "undisturbed"
+    lot, writing = random.Random(0), 0
+    lines = lambda: len(snapshots.curve(folder))
+    half = lambda: list((folder / "checkpoints").glob("*tmp*"))
+    for kill in range(KILLS):
+        process, before = start(folder, words=LONG), lines()
+        wait_for(process, lambda own=before: lines() > own)
+        if kill % 2:
+            wait_for(process, half)
+        else:
+            time.sleep(lot.uniform(0, 0.1))
+        process.kill()
+        process.communicate()
+        assert not (folder / "record.json").exists()
+        writing += bool(half())
+    assert writing  # some were killed in the middle of a checkpoint
+    assert_same(undisturbed, (finished(start(folder, words=LONG)), folder))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_asked_to_end_saves_says_so_and_goes_on_from_there(undisturbed, folder, number):
+    process = start(folder)
+    wait_for(process, lambda: len(snapshots.curve(folder)) >= 3)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == 128 + number
+    assert "saved after step" in errors
+    assert str(folder) in errors
+    step = int(errors.split("saved after step ")[1].split()[0])
+    record = finished(start(folder))
+    assert f"resuming {folder} after step {step}" in record["output"]
+    assert_same(undisturbed, (record, folder))
+
+
+@pytest.mark.parametrize("how", ["truncated", "flipped"])
+def test_a_damaged_checkpoint_is_put_aside_with_a_warning_and_the_one_before_is_used(undisturbed, folder, how):
+    shutil.copytree(undisturbed[1], folder)
+    (folder / "record.json").unlink()
+    before, last = sorted((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))
+    damage(largest(last), how)
+    record = finished(start(folder))
+    assert f"WARNING: checkpoint {last.name}" in record["errors"]
+    assert (folder / "damaged" / last.name).is_dir()
+    assert f"after step {before.name}" in record["output"]
+    assert_same(undisturbed, (record, folder))
+
+
+def test_without_a_whole_checkpoint_nothing_is_trained_over(undisturbed, folder, capsys):
+    shutil.copytree(undisturbed[1], folder)
+    (folder / "record.json").unlink()
+    for checkpoint in (folder / "checkpoints").iterdir():
+        damage(next((checkpoint / "position").iterdir()), "truncated")
+    process = start(folder)
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert "no checkpoint" in errors
+    assert len(list((folder / "damaged").iterdir())) == 2
+    assert len(snapshots.curve(folder)) == 24
+
+
+def test_a_full_disk_is_an_error_that_leaves_the_earlier_checkpoints(undisturbed, folder, tmp_path):
+    """A file system of its own, with room for some checkpoints, in a mount namespace of its own."""
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("needs unshare -rm, for a small file system of its own")
+    small = tmp_path / "small"
+    small.mkdir()
+    script = 'mount -t tmpfs -o size=1600k none "$0" && { "$@"; code=$?; cp -r "$0"/run "$0".kept; exit $code; }'
+    own = ("unshare", "-rm", "sh", "-c", script, str(small))
+    process = start(small / "run", before=own, compiled=tmp_path / "compiled")
+    _, errors = process.communicate()
+    assert process.returncode == 1, errors
+    assert "No space left" in errors
+    assert "error: checkpoint " in errors
+    kept = tmp_path / "small.kept"
+    record = finished(start(kept))
+    assert "resuming" in record["output"]
+    assert_same(undisturbed, (record, kept))
+
+
+def test_a_second_run_in_the_same_folder_is_refused(folder):
+    process = start(folder, words=LONG)
+    wait_for(process, lambda: len(snapshots.curve(folder)) >= 1)
+    second = start(folder, words=LONG)
+    _, errors = second.communicate()
+    assert second.returncode == 1
+    assert f"another process works in {folder}" in errors
+    assert process.poll() is None
+    process.kill()
+    process.communicate()
+
+
+def test_resuming_with_another_configuration_is_refused_by_name(undisturbed, folder, capsys):
+    shutil.copytree(undisturbed[1], folder)
+    (folder / "record.json").unlink()
+    assert cli.main([*WORDS, "--run-dir", str(folder), "--nu", "7", "--batch-size", "64"]) == 1
+    assert "other settings (batch_size 128 → 64, nu 10.0 → 7.0)" in capsys.readouterr().err

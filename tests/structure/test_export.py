@@ -1,0 +1,154 @@
+"""A compact model on disk: it comes back, runs with JAX alone, and damage is named."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import parsimony as pm
+from helpers.architectures import ARCHITECTURES
+from parsimony.structure import compact, export, find_units, load_compact, load_opt_state
+
+
+def shrunk(name, opt=None):
+    fn, params, args = ARCHITECTURES[name]()
+    units = find_units(fn, params, *args)
+    keep = {s.name: np.arange(s.size) > 0 for s in units.sets.values() if s.size > 2}
+    return compact(units, keep, params, None if opt is None else opt.init(params)), args
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet", "vit", "gpt", "gru", "control_flow"])
+def test_it_comes_back_with_the_same_outputs_at_any_batch_size(name, tmp_path):
+    small, args = shrunk(name)
+    fn, params = load_compact(export(small, tmp_path / "model", *args))
+    assert jax.tree.map(jnp.shape, jax.tree.leaves(params)) == jax.tree.map(jnp.shape, jax.tree.leaves(small.params))
+    for x in (args, [jnp.concatenate([a, a, a]) for a in args]):
+        np.testing.assert_allclose(fn(params, *x), small.fn(small.params, *x), rtol=1e-5, atol=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_names_and_structure_come_back():
+    small, args = shrunk("resnet")
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        _, params = load_compact(export(small, folder + "/a/b", *args))
+    assert params["blocks"]["layers"][0]["conv1"]["conv"]["kernel"].shape == (3, 3, 7, 7)
+
+
+def test_it_runs_with_jax_alone(tmp_path):
+    small, (x,) = shrunk("vit")
+    export(small, tmp_path / "model", x)
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", small.fn(small.params, x))
+    script = """
+        import sys, numpy, jax, safetensors.numpy
+        sys.modules["parsimony"] = sys.modules["flax"] = sys.modules["optax"] = None  # not to be imported
+        folder = sys.argv[1]
+        program = jax.export.deserialize(bytearray(open(folder + "/model/model.stablehlo", "rb").read()))
+        params = safetensors.numpy.load_file(folder + "/model/params.safetensors")
+        y = program.call(params, numpy.load(folder + "/x.npy"))
+        print(float(abs(y - numpy.load(folder + "/y.npy")).max()))
+    """
+    run = subprocess.run(
+        [sys.executable, "-c", "import jax.export\n" + textwrap.dedent(script), str(tmp_path)],
+        capture_output=True, text=True, env={**os.environ, "XLA_FLAGS": ""},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert float(run.stdout) < 1e-5
+
+
+def test_bfloat16_and_integers_keep_their_dtypes(tmp_path):
+    params = {"w1": jnp.ones((4, 6), jnp.bfloat16), "w2": jnp.ones((6, 3), jnp.bfloat16), "steps": jnp.int32(7)}
+    fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"] + p["steps"].astype(jnp.bfloat16)
+    x = jnp.ones((2, 4), jnp.bfloat16)
+    small = compact(find_units(fn, params, x), {"w1": np.arange(6) < 2}, params)
+    back, loaded = load_compact(export(small, tmp_path / "model", x))
+    assert jax.tree.map(lambda a: a.dtype, loaded) == jax.tree.map(lambda a: a.dtype, params)
+    np.testing.assert_array_equal(back(loaded, x), small.fn(small.params, x))
+
+
+def test_the_optimizer_state_goes_along(tmp_path):
+    tx = pm.record_path(pm.split_lbi(0.1, momentum=0.9))
+    small, args = shrunk("lenet", tx)
+    folder = export(small, tmp_path / "model", *args)
+    _, params = load_compact(folder)
+    state = load_opt_state(folder, tx.init(params))
+    assert jax.tree.structure(state) == jax.tree.structure(small.opt_state)
+    for one, other in zip(jax.tree.leaves(state), jax.tree.leaves(small.opt_state), strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == other.dtype
+    with pytest.raises(ValueError, match=r"of another optimizer: .* has shape"):
+        load_opt_state(folder, optax.adam(0.1).init(params))
+    plain = export(compact(small.units, {}, ARCHITECTURES["lenet"]()[1]), tmp_path / "plain", *args)
+    with pytest.raises(ValueError, match="holds no optimizer state"):
+        load_opt_state(plain, tx.init(params))
+
+
+def test_a_model_is_never_overwritten_nor_half_written(tmp_path):
+    small, args = shrunk("lenet")
+    export(small, tmp_path / "model", *args)
+    before = (tmp_path / "model/model.json").read_bytes()
+    with pytest.raises(FileExistsError, match="never overwritten"):
+        export(small, tmp_path / "model", *args)
+    assert (tmp_path / "model/model.json").read_bytes() == before
+    with pytest.raises(ValueError, match=r"export of the function failed"):
+        export(small, tmp_path / "other", jnp.ones((2, 9, 9, 3)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_a_function_that_needs_its_batch_size_says_so_and_can_be_exported_for_it(tmp_path):
+    params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
+
+    def fn(params, x):
+        if x.shape[0] not in (2, 4):
+            raise ValueError("two or four, please")
+        return jax.nn.relu(x @ params["w1"]) @ params["w2"]
+
+    x = jnp.ones((2, 4))
+    small = compact(find_units(fn, params, x), {"w1": np.arange(6) < 2}, params)
+    with pytest.raises(ValueError, match=r"batch='fixed'"):
+        export(small, tmp_path / "model", x)
+    back, loaded = load_compact(export(small, tmp_path / "model", x, batch="fixed"))
+    np.testing.assert_array_equal(back(loaded, x), small.fn(small.params, x))
+
+
+@pytest.mark.parametrize("name", ["params.safetensors", "model.stablehlo", "model.json"])
+def test_damage_is_named(name, tmp_path):
+    small, args = shrunk("lenet")
+    folder = export(small, tmp_path / "model", *args)
+    file = folder / name
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=f"{name} is damaged"):
+        load_compact(folder)
+    flipped = bytearray(content)
+    flipped[len(flipped) // 2] ^= 1
+    if name != "model.json":
+        file.write_bytes(flipped)
+        with pytest.raises(ValueError, match=f"{name} is damaged"):
+            load_compact(folder)
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{name} is missing"):
+        load_compact(folder)
+
+
+def test_parameters_of_another_shape_are_named(tmp_path):
+    small, args = shrunk("lenet")
+    fn, params = load_compact(export(small, tmp_path / "model", *args))
+    params["conv1"]["bias"] = jnp.ones(6)
+    with pytest.raises(ValueError, match=r"'conv1/bias' has shape \(6,\); this model has \(5,\)"):
+        fn(params, *args)
+
+
+def test_units_without_a_function_cannot_be_exported(tmp_path):
+    fn, params, args = ARCHITECTURES["lenet"]()
+    units = pm.structure.Units.from_json(find_units(fn, params, *args).to_json())
+    with pytest.raises(ValueError, match=r"has no function"):
+        export(compact(units, {}, params), tmp_path / "model", *args)

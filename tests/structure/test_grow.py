@@ -1,0 +1,263 @@
+"""Growth, the inverse of removal: the same outputs from a wider model, everything that was there bit for bit."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import parsimony as pm
+from helpers.architectures import ARCHITECTURES, built, error
+from parsimony._tree import named_leaves
+from parsimony.structure import compact, find_units, grow, next_widths, saturation, unit_penalty
+from parsimony.structure._surgery.grow import outside_span
+
+KEY = jax.random.key(0)
+NAMES = sorted(ARCHITECTURES)
+
+
+@functools.cache
+def outputs(name):
+    fn, params, args, _ = built(name)
+    return jax.jit(fn)(params, *args)
+
+
+def random_widths(units, seed):
+    rng = np.random.default_rng(seed)
+    several = [own for own in units.sets.values() if own.size > 1]  # shuffled groups are sets of one, and do not grow
+    grown = [own for own in several if seed == 0 or rng.random() < 0.5] or several[:1]
+    return {own.name: own.size + int(rng.integers(1, 4)) for own in grown}
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", NAMES)
+def test_the_wider_model_has_the_same_outputs(name, seed):
+    _, params, args, units = built(name)
+    widths = random_widths(units, seed)
+    wider = grow(units, widths, params, key=KEY)
+    assert sum(np.size(x) for x in jax.tree.leaves(wider.params)) > sum(np.size(x) for x in jax.tree.leaves(params))
+    assert error(jax.jit(wider.fn)(wider.params, *args), outputs(name)) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet", "densenet", "mobilenet_v2", "vit", "plain_lstm"])
+def test_growth_and_removal_undo_each_other_bit_for_bit(name):
+    """Without the new units the parameters are those from before, and so is the state of the optimizer."""
+    _, params, args, units = built(name)
+    tx = pm.record_path(pm.split_lbi(0.1, momentum=0.9))
+    state = jax.tree.map(lambda x: x + jnp.ones((), x.dtype), tx.init(params))
+    widths = {own.name: own.size + 2 for own in units.sets.values()}
+    wider = grow(units, widths, params, state, key=KEY)
+    assert jax.tree.structure(wider.opt_state) == jax.tree.structure(state)
+    again = find_units(wider.fn, wider.params, *args)
+    assert {own.name: own.size for own in again.sets.values()} == widths
+    # The copies of the last unit follow it: they are the last ones of each set.
+    keep = {own.name: np.arange(own.size) < own.size - 2 for own in again.sets.values()}
+    back = compact(again, keep, wider.params, wider.opt_state)
+    for one, other in zip(
+        jax.tree.leaves((back.params, back.opt_state)), jax.tree.leaves((params, state)), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+
+
+def grown_lenet(tx=None, given=None):
+    _, params, args, units = built("lenet")
+    state = None if tx is None else tx.init(params)
+    return grow(units, {"conv1": 9, "conv3": 14}, params, state, key=KEY, tx=given), params, args
+
+
+def test_new_filters_lie_outside_the_span_of_the_old_ones():
+    wider, params, _ = grown_lenet()
+    old = np.asarray(params["conv3"]["kernel"]).reshape(-1, 10).T  # on the channels that there were
+    new = np.asarray(wider.params["conv3"]["kernel"]).reshape(-1, 14).T[10:]
+    basis, _ = np.linalg.qr(old.T)
+    assert np.linalg.norm(new @ basis) ** 2 < 1e-10 * np.linalg.norm(new) ** 2
+    np.testing.assert_allclose(
+        np.linalg.norm(new, axis=1), np.sqrt(np.mean(np.linalg.norm(old, axis=1) ** 2)), rtol=1e-5
+    )
+    gram = new @ new.T
+    np.testing.assert_allclose(gram, np.diag(np.diag(gram)), atol=1e-5 * gram.max())
+
+
+@pytest.mark.parametrize(("old", "count"), [(3, 2), (3, 9), (8, 2), (12, 3)])
+def test_as_far_as_there_is_room(old, count):
+    rows = jax.random.normal(jax.random.key(1), (old, 8))
+    fresh = outside_span(KEY, rows, count)
+    assert bool(jnp.isfinite(fresh).all())
+    room = max(0, min(count, 8 - old))
+    np.testing.assert_allclose(fresh[:room] @ rows.T, 0, atol=1e-5)
+    np.testing.assert_allclose(jnp.linalg.norm(fresh, axis=1), jnp.sqrt(jnp.mean(jnp.sum(rows**2, 1))), rtol=1e-5)
+
+
+def test_new_units_are_read_by_zeros_and_normalised_neutrally():
+    _, params, _, units = built("vgg")
+    wider = grow(units, {"params/Conv_0": 8}, params, key=KEY).params
+    assert not wider["params"]["Conv_1"]["kernel"][:, :, 6:].any()
+    norm, statistics = wider["params"]["BatchNorm_0"], wider["batch_stats"]["BatchNorm_0"]
+    assert norm["scale"][6:].tolist() == statistics["var"][6:].tolist() == [1, 1]
+    assert norm["bias"][6:].tolist() == statistics["mean"][6:].tolist() == [0, 0]
+    assert wider["params"]["Conv_0"]["kernel"][..., 6:].all()
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet", "vit", "gru"])
+def test_new_units_learn(name):
+    """Nothing is stuck at zero: three steps of descent move new units of every set."""
+    _, params, args, units = built(name)
+    wider = grow(units, {own.name: own.size + 2 for own in units.sets.values()}, params, key=KEY)
+    loss = lambda params: jnp.mean(jnp.square(wider.fn(params, *args) - 1))
+    trained = wider.params
+    gradient = jax.jit(jax.grad(loss))
+    for _ in range(3):
+        trained = jax.tree.map(lambda p, g: p - 1e-3 * g, trained, gradient(trained))
+    assert loss(trained) < loss(wider.params)
+    again = find_units(wider.fn, wider.params, *args)
+    moved = dict(named_leaves(jax.tree.map(lambda a, b: np.asarray(a != b), trained, wider.params))[0])
+    for own in again.sets.values():  # a rectified unit may be dead on two examples; of a set's two one is not
+        assert any(
+            np.moveaxis(moved[parameter], axis, 0)[index >= own.size - 2].any()
+            for parameter, axes in own.members.items()
+            for axis, index in axes.items()
+        ), own.name
+
+
+def test_new_entries_of_the_optimizer_start_as_a_fresh_init_would():
+    tx = optax.adagrad(0.1, initial_accumulator_value=0.3)
+    wider, *_ = grown_lenet(tx, tx)
+    accumulator = wider.opt_state[0].sum_of_squares["conv3"]["kernel"]
+    assert accumulator.shape == (3, 3, 8, 14)
+    np.testing.assert_allclose(accumulator, 0.3)
+    tx = pm.record_path(pm.split_lbi(0.1))
+    wider, *_ = grown_lenet(tx)
+    assert (pm.entry_steps(wider.opt_state)["conv3"]["kernel"] == pm.NEVER).all()
+    assert not pm.gamma(wider.opt_state)["conv1"]["kernel"].any()
+    wider, *_ = grown_lenet(pm.keep_support(optax.sgd(0.1), jax.tree.map(lambda w: w == w, built("lenet")[1])))
+    assert wider.opt_state.masks["conv3"]["kernel"].all()
+
+
+def test_a_penalty_over_units_grows_with_them():
+    _, params, args, units = built("resnet")
+    tx = pm.split_lbi(0.1, penalty=unit_penalty(units, 0.3))
+    names = list(units.sets)
+    wider = grow(units, {names[0]: 10, names[1]: 9}, params, tx.init(params), key=KEY)
+    again = unit_penalty(find_units(wider.fn, wider.params, *args), 0.3)
+    assert wider.opt_state[-1].penalty == again
+    np.testing.assert_allclose(
+        wider.opt_state[-1].penalty.group_norms(wider.params), again.group_norms(wider.params), rtol=1e-6
+    )
+
+
+def test_saturation_is_the_share_of_units_in_the_support():
+    _, params, _, units = built("lenet")
+    tx = pm.split_lbi(0.1, penalty=unit_penalty(units, 1.0))
+    state = tx.init(params)
+    assert saturation(state, units) == {"conv1": 0, "conv2": 0, "conv3": 0, "dense1": 0}
+    dual = jax.tree.map(jnp.zeros_like, params)
+    dual["conv2"]["kernel"] = dual["conv2"]["kernel"].at[..., :2].set(1.0)
+    dual["dense1"]["bias"] = dual["dense1"]["bias"].at[:3].set(5.0)
+    (*rest, own) = state
+    import dataclasses
+
+    state = (*rest, dataclasses.replace(own, dual=dual))
+    assert saturation(state, units) == {"conv1": 0, "conv2": 2 / 8, "conv3": 0, "dense1": 3 / 12}
+
+
+def test_a_layer_does_not_saturate_because_its_kernels_have_many_inputs():
+    """One strength for all, as published, takes in the layer with many inputs first; a strength a set does not."""
+    rng = np.random.default_rng(0)
+    shapes = {"narrow": (4, 20), "wide": (400, 20), "head": (40, 3)}
+    params = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+
+    def fn(params, x):
+        both = [jax.nn.relu(x[:, :4] @ params["narrow"]), jax.nn.relu(x[:, 4:] @ params["wide"])]
+        return jnp.concatenate(both, 1) @ params["head"]
+
+    units = find_units(fn, params, jnp.ones((2, 404)))
+    assert list(units.sets) == ["narrow", "wide"]
+    one = pm.path_speed(params, 100, 0.1, 10.0, unit_penalty(units), share=0.5)
+    own = pm.Rules([(name, unit_penalty(units, sets=[name])) for name in units.sets])
+    each = pm.path_speed(params, 100, 0.1, 10.0, own, share=0.5)
+    shares = {}
+    for kind, penalty in (("one", one), ("each", each)):
+        tx = pm.split_lbi(0.1, 1.0, 10.0, penalty)
+        state, update = tx.init(params), jax.jit(tx.update)
+        for _ in range(60):
+            _, state = update(jax.tree.map(jnp.zeros_like, params), state, params)
+        shares[kind] = saturation(state, units)
+    assert shares["one"]["wide"] == 1
+    assert shares["one"]["narrow"] <= 0.3
+    assert all(share >= 0.5 for share in shares["each"].values())  # half of each at half the time
+
+
+def test_the_rule_of_growth():
+    _, _, _, units = built("lenet")
+    full = dict.fromkeys(units.sets, 1.0)
+    assert next_widths(units, full, step=2, ratio=0.5) == {"conv1": 9, "conv2": 12, "conv3": 15, "dense1": 18}
+    assert next_widths(units, full, step=2, ratio=0.0, round_to=8) == {
+        "conv1": 8,
+        "conv2": 16,
+        "conv3": 16,
+        "dense1": 16,
+    }
+    assert next_widths(units, full | {"conv2": 0.7}, caps=[("conv1", 7), ("dense", 12)]) == {"conv1": 7, "conv3": 15}
+    assert next_widths(units, dict.fromkeys(units.sets, 0.5), tau=[("conv3", 0.4), ("", 0.9)]) == {"conv3": 15}
+    assert next_widths(units, dict.fromkeys(units.sets, 0.0)) == {}
+
+
+BAD = {
+    "below": (
+        {"conv1": 4},
+        ValueError,
+        r"widths\['conv1'\] = 4 is below the present 6 units; to remove units use compact",
+    ),
+    "unknown": ({"conv9": 9}, ValueError, r"there is no set 'conv9'; did you mean 'conv"),
+    "no int": ({"conv1": 7.5}, TypeError, r"widths\['conv1'\]: expected an int, got 7.5"),
+    "no dict": ([9], TypeError, r"expected a dict"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_widths_are_named(case):
+    _, params, _, units = built("lenet")
+    widths, kind, message = BAD[case]
+    with pytest.raises(kind, match=message):
+        grow(units, widths, params, key=KEY)
+
+
+def test_what_cannot_grow_says_why():
+    _, params, _, units = built("shufflenet")
+    with pytest.raises(ValueError, match=r"(?s)cannot have .*folds into each other"):
+        grow(units, {"params/Conv_0.2": 3}, params, key=KEY)
+    fn = lambda params, x: jax.nn.softmax(x @ params["w1"]) @ params["w2"]
+    params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
+    with pytest.raises(ValueError, match=r"'w1' cannot grow without a change of the outputs: reduce_max"):
+        grow(find_units(fn, params, jnp.ones((2, 4))), {"w1": 8}, params, key=KEY)
+    _, params, _, units = built("lenet")
+    without = pm.structure.Units.from_json(units.to_json())
+    with pytest.raises(ValueError, match="grow needs the function"):
+        grow(without, {"conv1": 8}, params, key=KEY)
+    with pytest.raises(ValueError, match=r"tau=1.5: expected a share"):
+        next_widths(units, {}, tau=1.5)
+    with pytest.raises(ValueError, match=r"caps: pattern 'conv9' is found in no"):
+        next_widths(units, {}, caps=[("conv9", 3)])
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet", "mobilenet_v2", "vit"])
+def test_the_cost_of_other_widths_is_known_without_making_them(name):
+    """Wider and narrower, against the arrays that `grow` and `compact` make."""
+    _, params, args, units = built(name)
+    wider = random_widths(units, 1)
+    made = grow(units, wider, params, key=KEY)
+    assert pm.structure.count_at(units, wider, params) == pm.structure.count(made.fn, made.params, *args)
+    narrower = {own.name: own.size - 1 for own in units.sets.values() if own.size > 1 and not own.reduced}
+    keep = {own: np.arange(units.sets[own].size) < width for own, width in narrower.items()}
+    made = compact(units, keep, params)
+    assert pm.structure.count_at(units, narrower, params) == pm.structure.count(made.fn, made.params, *args)
+
+
+def test_the_cost_of_impossible_widths_is_refused():
+    _, params, _, units = built("lenet")
+    with pytest.raises(ValueError, match="expected at least 1 unit"):
+        pm.structure.count_at(units, {"conv1": 0}, params)
+    with pytest.raises(ValueError, match="did you mean 'conv"):
+        pm.structure.count_at(units, {"conv": 3}, params)
