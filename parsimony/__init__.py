@@ -22,6 +22,7 @@ from ._path import record_path as record_path
 from ._path_speed import path_speed as path_speed
 from ._penalties import GroupLasso as GroupLasso
 from ._penalties import Lasso as Lasso
+from ._penalties import Penalty as Penalty
 from ._penalties import SparseGroupLasso as SparseGroupLasso
 from ._readout import gamma as gamma
 from ._readout import sparse_params as sparse_params
@@ -36,5 +37,6 @@ from ._summary import SparsityRow as SparsityRow
 from ._summary import SparsitySummary as SparsitySummary
 from ._summary import group_norms as group_norms
 from ._summary import sparsity_summary as sparsity_summary
+from ._unit_penalty import UnitPenalty as UnitPenalty
 
 __version__ = "0.1.0"

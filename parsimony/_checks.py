@@ -2,6 +2,9 @@
 
 import difflib
 import math
+import re
+from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -10,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._rules import check_patterns
 from ._tree import named_leaves
 
 
@@ -25,9 +27,9 @@ def check_positive(name: str, value: Any) -> None:
     if callable(value) and name.endswith("learning_rate"):
         return
     if isinstance(value, bool) or not (isinstance(value, int | float) or hasattr(value, "dtype")):
-        raise TypeError(
-            f"{name}={value!r}: expected a positive number{' or a schedule' if name.endswith('rate') else ''}."
-        )
+        schedule = " or a schedule" if name.endswith("rate") else ""
+        hint = f" Did you mean penalty={value!r}?" if hasattr(value, "prox") else ""
+        raise TypeError(f"{name}={value!r}: expected a positive number{schedule}.{hint}")
     if not concrete(value):
         return
     # An injected schedule may pass through zero, and hands over arrays.
@@ -35,6 +37,26 @@ def check_positive(name: str, value: Any) -> None:
     number: Any = value
     if not 0 < float(number) < math.inf and not injected_zero:
         raise ValueError(f"{name}={value!r}: expected a positive, finite number.")
+
+
+def check_count(name: str, value: Any, what: str = "an int of at least 1") -> None:
+    """Rejects anything but an int of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name}={value!r}: expected {what}.")
+
+
+def check_share(name: str, value: Any, what: str) -> Fraction:
+    """The share in [0, 1) as the decimal number that it prints as: a product of floats could lose a group."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{name}={value!r}: expected a number in [0, 1).")
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}={value!r}: expected {what}, in [0, 1){in_percent(value)}.")
+    return Fraction(repr(float(value)))
+
+
+def in_percent(value: Any) -> str:
+    """What to write in the place of a number that was meant in percent."""
+    return f"; for {value} % write {float(value) / 100:g}" if 1 < float(value) < 100 else ""
 
 
 def check_momentum(momentum: Any, nesterov: bool) -> None:
@@ -52,11 +74,33 @@ def transformation(where: str, tx: Any, example: str) -> optax.GradientTransform
     return optax.with_extra_args_support(tx)
 
 
+def nearest(word: Any, known: Iterable[str]) -> str:
+    """'; did you mean ...?' with the known word nearest to this one; empty where none is known."""
+    near = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first twelve names, and how many more there are."""
+    names = list(names)
+    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
 def one_of(name: str, value, known: tuple[str, ...]) -> None:
-    """Refuses a word that is none of these."""
+    """Rejects a word that is not one of these."""
     if value not in known:
-        near = difflib.get_close_matches(str(value), known, n=1, cutoff=0)[0]
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}; did you mean {near!r}?")
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(known)}{nearest(value, known)}")
+
+
+def check_patterns(where: str, patterns: Iterable[str], names: list[str]) -> None:
+    """Rejects a pattern that is found in no name."""
+    if not names:  # Optax initialises on a placeholder without leaves (optax.tree.map_params)
+        return
+    for pattern in patterns:
+        if not any(re.search(pattern, name) for name in names):
+            raise ValueError(
+                f"{where}: pattern {pattern!r} is found in no name{nearest(pattern, names)} The names: {listed(names)}."
+            )
 
 
 def check_protect(protect, names: list[str]) -> None:

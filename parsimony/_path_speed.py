@@ -20,10 +20,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
-from ._checks import as_arrays, check_positive
+from ._checks import as_arrays, check_count, check_positive
 from ._penalties import Penalty, inside
 from ._rules import Rules, resolve
 from ._tree import named_leaves
@@ -71,8 +70,7 @@ def path_speed(
 
     Source: see the module: V⁺ = V + α(W − Γ)/ν of arXiv 1905.09449; the choice of λ is ours.
     """
-    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
-        raise ValueError(f"steps={steps!r}: expected the number of updates of the training, an int ≥ 1.")
+    check_count("steps", steps, "the number of updates of the training, an int ≥ 1")
     check_positive("learning_rate", learning_rate)
     check_positive("nu", nu)
     if not 0 < share <= 1:

@@ -42,7 +42,26 @@ from ._prox import (
 
 
 class Penalty(Protocol):
-    """What every penalty offers; see the module's docstring."""
+    """What every penalty offers, and what one of your own must: a frozen, hashable dataclass that cannot be called.
+
+    `prox(v)` = argmin_u ½‖u − v‖² + Ω(u), of v's shape and dtype; `value(x)` = Ω(x), a scalar; `group_norms(x)`, one
+    number for each group, zero where the group is; `check(shape)` raises a ValueError for shapes that it cannot take;
+    `strength` is λ > 0.
+
+    >>> import dataclasses, jax.numpy as jnp, parsimony as pm
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class NonNegative:
+    ...     strength: float = 1.0
+    ...     def prox(self, v): return jnp.maximum(v - self.strength, 0)
+    ...     def value(self, x): return self.strength * jnp.sum(x)
+    ...     def group_norms(self, x): return x
+    ...     def check(self, shape): pass
+    >>> state = pm.split_lbi(0.1, penalty=NonNegative(0.5)).init({"kernel": jnp.ones((1, 2))})
+    >>> pm.gamma(state)["kernel"].tolist()
+    [[0.0, 0.0]]
+
+    Source: Parikh and Boyd, "Proximal Algorithms" (2014).
+    """
 
     @property
     def strength(self) -> float: ...

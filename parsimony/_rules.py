@@ -1,13 +1,13 @@
 """Which parameter gets which penalty: by name, by rank, or by the paper's choice."""
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 
+from ._checks import check_patterns, listed
 from ._penalties import GroupLasso, Lasso, Penalty
 from ._tree import named_leaves
 from ._unit_penalty import UnitPenalty
@@ -90,7 +90,7 @@ def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree) -> list[Penalty
         chosen = [penalty if leaf.ndim >= 2 else None for _, leaf in leaves]
         if leaves and not any(chosen):
             raise ValueError(
-                f"{penalty!r} finds no parameter of rank 2 or more among {_some(name for name, _ in leaves)}; "
+                f"{penalty!r} finds no parameter of rank 2 or more among {listed(name for name, _ in leaves)}; "
                 "vectors and scalars stay unpenalised, since a penalty would silently decay them to zero."
             )
     bound: Any = {own for own in chosen if hasattr(own, "bind")}  # their groups reach over several parameters
@@ -114,21 +114,3 @@ def _by_rule(rules: Rules, name: str, rank: int) -> Any:
         if re.search(pattern, name):
             return penalty
     return rules.default if rank >= 2 else None
-
-
-def check_patterns(where: str, patterns, names: list[str]) -> None:
-    """Refuses a pattern that is found in no name."""
-    if not names:  # Optax initialises on a placeholder without leaves (optax.tree.map_params)
-        return
-    for pattern in patterns:
-        if not any(re.search(pattern, name) for name in names):
-            (near,) = difflib.get_close_matches(pattern, names, n=1, cutoff=0)
-            raise ValueError(
-                f"{where}: pattern {pattern!r} is found in no parameter name; the nearest is {near!r}, "
-                f"of {_some(names)}."
-            )
-
-
-def _some(names) -> str:
-    names = list(names)
-    return ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any, Literal
 
 import jax
@@ -10,14 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._checks import check_protect, one_of
+from ._checks import check_protect, check_share, one_of
 from ._ranking import in_order, layers
 from ._tree import named_leaves
 
-Order = Literal["entry", "dual", "gamma", "magnitude"]
+Criterion = Literal["entry", "dual", "gamma", "magnitude"]
 
 
-def rank(params: optax.Params, opt_state: optax.OptState, order: Order | Any = "entry"):
+def rank(params: optax.Params, opt_state: optax.OptState, order: Criterion | Any = "entry"):
     """The place of each group in the order in which structure is kept: 0 is the first of the whole network.
 
     The orders, first to last; ties go by the root mean square of W in the group, then by position:
@@ -65,7 +64,7 @@ def select(
     sparsity: float,
     *,
     scope: Literal["layer", "global"] = "layer",
-    order: Order | Any = "entry",
+    order: Criterion | Any = "entry",
     level: Literal["group", "weight"] = "group",
     protect: Sequence[str] = (),
 ):
@@ -99,7 +98,7 @@ def select(
 
     Source: arXiv 1905.09449, section 3.
     """
-    share = _share(sparsity)
+    share = check_share("sparsity", sparsity, "the share of weights to remove")
     one_of("scope", scope, ("layer", "global"))
     one_of("level", level, ("group", "weight"))
     check_protect(protect, [name for name, _ in named_leaves(params)[0]])
@@ -125,12 +124,3 @@ def select(
         return jax.device_put(values, w.sharding) if isinstance(w, jax.Array) else jnp.asarray(values)
 
     return treedef.unflatten([mask(name, w) for name, w in named_leaves(params)[0]])
-
-
-def _share(sparsity) -> Fraction:
-    if isinstance(sparsity, bool) or not isinstance(sparsity, int | float | np.number):
-        raise TypeError(f"sparsity={sparsity!r}: expected a number in [0, 1).")
-    if not 0 <= sparsity < 1:
-        hint = f"; for {sparsity} % write {float(sparsity) / 100:g}" if 1 < sparsity < 100 else ""
-        raise ValueError(f"sparsity={sparsity!r}: expected the share of weights to remove, in [0, 1){hint}.")
-    return Fraction(repr(float(sparsity)))  # 0.9 is meant as 9/10: a product of floats could lose a group

@@ -45,6 +45,15 @@ class UnitPenalty:
       sets: (name, first unit, number of units) of each set.
       strength: λ > 0.
       scale: None for c_u = 1; "rms" for c_u = √|u|, so that units of unequal size have an equal chance.
+
+    >>> import jax, jax.numpy as jnp, parsimony as pm
+    >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 3))}
+    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
+    >>> penalty = pm.structure.unit_penalty(pm.structure.find_units(fn, params, jnp.ones((1, 4))))
+    >>> isinstance(penalty, pm.UnitPenalty), penalty.sets
+    (True, (('w1', 0, 2),))
+
+    Source: Yuan and Lin, "Model selection and estimation in regression with grouped variables" (2006).
     """
 
     slices: tuple[Slices, ...]

@@ -95,7 +95,7 @@ def _round(now: Stage, tx, weights, dataset: Dataset, number: int):
     accuracy = make_accuracy(now.network.fn, dataset)
     row: dict[str, Any] = {"round": number, "epochs": config.epochs, "widths": now.widths}
     row |= {"parameters": cost.parameters, "macs": cost.macs}
-    row["saturation"] = pm.structure.saturation(opt_state, now.units)
+    row["saturation"] = pm.structure.saturation(now.units, opt_state)
     row["accuracy"] = accuracy(merged(params, stats), dataset.validation)
     return weights, row
 

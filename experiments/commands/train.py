@@ -19,7 +19,7 @@ import parsimony as pm
 from ..config import Config
 from ..data.loader import feed
 from ..data.sampler import Order
-from ..errors import RunError
+from ..errors import RunError, StoppedError
 from ..runs import snapshots, stopping
 from ..runs.digest import digest, environment
 from ..runs.files import write_json
@@ -93,7 +93,7 @@ def train(name: str, config: Config) -> Path:
                 kept, saved_at = count, time.perf_counter()
             if ending:
                 distributed.wait("saved")
-                raise signals.StoppedError(
+                raise StoppedError(
                     f"saved after step {count} of {total}; go on with --run-dir {directory}",
                     asked() or signal.SIGTERM,
                 )

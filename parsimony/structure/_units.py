@@ -1,7 +1,6 @@
 """Units as data: which slices of which parameters live and die together; to and from JSON."""
 
 import dataclasses
-import difflib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._checks import listed, nearest
 from .._tree import named_leaves
 
 
@@ -130,8 +130,7 @@ class Units:
     def named(self, name, where: str) -> UnitSet:
         """The set of this name."""
         if name not in self.sets:
-            near = difflib.get_close_matches(str(name), self.sets, n=1, cutoff=0)
-            raise ValueError(f"{where}: there is no set {name!r}{f'; did you mean {near[0]!r}?' if near else '.'}")
+            raise ValueError(f"{where}: there is no set {name!r}{nearest(name, self.sets) or '.'}")
         return self.sets[name]
 
     def checked(self, keep) -> dict[str, np.ndarray]:
@@ -141,10 +140,8 @@ class Units:
         masks = {}
         for name, mask in keep.items():
             if name not in self.sets:
-                near = difflib.get_close_matches(str(name), self.sets, n=1, cutoff=0)
                 raise ValueError(
-                    f"keep names the set {name!r}, which there is not{f'; did you mean {near[0]!r}?' if near else '.'} "
-                    f"The sets: {', '.join(list(self.sets)[:12])}{', ...' if len(self.sets) > 12 else ''}."
+                    f"keep: there is no set {name!r}{nearest(name, self.sets) or '.'} The sets: {listed(self.sets)}."
                 )
             mask, size = np.asarray(mask), self.sets[name].size
             if mask.dtype != bool or mask.shape != (size,):

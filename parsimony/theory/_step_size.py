@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .._checks import as_arrays, check_positive
+from .._checks import as_arrays, check_count, check_positive
 
 
 def max_learning_rate(lipschitz: float, kappa: float = 1.0, nu: float = 100.0) -> float:
@@ -68,7 +68,7 @@ def lipschitz(
       loss: L(params, *args), a real scalar.
       params: W, any tree of real floating-point arrays.
       args: what else the loss takes, such as a batch; a new one of the same shapes does not compile again.
-      iterations: the most Hessian-vector products.
+      iterations: the maximum number of Hessian-vector products.
       tolerance: relative, see above.
 
     Returns:
@@ -86,8 +86,7 @@ def lipschitz(
     Source: Lanczos (1950); Paige (1980) for the Ritz values without orthogonality.
     """
     check_positive("tolerance", tolerance)
-    if isinstance(iterations, bool) or not isinstance(iterations, int | np.integer) or iterations < 1:
-        raise ValueError(f"iterations={iterations!r}: expected the most Hessian-vector products, an int ≥ 1.")
+    check_count("iterations", iterations, "the maximum number of Hessian-vector products, an int ≥ 1")
     if not callable(loss):
         raise TypeError(f"loss={loss!r}: expected a function of the parameters, such as lambda w: jnp.sum(w**2).")
     params = as_arrays(params)

@@ -91,8 +91,8 @@ def test_the_next_stage_goes_on_where_the_last_one_was():
     old, wide = (pm.group_norms(own)["conv2"]["conv"]["kernel"] for own in (state, new_state))
     np.testing.assert_array_equal(wide[:4], old)
     assert (
-        pm.structure.saturation(new_state, new.units)["conv2/conv"]
-        == 4 / 6 * pm.structure.saturation(state, now.units)["conv2/conv"]
+        pm.structure.saturation(new.units, new_state)["conv2/conv"]
+        == 4 / 6 * pm.structure.saturation(now.units, state)["conv2/conv"]
     )
     new_tx = tx_of(new)
     _, trained = jax.jit(new_tx.update)(jax.tree.map(np.ones_like, params), new_state, params)

@@ -123,7 +123,7 @@ def test_momentum_is_checked(make):
 @every_method
 def test_what_does_not_fit_the_parameters_is_refused(make):
     params = {name: jnp.asarray(w, jnp.float32) for name, w in PARAMS.items()}
-    with pytest.raises(ValueError, match="pattern 'kernel' is found in no parameter name"):
+    with pytest.raises(ValueError, match="pattern 'kernel' is found in no name"):
         make(penalty=pm.Rules([("kernel", pm.Lasso())])).init(params)
     tx = make()
     state = tx.init(params)

@@ -87,7 +87,7 @@ def test_units_are_ranked_by_the_first_of_the_groups_that_make_them():
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_the_model_that_is_chosen_has_the_size_and_one_unit_more_would_not(target, scope):
     fn, params, args, units = built("vgg")
-    keep = choose(units, params, at_most=0.4, target=target, order="magnitude", scope=scope)
+    keep = choose(units, params, at_most=0.4, target=target, order="magnitude", scope=scope, floor=0)
     small = compact(units, keep, params)
     whole, left = count(fn, params, *args), count(small.fn, small.params, *args)
     sizes = lambda keep: sum(s.size - int((~keep.get(s.name, np.ones(1, bool))).sum()) for s in units.sets.values())
@@ -113,13 +113,45 @@ def test_the_model_that_is_chosen_has_the_size_and_one_unit_more_would_not(targe
 
 def test_multiples_a_minimum_and_protection():
     _, params, _, units = built("lenet")
-    keep = choose(units, params, at_most=0.7, order="magnitude", round_to=4, protect=["dense"])
+    keep = choose(units, params, sparsity=0.3, order="magnitude", round_to=4, protect=["dense"])
     assert {name: int(mask.sum()) for name, mask in keep.items()} == {"conv1": 4, "conv2": 4, "conv3": 4}
     keep = choose(units, params, at_most=0.3, order="magnitude", minimum=2)
     assert min(mask.sum() for mask in keep.values()) >= 2
     ranks = rank_units(units, params, order="magnitude")
     for name, mask in keep.items():
         assert ranks[name][mask].max() < ranks[name][~mask].min()
+
+
+def test_the_share_to_remove_is_the_complement_of_the_share_to_keep():
+    _, params, _, units = built("lenet")
+    by_sparsity = choose(units, params, sparsity=0.7, order="magnitude")
+    by_rest = choose(units, params, at_most=0.3, order="magnitude")
+    assert by_sparsity.keys() == by_rest.keys()
+    for name, mask in by_rest.items():
+        np.testing.assert_array_equal(by_sparsity[name], mask)
+
+
+def test_the_floor_lies_between_one_order_of_all_sets_and_equal_shares():
+    """One set is behind all others in the order: by the order alone it would be left with a single unit."""
+    _, params, _, units = built("vgg")
+    numbers = iter(range(10**6))
+    order = {name: np.array([next(numbers) for _ in range(unit_set.size)]) for name, unit_set in units.sets.items()}
+    last, size = list(units.sets)[-1], list(units.sets.values())[-1].size
+    left = lambda **options: int(choose(units, params, sparsity=0.5, order=order, **options)[last].sum())
+    assert left(floor=0) == 1
+    assert left(floor=1) == left(scope="layer") == size / 2
+    assert left(floor=0.5) == pytest.approx(0.5 * left(floor=1), abs=1)
+    assert left() > 1  # by default no layer in use dies
+
+
+def test_least_and_most_units_are_given_by_set():
+    _, params, _, units = built("lenet")
+    rules = {"minimum": [("conv3", 7)], "maximum": [("conv1", 3), ("dense", 5)]}
+    keep = choose(units, params, sparsity=0.5, order="magnitude", **rules)
+    left = {name: int(mask.sum()) for name, mask in keep.items()}
+    assert left.get("conv3", units.sets["conv3"].size) >= 7
+    assert left["conv1"] <= 3
+    assert left["dense1"] <= 5
 
 
 def test_an_absolute_number_and_a_target_out_of_reach():
@@ -140,6 +172,13 @@ def test_an_absolute_number_and_a_target_out_of_reach():
         ({"at_most": 0.5, "scope": "layers"}, r"did you mean 'layer'"),
         ({"at_most": 0.5, "order": "entry"}, r"order='entry' needs the opt_state"),
         ({"at_most": 0.5, "round_to": 0}, r"round_to=0: expected an int"),
+        ({}, r"sparsity=None, at_most=None: expected one of the two"),
+        ({"at_most": 0.5, "sparsity": 0.5}, r"sparsity=0.5, at_most=0.5: expected one of the two"),
+        ({"sparsity": 50}, r"sparsity=50: expected the share of the units to remove, in \[0, 1\); for 50 % write 0.5"),
+        ({"sparsity": 0.5, "floor": 2}, r"floor=2: expected a share in \[0, 1\]"),
+        ({"sparsity": 0.5, "minimum": [("conv9", 2)]}, r"minimum: pattern 'conv9' is found in no name; did you mean"),
+        ({"sparsity": 0.5, "maximum": [("conv1", 0)]}, r"maximum of 'conv1'=0: expected an int of at least 1"),
+        ({"sparsity": 0.5, "minimum": 4, "maximum": [("conv1", 2)]}, r"'conv1': minimum 4 is above maximum 2"),
         ({"at_most": 0.5, "protect": ["conv9"]}, r"protect: pattern 'conv9' is found in no"),
         ({"at_most": 0.5, "protect": ["."]}, r"nothing to choose from"),
         ({"at_most": 0.5, "order": {"conv1": np.ones(5)}}, r"order\['conv1'\]: expected a number for each unit"),

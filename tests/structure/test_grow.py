@@ -151,7 +151,7 @@ def test_saturation_is_the_share_of_units_in_the_support():
     _, params, _, units = built("lenet")
     tx = pm.split_lbi(0.1, penalty=unit_penalty(units, 1.0))
     state = tx.init(params)
-    assert saturation(state, units) == {"conv1": 0, "conv2": 0, "conv3": 0, "dense1": 0}
+    assert saturation(units, state) == {"conv1": 0, "conv2": 0, "conv3": 0, "dense1": 0}
     dual = jax.tree.map(jnp.zeros_like, params)
     dual["conv2"]["kernel"] = dual["conv2"]["kernel"].at[..., :2].set(1.0)
     dual["dense1"]["bias"] = dual["dense1"]["bias"].at[:3].set(5.0)
@@ -159,7 +159,7 @@ def test_saturation_is_the_share_of_units_in_the_support():
     import dataclasses
 
     state = (*rest, dataclasses.replace(own, dual=dual))
-    assert saturation(state, units) == {"conv1": 0, "conv2": 2 / 8, "conv3": 0, "dense1": 3 / 12}
+    assert saturation(units, state) == {"conv1": 0, "conv2": 2 / 8, "conv3": 0, "dense1": 3 / 12}
 
 
 def test_a_layer_does_not_saturate_because_its_kernels_have_many_inputs():
@@ -183,7 +183,7 @@ def test_a_layer_does_not_saturate_because_its_kernels_have_many_inputs():
         state, update = tx.init(params), jax.jit(tx.update)
         for _ in range(60):
             _, state = update(jax.tree.map(jnp.zeros_like, params), state, params)
-        shares[kind] = saturation(state, units)
+        shares[kind] = saturation(units, state)
     assert shares["one"]["wide"] == 1
     assert shares["one"]["narrow"] <= 0.3
     assert all(share >= 0.5 for share in shares["each"].values())  # half of each at half the time

@@ -195,7 +195,7 @@ def test_an_index_of_a_fused_kernel_goes_with_its_head_and_with_its_place_in_it(
 
 
 BAD = {
-    "unknown set": (lambda u: u.zero({"w3": np.ones(6, bool)}, MLP), r"set 'w3', which there is not; did you mean 'w1"),
+    "unknown set": (lambda u: u.zero({"w3": np.ones(6, bool)}, MLP), r"there is no set 'w3'; did you mean 'w1"),
     "not bool": (lambda u: u.zero({"w1": np.ones(6)}, MLP), r"keep\['w1'\]: expected 6 bools.*got dtype float64"),
     "other length": (lambda u: u.zero({"w1": np.ones(5, bool)}, MLP), r"expected 6 bools.*shape \(5,\)"),
     "all gone": (lambda u: compact(u, {"w1": np.zeros(6, bool)}, MLP), r"would empty the layer: all 6 units"),

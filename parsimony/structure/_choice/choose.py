@@ -1,15 +1,16 @@
 """`choose`: the units to keep, from an order of them and a size that the model may have."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
 
-from ..._checks import check_protect, one_of
+from ..._checks import check_count, check_patterns, check_protect, check_share, one_of
 from ..._ranking import in_order, layers
 from ..._readout import split_lbi_states
-from ..._selection import Order
+from ..._selection import Criterion
 from ..._tree import named_leaves
 from .._surgery.compact import analysis_of
 from .._surgery.opt_state import belongs
@@ -17,7 +18,7 @@ from .._units import Units, UnitSet, structs
 from .count import counts
 
 
-def rank_units(units: Units, params, opt_state=None, order: Order = "entry") -> dict[str, np.ndarray]:
+def rank_units(units: Units, params, opt_state=None, order: Criterion = "entry") -> dict[str, np.ndarray]:
     """The place of each unit in the order in which structure is kept: the smaller, the more important.
 
     A unit has the first place among the groups that make it: a filter that entered in one layer of a stream keeps the
@@ -85,48 +86,62 @@ def choose(
     params,
     opt_state=None,
     *,
-    at_most: float,
+    sparsity: float | None = None,
+    at_most: float | None = None,
     target: Literal["units", "parameters", "macs"] = "units",
-    order: Order | dict[str, np.ndarray] = "entry",
+    order: Criterion | dict[str, np.ndarray] = "entry",
     scope: Literal["global", "layer"] = "global",
+    floor: float = 0.25,
     round_to: int = 1,
-    minimum: int = 1,
+    minimum: int | Sequence[tuple[str, int]] = 1,
+    maximum: Sequence[tuple[str, int]] = (),
     protect: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
     """The units to keep so that the model has at most a given size, the last of the order removed first.
 
+    Where one order of all sets keeps m of the n units of a set, and a share s of all units, the set keeps
+
+        max(minimum, ⌈(1 − floor)·m + floor·s·n⌉)
+
+    With floor = 0 the order alone decides, and may leave a layer that is in use with a single unit; with floor = 1
+    every set keeps the same share, as in the scope "layer".
+
     Args:
       units, params, opt_state: as in `compact`.
-      at_most: what may be left: a share in (0, 1) of what the whole model has, or a number of at least 1.
+      sparsity: the share of `target` to remove, in (0, 1).
+      at_most: in its place, what may be left: a share in (0, 1) of what the whole model has, or a number of at least 1.
       target: of what: "units"; "parameters" of the function; "macs", its multiply-adds (see `count`).
       order: see `pm.rank`; or {set: numbers}, smallest first. Without `opt_state`: "magnitude".
-      scope: "global": one order of the units of all sets; "layer": every set gives up the same share, which suits
-        orders that do not compare between layers (magnitudes) and hurts small layers.
+      scope: "global": one order of the units of all sets, with the `floor`; "layer": every set gives up the same share,
+        which suits orders that do not compare between layers (magnitudes) and hurts small layers.
+      floor: in [0, 1], see above; only for the scope "global".
       round_to: the number of units that a set keeps is rounded up to a multiple of it (8 for tensor cores).
-      minimum: a set keeps at least so many.
+      minimum: a set keeps at least so many: a number for all, or pairs (regular expression, number) by set, the first
+        that is found in its name; 1 for the others.
+      maximum: pairs (regular expression, number): such sets keep at most so many.
       protect: regular expressions; sets whose names they are found in are kept whole. So are sets that are `reduced`.
 
     Returns:
       {set: bool for each unit}, for `compact`; sets that are kept whole are left out.
 
     Raises:
-      ValueError: a target that cannot be reached (with what can be), and as `pm.rank`.
+      ValueError: a target that cannot be reached (with what can be); a share, number or pattern out of range; and as
+        `pm.rank`.
 
     >>> import jax, jax.numpy as jnp, parsimony as pm
     >>> params = {"w1": jnp.array([[1.0, 3.0, 2.0, 4.0]]), "w2": jnp.ones((4, 2))}
     >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
     >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 1)))
-    >>> pm.structure.choose(units, params, at_most=0.5, order="magnitude")["w1"].tolist()
+    >>> pm.structure.choose(units, params, sparsity=0.5, order="magnitude")["w1"].tolist()
     [False, True, False, True]
     """
     one_of("target", target, ("units", "parameters", "macs"))
     one_of("scope", scope, ("global", "layer"))
-    for name, value in (("round_to", round_to), ("minimum", minimum)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r}: expected an int of at least 1.")
+    check_count("round_to", round_to)
+    if not isinstance(floor, int | float) or isinstance(floor, bool) or not 0 <= floor <= 1:
+        raise ValueError(f"floor={floor!r}: expected a share in [0, 1]; 0 for the order alone.")
+    at_most = _allowed(sparsity, at_most, target)
     check_protect(protect, list(units.sets))
-    if not isinstance(at_most, int | float) or isinstance(at_most, bool) or not at_most > 0:
-        raise ValueError(f"at_most={at_most!r}: expected a share in (0, 1), or a number of {target} of at least 1.")
     given = order if isinstance(order, dict) else rank_units(units, params, opt_state, order)
     scores = {}
     for name, numbers in given.items():
@@ -138,21 +153,52 @@ def choose(
     if not scores:
         raise ValueError("nothing to choose from: every set is protected, not exact or without an order.")
 
+    bounds = _bounds(units, scores, minimum, maximum)
     places = _places(scores, scope)
     measure = _measure(units, params, target)
     goal = at_most * measure({}) if at_most < 1 else at_most
     total = sum(map(len, scores.values()))
-    cut = lambda removed: _keep(places, removed, round_to, minimum)
+    cut = lambda removed: _keep(places, removed, floor if scope == "global" else 0.0, round_to, bounds)
     if (least := measure(cut(total))) > goal:
+        asked = f"at_most={at_most!r}" if sparsity is None else f"sparsity={sparsity!r}"
         raise ValueError(
-            f"at_most={at_most!r}: the least that this order can leave is {least:,} of {measure({}):,} "
-            f"{target} (minimum={minimum}, round_to={round_to}, {len(scores)} of {len(units.sets)} sets)."
+            f"{asked}: the least that this order can leave is {least:,} of {measure({}):,} {target} "
+            f"(minimum={minimum!r}, round_to={round_to}, {len(scores)} of {len(units.sets)} sets)."
         )
     low, high = -1, total  # the fewest units whose removal suffices, in (low, high]
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if measure(cut(middle)) <= goal else (middle, high)
     return {name: mask for name, mask in cut(high).items() if not mask.all()}
+
+
+def _allowed(sparsity, at_most, target: str) -> float:
+    """What may be left, as a share in (0, 1) or a number of at least 1."""
+    if (sparsity is None) == (at_most is None):
+        raise ValueError(
+            f"sparsity={sparsity!r}, at_most={at_most!r}: expected one of the two, such as sparsity=0.5 to remove half "
+            f"of the {target} or at_most=0.5 to keep half."
+        )
+    if sparsity is not None:
+        return float(1 - check_share("sparsity", sparsity, f"the share of the {target} to remove"))
+    if not isinstance(at_most, int | float | np.number) or isinstance(at_most, bool) or not at_most > 0:
+        raise ValueError(f"at_most={at_most!r}: expected a share in (0, 1), or a number of {target} of at least 1.")
+    return at_most if isinstance(at_most, int) else float(at_most)
+
+
+def _bounds(units: Units, scores: dict[str, np.ndarray], minimum, maximum) -> dict[str, tuple[int, int]]:
+    """{set: the least and the most units that it may keep}."""
+    least = [("", minimum)] if isinstance(minimum, int | np.integer) else list(minimum)
+    for where, rules in (("minimum", least), ("maximum", list(maximum))):
+        check_patterns(where, (pattern for pattern, _ in rules), list(units.sets))
+        for pattern, number in rules:
+            check_count(where if pattern == "" else f"{where} of {pattern!r}", number)
+    first = lambda rules, name, default: next((value for pattern, value in rules if re.search(pattern, name)), default)
+    bounds = {name: (first(least, name, 1), first(maximum, name, len(x))) for name, x in scores.items()}
+    for name, (low, high) in bounds.items():
+        if low > high and low <= len(scores[name]):
+            raise ValueError(f"set {name!r}: minimum {low} is above maximum {high}.")
+    return bounds
 
 
 def _places(scores: dict[str, np.ndarray], scope: str) -> dict[str, np.ndarray]:
@@ -168,12 +214,17 @@ def _ranks(x: np.ndarray) -> np.ndarray:
     return np.argsort(np.argsort(x, kind="stable"))
 
 
-def _keep(places: dict[str, np.ndarray], removed: int, round_to: int, minimum: int) -> dict[str, np.ndarray]:
-    """All but the last `removed` units of the order, and what the multiples and the minimum ask for."""
+def _keep(
+    places: dict[str, np.ndarray], removed: int, floor: float, round_to: int, bounds: dict[str, tuple[int, int]]
+) -> dict[str, np.ndarray]:
+    """All but the last `removed` units of the order, within what floor, multiples and bounds ask for."""
     total = sum(map(len, places.values()))
     keep = {}
     for name, place in places.items():
-        left = max(int((place < total - removed).sum()), minimum)
+        least, most = bounds[name]
+        alike = (total - removed) / total * len(place)
+        left = math.ceil((1 - floor) * int((place < total - removed).sum()) + floor * alike - 1e-9)
+        left = min(max(left, least), most)
         left = min(-(-left // round_to) * round_to, len(place))
         keep[name] = _ranks(place) < left
     return keep

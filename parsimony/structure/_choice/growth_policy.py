@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..._checks import check_patterns
 from ..._readout import gammas, split_lbi_states
-from ..._rules import check_patterns
 from .._surgery.opt_state import belongs
 from .._units import Units
 
 
-def saturation(opt_state, units: Units) -> dict[str, float]:
+def saturation(units: Units, opt_state) -> dict[str, float]:
     """For each set the share of its units that are in the support of Γ, in [0, 1].
 
     A unit is in when something that makes it is. Under one strength for all sets, those whose kernels have the largest
@@ -20,8 +20,8 @@ def saturation(opt_state, units: Units) -> dict[str, float]:
     the weights of that set: then the share tells how many units have earned their place.
 
     Args:
-      opt_state: a state with Split LBI in it.
       units: of the function that is trained.
+      opt_state: a state with Split LBI in it.
 
     Returns:
       {set: share}; sets without a penalised parameter are left out.
@@ -33,11 +33,14 @@ def saturation(opt_state, units: Units) -> dict[str, float]:
     >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 3))}
     >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
     >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
-    >>> pm.structure.saturation(pm.split_lbi(0.1, penalty=pm.structure.unit_penalty(units)).init(params), units)
+    >>> tx = pm.split_lbi(0.1, penalty=pm.structure.unit_penalty(units))
+    >>> pm.structure.saturation(units, tx.init(params))
     {'w1': 0.0}
 
     Source: arXiv 1905.09449 grows a layer when 80 % of its filters are in supp Γ, under one strength for all layers.
     """
+    if isinstance(opt_state, Units):
+        raise TypeError("saturation: the arguments are swapped; call saturation(units, opt_state).")
     inside = {}
     for state in split_lbi_states(opt_state):
         for name, penalty, structure in gammas(state):
