@@ -8,7 +8,8 @@ from typing import Any
 import jax
 
 from ._checks import check_patterns, listed
-from ._penalties import GroupLasso, Lasso, Penalty
+from ._layouts import by_layout, is_kernel
+from ._penalties import Penalty
 from ._tree import named_leaves
 from ._unit_penalty import UnitPenalty
 
@@ -68,30 +69,31 @@ def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree) -> list[Penalty
     A penalty whose groups reach over several parameters (`UnitPenalty`) is bound to the arrays of this tree: its prox
     holds for them alone.
 
-    None means the paper's choice: `GroupLasso(-1)` for kernels of rank 4 (HWIO), `Lasso()` for matrices, nothing
-    for the rest. A single penalty goes to every parameter of rank 2 and more.
+    None means the paper's choice: whole filters of convolutions, single weights of matrices, nothing for the rest
+    (`_layouts`). A single penalty goes to every kernel: rank 2 or more, and no bias, scale or statistic by its name.
 
     Raises:
       ValueError: a pattern without a match, a shape that a penalty cannot take, or a single penalty that finds no
         parameter. The message names the parameter.
     """
     leaves, _ = named_leaves(tree)
+    shapes = {name: tuple(leaf.shape) for name, leaf in leaves}
     chosen: list[Any]
     if isinstance(penalty, Rules):
-        chosen = [_by_rule(penalty, name, leaf.ndim) for name, leaf in leaves]
+        chosen = [_by_rule(penalty, name, shapes) for name in shapes]
         check_patterns("Rules", (pattern for pattern, _ in penalty.rules), [name for name, _ in leaves])
         if leaves and penalty.default is None and all(own is None for _, own in penalty.rules):
             raise ValueError("Rules: every parameter is left unpenalised; give some pattern, or default, a penalty.")
     elif penalty is None:
-        chosen = [{4: GroupLasso(-1), 2: Lasso()}.get(leaf.ndim) for _, leaf in leaves]
+        chosen = by_layout(leaves)
     elif hasattr(penalty, "bind"):
         chosen = [penalty] * len(leaves)
     else:
-        chosen = [penalty if leaf.ndim >= 2 else None for _, leaf in leaves]
+        chosen = [penalty if is_kernel(name, shapes) else None for name in shapes]
         if leaves and not any(chosen):
             raise ValueError(
-                f"{penalty!r} finds no parameter of rank 2 or more among {listed(name for name, _ in leaves)}; "
-                "vectors and scalars stay unpenalised, since a penalty would silently decay them to zero."
+                f"{penalty!r} finds no kernel of rank 2 or more among {listed(name for name, _ in leaves)}; vectors, "
+                "scalars and biases stay unpenalised, since a penalty would silently decay them to zero."
             )
     bound: Any = {own for own in chosen if hasattr(own, "bind")}  # their groups reach over several parameters
     for shared in bound:
@@ -109,8 +111,8 @@ def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree) -> list[Penalty
     return chosen
 
 
-def _by_rule(rules: Rules, name: str, rank: int) -> Any:
+def _by_rule(rules: Rules, name: str, shapes: dict[str, tuple[int, ...]]) -> Any:
     for pattern, penalty in rules.rules:
         if re.search(pattern, name):
             return penalty
-    return rules.default if rank >= 2 else None
+    return rules.default if is_kernel(name, shapes) else None

@@ -91,8 +91,9 @@ def inverse_scale_space(
         α < 2/(κ(Lip/2 + 1/ν + √(Lip²/4 + 1/ν²))), Lip the smoothness of L.
       kappa: κ > 0. Large κ comes near the continuous dynamics.
       nu: ν > 0. Small ν binds W to Γ.
-      penalty: Ω; a penalty for every parameter of rank 2 and more, `Rules` by name, or None for the paper's:
-        `GroupLasso(-1)` for kernels of rank 4 and `Lasso()` for matrices.
+      penalty: Ω; a penalty for every kernel (rank 2 or more, no bias or scale by its name), `Rules` by name, or None
+        for the paper's: a group lasso on the filters of convolutions, whose axis the layout tells, and a lasso on the
+        single weights of all other kernels. What cannot be told is an error that shows the rule to write.
       dual_learning_rate: the α of V⁺ where it is to differ: the speed of the path. Default `learning_rate`.
       inner: transformation of ∇_W L̄; `optax.trace(0.9)` is the paper's momentum.
       sparsity: None for the strengths as given; or the share of the penalised weights that are zero in Γ, all

@@ -4,20 +4,41 @@ import jax
 
 
 def name_of(path) -> str:
-    """A parameter's name from its key path, e.g. "conv1/kernel".
-
-    The last step into a Flax NNX `Variable` (`.value`) is left out: `nnx.Optimizer` initialises with variables
-    and updates with arrays, and a name must mean the same in both.
-    """
-    if path and isinstance(path[-1], jax.tree_util.GetAttrKey) and path[-1].name in ("value", "raw_value"):
-        path = path[:-1]
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    """A parameter's name from its key path, e.g. "conv1/kernel"; a tree that is one bare array is called "array"."""
+    return jax.tree_util.keystr(path, simple=True, separator="/") or "array"
 
 
 def named_leaves(tree):
-    """[(name, leaf), ...] in the order of `jax.tree.leaves`, and the tree's structure."""
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(tree)
-    return [(name_of(path), leaf) for path, leaf in leaves], treedef
+    """[(name, leaf), ...] in the order of `jax.tree.leaves`, and the tree's structure.
+
+    The last step into a Flax NNX `Variable` (`.value`) is left out: `nnx.Optimizer` initialises with variables and
+    updates with arrays, and a name must mean the same in both.
+
+    Raises:
+      ValueError: two parameters of one name.
+    """
+    named = []
+    for path, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_variable)[0]:
+        if not _is_variable(node):
+            named.append((name_of(path), node))
+            continue
+        inner = jax.tree_util.tree_flatten_with_path(node)[0]
+        named += [(name_of((*path, *(steps[1:] if len(inner) == 1 else steps))), leaf) for steps, leaf in inner]
+    names = [name for name, _ in named]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(
+            f"two parameters have the name {twice!r}, so that no rule, mask or unit can tell them apart: rename one of "
+            "them (a key that holds a '/' reads like a tree)."
+        )
+    return named, jax.tree.structure(tree)
+
+
+def _is_variable(node) -> bool:
+    """Whether a node is a variable of Flax NNX, told without importing Flax."""
+    return any(
+        kind.__module__.startswith("flax.nnx") and kind.__name__.startswith("Variable") for kind in type(node).__mro__
+    )
 
 
 def one_ending(name: str, names) -> str | None:

@@ -102,7 +102,7 @@ def test_a_penalty_that_does_not_fit_the_parameters_is_refused_at_init(penalty, 
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"scale": jnp.ones(3), "bias": jnp.ones(())}, "finds no parameter of rank 2 or more among bias, scale"),
+        ({"scale": jnp.ones(3), "bias": jnp.ones(())}, "finds no kernel of rank 2 or more among bias, scale"),
         ({"kernel": jnp.ones((2, 3), "int32")}, "parameter 'kernel'.*takes real floating-point weights, not int32"),
         ({"kernel": jnp.ones((2, 3), bool)}, "parameter 'kernel'.*takes real floating-point weights, not bool"),
         ({"kernel": jnp.ones((2, 3), "complex64")}, "parameter 'kernel'.*floating-point weights, not complex64"),

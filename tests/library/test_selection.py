@@ -221,7 +221,7 @@ BAD = {
     "scope": (lambda p, s: pm.select(p, s, 0.5, scope="layers"), ValueError, "did you mean 'layer'"),
     "level": (lambda p, s: pm.select(p, s, 0.5, level="wieght"), ValueError, "did you mean 'weight'"),
     "order": (lambda p, s: pm.select(p, s, 0.5, order="magnitud"), ValueError, "did you mean 'magnitude'"),
-    "pattern": (lambda p, s: pm.select(p, s, 0.5, protect=["convv"]), ValueError, "nearest is 'conv'"),
+    "pattern": (lambda p, s: pm.select(p, s, 0.5, protect=["convv"]), ValueError, "did you mean 'conv'"),
     "patterns as a string": (lambda p, s: pm.select(p, s, 0.5, protect="conv"), TypeError, r"\['conv'\]"),
     "everything protected": (lambda p, s: pm.select(p, s, 0.5, protect=["."]), ValueError, "nothing to select from"),
     "no record": (lambda p, s: pm.select(p, s.inner_state, 0.5), ValueError, r"not recorded.*record_path"),

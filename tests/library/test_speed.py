@@ -112,7 +112,7 @@ BAD = {
     "share in per cent": ({"share": 50}, r"in \(0, 1\]"),
     "nu": ({"nu": -1.0}, "nu=-1.0"),
     "zeros": ({"params": {"w": jnp.zeros((3, 3))}}, "half of the groups of w are zero at the start"),
-    "nothing penalised": ({"params": {"w": jnp.zeros(3)}, "penalty": pm.Lasso()}, "finds no parameter"),
+    "nothing penalised": ({"params": {"w": jnp.zeros(3)}, "penalty": pm.Lasso()}, "finds no kernel"),
 }
 
 
