@@ -27,6 +27,7 @@ from ._penalties import SparseGroupLasso as SparseGroupLasso
 from ._readout import gamma as gamma
 from ._readout import sparse_params as sparse_params
 from ._readout import support as support
+from ._recalibration import recalibrate as recalibrate
 from ._rules import Rules as Rules
 from ._selection import rank as rank
 from ._selection import select as select
