@@ -67,6 +67,9 @@ def grow(
     as zeros that are read by random weights; of the two sides of a product (queries and keys) one starts at zero. By
     the route "jaxpr" the program keeps its constants, such as the width that a LayerNorm divides by.
 
+    Which of these leaves the outputs as they are is proved on the program. It may be none, as when the kernels that
+    read the units are standardised over their inputs: zeros change such a kernel as much as random weights do.
+
     Args:
       units: what `find_units` found.
       widths: {set: number of units that it is to have}.
@@ -79,8 +82,8 @@ def grow(
       `Grown`. For the next step of a `unit_penalty`, find the units of the wider function and make a penalty of them.
 
     Raises:
-      ValueError: an unknown set, a width below the present one, a set that cannot be changed exactly, no function;
-        and as `compact`.
+      ValueError: an unknown set, a width below the present one, a set that cannot grow without a change of the outputs
+        (with the reason), no function; and as `compact`.
 
     >>> import jax, jax.numpy as jnp, parsimony as pm
     >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 3))}
