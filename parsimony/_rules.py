@@ -78,17 +78,20 @@ def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree) -> list[Penalty
     leaves, _ = named_leaves(tree)
     chosen: list[Any]
     if isinstance(penalty, Rules):
-        chosen = [_by_rule(penalty, name, leaf.ndim) for name, leaf in leaves]
+        chosen = [_by_rule(penalty, name, leaf) for name, leaf in leaves]
         check_patterns("Rules", (pattern for pattern, _ in penalty.rules), [name for name, _ in leaves])
         if leaves and penalty.default is None and all(own is None for _, own in penalty.rules):
             raise ValueError("Rules: every parameter is left unpenalised; give some pattern, or default, a penalty.")
     elif penalty is None:
-        chosen = [{4: GroupLasso(-1), 2: Lasso()}.get(leaf.ndim) for _, leaf in leaves]
+        chosen = [{4: GroupLasso(-1), 2: Lasso()}.get(leaf.ndim) if _is_weight(leaf) else None for _, leaf in leaves]
     elif hasattr(penalty, "bind"):
         chosen = [penalty] * len(leaves)
     else:
-        chosen = [penalty if leaf.ndim >= 2 else None for _, leaf in leaves]
+        chosen = [penalty if leaf.ndim >= 2 and _is_weight(leaf) else None for _, leaf in leaves]
         if leaves and not any(chosen):
+            for name, leaf in leaves:
+                if leaf.ndim >= 2:
+                    raise _no_weight(name, penalty, leaf)
             raise ValueError(
                 f"{penalty!r} finds no parameter of rank 2 or more among {listed(name for name, _ in leaves)}; "
                 "vectors and scalars stay unpenalised, since a penalty would silently decay them to zero."
@@ -105,12 +108,21 @@ def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree) -> list[Penalty
             except ValueError as error:
                 raise ValueError(f"parameter {name!r}: {error}") from None
             if not jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
-                raise ValueError(f"parameter {name!r}: {own!r} takes real floating-point weights, not {leaf.dtype}.")
+                raise _no_weight(name, own, leaf)
     return chosen
 
 
-def _by_rule(rules: Rules, name: str, rank: int) -> Any:
+def _no_weight(name: str, penalty, leaf) -> ValueError:
+    return ValueError(f"parameter {name!r}: {penalty!r} takes real floating-point weights, not {leaf.dtype}.")
+
+
+def _is_weight(leaf) -> bool:
+    """False for random keys, counters and tables of indices, which no default penalises."""
+    return jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact)
+
+
+def _by_rule(rules: Rules, name: str, leaf) -> Any:
     for pattern, penalty in rules.rules:
         if re.search(pattern, name):
             return penalty
-    return rules.default if rank >= 2 else None
+    return rules.default if leaf.ndim >= 2 and _is_weight(leaf) else None

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from architectures import error
 from flax import linen as nn
 from jax.nn import relu
 
+from helpers.architectures import error
 from parsimony.structure import compact, find_units, grow
 
 
