@@ -56,9 +56,10 @@ def _audible(units: Units, found: Analysis, ways: dict[str, str]) -> dict[str, s
     for name in ways:
         own = units.sets[name]
         last = [
-            solution.atoms_of(values[parameter].labels[axis][unit == own.size - 1])
+            solution.atoms_of(label[unit == own.size - 1])
             for parameter, axes in own.members.items()
             for axis, unit in axes.items()
+            if not isinstance(label := values[parameter].labels[axis], str)
         ]
         reason = next((reasons[atom] for atom in np.concatenate(last).tolist() if atom in reasons), None)
         if reason is not None:
