@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._tree import named_leaves
+from ._tree import is_numeric, named_leaves
 
 
 def concrete(value) -> bool:
@@ -113,6 +113,30 @@ def check_protect(protect, names: list[str]) -> None:
 def as_arrays(tree):
     """The tree with its NumPy arrays and Python numbers as JAX arrays, of a dtype that JAX has enabled."""
     return jax.tree.map(lambda x: jnp.asarray(x) if isinstance(x, np.ndarray | np.generic | float | int) else x, tree)
+
+
+def accumulators(tree, dtype: str):
+    """The weights at least in this dtype; of random keys and counters, which are no weights, zeros and what they are.
+
+    Raises:
+      ValueError: floating-point numbers that JAX does not promote, such as float8.
+    """
+
+    def own(name, w):
+        if not is_numeric(w):
+            return jnp.zeros(w.shape, "uint32")
+        if not jnp.issubdtype(w.dtype, jnp.inexact):
+            return w
+        try:
+            return w.astype(jnp.promote_types(w.dtype, dtype))
+        except ValueError:
+            raise ValueError(
+                f"parameter {name!r} has dtype {w.dtype}, which does not promote to {dtype}: train a copy of it in "
+                "bfloat16 or more, or keep it out by optax.masked."
+            ) from None
+
+    leaves, treedef = named_leaves(tree)
+    return treedef.unflatten([own(name, w) for name, w in leaves])
 
 
 def aligned(**trees):

@@ -14,7 +14,6 @@ error.
 """
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from ._checks import listed
@@ -36,23 +35,17 @@ def is_kernel(name: str, shapes: dict[str, tuple[int, ...]]) -> bool:
     return len(shapes[name]) >= 2 and not _NO_KERNEL.search(last.lower())
 
 
-def by_layout(named: Sequence[tuple[str, Any]]) -> list[Penalty | None]:
-    """The paper's penalty of each parameter: whole filters of convolutions, single weights of matrices.
+def by_layout(shapes: dict[str, tuple[int, ...]]) -> dict[str, Penalty]:
+    """{kernel: the paper's penalty}: whole filters of convolutions, single weights of matrices.
 
     Args:
-      named: (name, array) of all parameters of a network.
+      shapes: of all weights of a network by name.
 
     Raises:
-      ValueError: kernels whose output axis cannot be told, with the rules to write; nothing to penalise.
+      ValueError: kernels whose output axis cannot be told, with the rules to write.
     """
-    shapes = {name: tuple(leaf.shape) for name, leaf in named}
-    found: list[Penalty | None] = []
-    unclear = []
-    for name, shape in shapes.items():
-        axes = _group_axes(name, shape, shapes) if is_kernel(name, shapes) else None
-        if axes == "unclear":
-            unclear.append(name)
-        found.append(None if axes is None else Lasso() if isinstance(axes, str) else GroupLasso(axes))
+    axes = {name: _group_axes(name, shape, shapes) for name, shape in shapes.items() if is_kernel(name, shapes)}
+    unclear = [name for name, found in axes.items() if found == "unclear"]
     if unclear:
         rules = ", ".join(f"(r'{re.escape(name)}$', pm.GroupLasso(-1))" for name in unclear[:3])
         raise ValueError(
@@ -61,20 +54,15 @@ def by_layout(named: Sequence[tuple[str, Any]]) -> list[Penalty | None]:
             "the last, 0 where it is the first, (0, -1) for a stack of layers, or pm.Lasso() for single weights; or "
             "take the groups from the program: pm.structure.unit_penalty(pm.structure.find_units(fn, params, x))."
         )
-    if shapes and not any(found):
-        raise ValueError(
-            f"penalty=None penalises none of the parameters {listed(shapes)}: expected a kernel of rank 2 or more. "
-            "Give a penalty by name, e.g. penalty=pm.Rules([('kernel', pm.Lasso())])."
-        )
-    return found
+    return {name: Lasso() if found == "weights" else GroupLasso(found) for name, found in axes.items()}
 
 
-def _group_axes(name: str, shape: tuple[int, ...], shapes: dict[str, tuple[int, ...]]):
+def _group_axes(name: str, shape: tuple[int, ...], shapes: dict[str, tuple[int, ...]]) -> Any:
     """The axes that index the filters; "weights" for single weights, "unclear" where nothing decides."""
     rank, parts = len(shape), _parts(name)
     if rank == 2:
         return "weights"
-    bias = _bias(name, shapes)
+    bias: Any = _bias(name, shapes)
     if any(_ATTENTION.match(part) for part in parts[-2:-1]) and _OUTPUT_LAST.search(parts[-1]):
         return "weights"
     if bias is not None and len(bias) >= 2 and min(bias) > 1 and _OUTPUT_LAST.search(parts[-1]):

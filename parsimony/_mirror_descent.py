@@ -23,10 +23,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._checks import aligned, as_arrays, check_positive
+from ._checks import accumulators, aligned, as_arrays, check_positive
 from ._rules import Rules, check_penalty, resolve
-from ._sparsity_target import LEAST, check_sparsity, threshold_at
+from ._sparsity_target import LEAST, check_sparsity, over, threshold_at
 from ._split_lbi import SplitLBIState
+from ._tree import is_numeric
 from ._unit_penalty import UnitSlices
 
 
@@ -48,7 +49,8 @@ def latent_and_prox(
     def init_fn(params) -> Any:
         # As of every optimizer, the state can be planned from shapes alone.
         params = jax.tree.map(lambda w: jnp.zeros_like(w) if isinstance(w, jax.ShapeDtypeStruct) else w, params)
-        weights, treedef = jax.tree.flatten(jax.tree.map(_wide, as_arrays(params)))
+        # V adds up steps that bfloat16 cannot, and takes W divided by a small T, which float16 cannot hold.
+        weights, treedef = jax.tree.flatten(accumulators(as_arrays(params), "float32"))
         owns = resolve(penalty, treedef.unflatten(weights))
         slopes = _subgradient(penalty, treedef, weights) if bregman else [0.0] * len(weights)
         least = kappa if bregman else kappa * LEAST
@@ -87,9 +89,11 @@ def latent_and_prox(
         elif threshold is not None:
             scale = jnp.maximum(threshold(alpha, time), LEAST)
         scale = jnp.asarray(scale, state.kappa.dtype)
-        duals = [u if bregman else u / jnp.asarray(scale, u.dtype) for u in latents]
+        duals = [u if bregman else over(u, scale) for u in latents]
         moves = [
-            -(jnp.asarray(kappa, g.dtype) * jnp.asarray(alpha, g.dtype)) * g
+            g
+            if not is_numeric(w)
+            else -(jnp.asarray(kappa, g.dtype) * jnp.asarray(alpha, g.dtype)) * g
             if own is None
             else jnp.asarray(damping * scale, v.dtype) * own.prox(v) - w
             for own, g, w, v in zip(resolve(penalty, treedef.unflatten(duals)), grads, weights, duals, strict=True)
@@ -102,14 +106,11 @@ def latent_and_prox(
             inner_state=state.inner_state,
             penalty=penalty,
         )
-        return treedef.unflatten([m.astype(w.dtype) for m, w in zip(moves, weights, strict=True)]), new_state
+        return treedef.unflatten(
+            [m.astype(w.dtype) if is_numeric(w) else m for m, w in zip(moves, weights, strict=True)]
+        ), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _wide(w):
-    """V adds up steps that bfloat16 cannot, and takes W divided by a small T, which float16 cannot hold."""
-    return w.astype(jnp.promote_types(w.dtype, jnp.float32))
 
 
 def _subgradient(penalty, treedef, weights):
@@ -126,5 +127,6 @@ def _subgradient(penalty, treedef, weights):
         return sum([*alone, *(tree.value() for tree in units.values())], jnp.zeros(()))
 
     # Ω is even, so that p is odd; JAX's derivative of |x| at 0 is 1.
-    there, mirrored = jax.grad(value)(weights), jax.grad(value)([-w for w in weights])
-    return [(p - q) / 2 for p, q in zip(there, mirrored, strict=True)]
+    slope = jax.grad(value, allow_int=True)
+    pairs = zip(weights, slope(weights), slope([-w for w in weights]), strict=True)
+    return [(p - q) / 2 if jnp.issubdtype(w.dtype, jnp.inexact) else 0 for w, p, q in pairs]

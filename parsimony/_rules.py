@@ -77,23 +77,30 @@ def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree) -> list[Penalty
         parameter. The message names the parameter.
     """
     leaves, _ = named_leaves(tree)
-    shapes = {name: tuple(leaf.shape) for name, leaf in leaves}
+    # Random keys, counters and tables of indices are no weights: no default penalises them.
+    weights = {name: leaf for name, leaf in leaves if jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact)}
+    shapes = {name: tuple(leaf.shape) for name, leaf in weights.items()}
+    kernels = {name for name in weights if is_kernel(name, shapes)}
     chosen: list[Any]
     if isinstance(penalty, Rules):
-        chosen = [_by_rule(penalty, name, shapes) for name in shapes]
+        chosen = [_by_rule(penalty, name, name in kernels) for name, _ in leaves]
         check_patterns("Rules", (pattern for pattern, _ in penalty.rules), [name for name, _ in leaves])
         if leaves and penalty.default is None and all(own is None for _, own in penalty.rules):
             raise ValueError("Rules: every parameter is left unpenalised; give some pattern, or default, a penalty.")
-    elif penalty is None:
-        chosen = by_layout(leaves)
     elif hasattr(penalty, "bind"):
         chosen = [penalty] * len(leaves)
     else:
-        chosen = [penalty if is_kernel(name, shapes) else None for name in shapes]
+        by_name = by_layout(shapes) if penalty is None else dict.fromkeys(kernels, penalty)
+        chosen = [by_name.get(name) for name, _ in leaves]
         if leaves and not any(chosen):
+            for name, leaf in leaves:
+                if leaf.ndim >= 2 and name not in weights:
+                    raise _no_weight(name, penalty, leaf)
+            asked = "penalty=None: the paper's choice" if penalty is None else repr(penalty)
             raise ValueError(
-                f"{penalty!r} finds no kernel of rank 2 or more among {listed(name for name, _ in leaves)}; vectors, "
-                "scalars and biases stay unpenalised, since a penalty would silently decay them to zero."
+                f"{asked} finds no kernel of rank 2 or more among {listed(name for name, _ in leaves)}; vectors, "
+                "scalars and biases stay unpenalised, since a penalty would silently decay them to zero. Name the "
+                "parameters, e.g. penalty=Rules([('kernel', Lasso())])."
             )
     bound: Any = {own for own in chosen if hasattr(own, "bind")}  # their groups reach over several parameters
     for shared in bound:
@@ -107,12 +114,16 @@ def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree) -> list[Penalty
             except ValueError as error:
                 raise ValueError(f"parameter {name!r}: {error}") from None
             if not jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
-                raise ValueError(f"parameter {name!r}: {own!r} takes real floating-point weights, not {leaf.dtype}.")
+                raise _no_weight(name, own, leaf)
     return chosen
 
 
-def _by_rule(rules: Rules, name: str, shapes: dict[str, tuple[int, ...]]) -> Any:
+def _no_weight(name: str, penalty, leaf) -> ValueError:
+    return ValueError(f"parameter {name!r}: {penalty!r} takes real floating-point weights, not {leaf.dtype}.")
+
+
+def _by_rule(rules: Rules, name: str, kernel: bool) -> Any:
     for pattern, penalty in rules.rules:
         if re.search(pattern, name):
             return penalty
-    return rules.default if is_kernel(name, shapes) else None
+    return rules.default if kernel else None

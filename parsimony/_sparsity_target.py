@@ -45,6 +45,11 @@ def check_sparsity(sparsity: Any) -> None:
             raise ValueError(f"sparsity={sparsity!r}: expected the share of zero weights, in [0, 1){hint}.")
 
 
+def over(v, strength):
+    """V/T; counters and the like, which are no weights, as they are."""
+    return v / jnp.asarray(strength, v.dtype) if jnp.issubdtype(v.dtype, jnp.inexact) else v
+
+
 def threshold_at(
     penalty: Any, latent: Any, sparsity: optax.ScalarOrSchedule, count: Any = 0, least: Any = LEAST
 ) -> jax.Array:
@@ -78,7 +83,7 @@ def threshold_at(
     }
 
     def share(threshold):
-        shrunk = [u / jnp.asarray(threshold, u.dtype) for u in leaves]
+        shrunk = [over(u, threshold) for u in leaves]
         counts = [
             u.size / total * jnp.mean(levels[place] <= threshold)
             if place in levels

@@ -22,11 +22,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._checks import aligned, as_arrays, check_momentum, check_positive, concrete, transformation
+from ._checks import accumulators, aligned, as_arrays, check_momentum, check_positive, concrete, transformation
 from ._donation import gamma_from_next, recovery_is_exact
 from ._penalties import Penalty
 from ._rules import Rules, check_penalty, resolve
-from ._sparsity_target import LEAST, check_sparsity, threshold_at
+from ._sparsity_target import LEAST, check_sparsity, over, threshold_at
+from ._tree import is_numeric
 from ._unit_penalty import UnitPenalty
 
 
@@ -146,7 +147,7 @@ def inverse_scale_space(
             count=jnp.zeros((), jnp.int32),
             time=jnp.zeros((), jnp.result_type(float)),
             kappa=jnp.array(kappa, jnp.result_type(float)),  # a copy: the state must share no buffer, or donation fails
-            dual=jax.tree.map(lambda w: jnp.zeros_like(w, dtype=jnp.promote_types(w.dtype, accumulator_dtype)), params),
+            dual=jax.tree.map(jnp.zeros_like, accumulators(params, accumulator_dtype)),
             inner_state=inner_tx.init(params),
             penalty=penalty,
         )
@@ -180,13 +181,13 @@ def inverse_scale_space(
         ]
         totals, inner_state = inner_tx.update(treedef.unflatten(totals), state.inner_state, params, **extra_args)
         new_updates = [
-            (-(jnp.asarray(kappa, h.dtype) * jnp.asarray(alpha, h.dtype)) * h).astype(w.dtype)
+            (-(jnp.asarray(kappa, h.dtype) * jnp.asarray(alpha, h.dtype)) * h).astype(w.dtype) if is_numeric(w) else h
             for h, w in zip(treedef.flatten_up_to(totals), weights, strict=True)
         ]
         dual = treedef.unflatten([v for v, _ in steps])
         if sparsity is not None:
             ratio = threshold_at(penalty, dual, sparsity, state.count, least=LEAST / strength)
-            dual, strength = jax.tree.map(lambda v: v / jnp.asarray(ratio, v.dtype), dual), strength * ratio
+            dual, strength = jax.tree.map(lambda v: over(v, ratio), dual), strength * ratio
         new_state = SplitLBIState(
             count=optax.safe_increment(state.count),
             time=state.time + jnp.asarray(dual_alpha, state.time.dtype),

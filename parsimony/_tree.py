@@ -8,6 +8,11 @@ def name_of(path) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/") or "array"
 
 
+def is_numeric(leaf) -> bool:
+    """False for random keys, which trees of a whole model's variables hold (`nnx.split` of one with Dropout)."""
+    return not jax.numpy.issubdtype(jax.dtypes.result_type(leaf), jax.dtypes.extended)
+
+
 def named_leaves(tree):
     """[(name, leaf), ...] in the order of `jax.tree.leaves`, and the tree's structure.
 

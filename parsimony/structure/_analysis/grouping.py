@@ -57,21 +57,7 @@ def analyse(fn, params, args) -> Analysis:
             f"{error}\nExpected a function that jax.jit takes, of a tree of parameters and arrays of the shapes given."
         ) from error
     walk = Walk()
-    invars = closed.jaxpr.invars
-    own = {}
-    for name, var in zip(names, invars, strict=False):
-        shape = var.aval.shape
-        labels = tuple(walk.coupling.new(n) if n > 1 else "an axis of size one" for n in shape)
-        own[name] = Value(tuple(shape), labels, (True,) * len(shape), (True,) * len(shape), None, True)
-    inputs = [rigid(var.aval.shape, "an axis of the input") for var in invars[len(names) :]]
-    outputs, frame = walk.run(closed, None, [*own.values(), *inputs])
-    for value in outputs:
-        for label in value.labels:
-            walk.coupling.fix(label, "an axis of the output")
-    for value in own.values():
-        if id(value) not in walk.used:
-            for label in value.labels:
-                walk.coupling.fix(label, "the function does not use it")
+    own, frame = interpret(walk, closed, names)
     solution = walk.coupling.solve()
     order = {key: place for place, key in enumerate(walk.used)}
     labels = {name: value.labels for name, value in own.items()}
@@ -84,6 +70,30 @@ def analyse(fn, params, args) -> Analysis:
     return Analysis(frame, labels, solution, sets, fixed, dict(walk.unknown), atoms, marks, out_tree)
 
 
+def interpret(walk: Walk, closed, names: list[str], zero=None) -> tuple[dict[str, Value], Frame]:
+    """Walks through a traced program: what is known of its parameters, by name, and its frame.
+
+    `zero`: {(parameter, axis): for each index whether it is zero}; what it lacks is.
+    """
+    invars = closed.jaxpr.invars
+    own = {}
+    for name, var in zip(names, invars, strict=False):
+        shape = tuple(var.aval.shape)
+        labels = tuple(walk.coupling.new(n) if n > 1 else "an axis of size one" for n in shape)
+        at_zero = tuple((zero or {}).get((name, axis), True) for axis in range(len(shape)))
+        own[name] = Value(shape, labels, at_zero, None, None, True)
+    inputs = [rigid(var.aval.shape, "an axis of the input") for var in invars[len(names) :]]
+    outputs, frame = walk.run(closed, None, [*own.values(), *inputs])
+    for value in outputs:
+        for label in value.labels:
+            walk.coupling.fix(label, "an axis of the output")
+    for value in own.values():
+        if id(value) not in walk.used:
+            for label in value.labels:
+                walk.coupling.fix(label, "the function does not use it")
+    return own, frame
+
+
 _ROLES = ("kernel", "factor", "term")
 
 
@@ -93,11 +103,11 @@ def _spread(walk: Walk) -> dict[str, np.ndarray]:
     edges = [np.zeros((2, 0), int), *(np.stack(np.broadcast_arrays(*pair)) for pair in walk.lineage)]
     classes, size = classes_of(np.concatenate(edges, axis=1), count)
     found = {}
-    for kind in (*_ROLES, "consumed", "divisor", "reduced", "paired"):
+    for kind in (*_ROLES, "divisor"):
         own = np.zeros(count, bool)
         for nodes in walk.marks[kind]:
             own[nodes] = True
-        if kind in (*_ROLES, "consumed"):
+        if kind in _ROLES:
             of_class = np.zeros(size, bool)
             of_class[classes[own]] = True
             own = of_class[classes]

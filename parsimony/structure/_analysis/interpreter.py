@@ -46,9 +46,13 @@ _ROLES = {"mul": "factor", "div": "factor"} | dict.fromkeys(["dot_general", "con
 
 
 class Walk:
-    """Walks a program and collects statements in `coupling`."""
+    """Walks a program and collects statements in `coupling`.
 
-    def __init__(self):
+    `singular`: whether what is not finite at zero, such as a division, counts as inexact there.
+    """
+
+    def __init__(self, singular: bool = False):
+        self.singular = singular
         self.coupling = Coupling()
         self.lineage: list[tuple[np.ndarray, np.ndarray]] = []  # nodes that weights hand on to weights made of them
         self.summed: set[tuple[int, int]] = set()  # (id of a value, axis): summed along by the equation at hand
@@ -125,11 +129,9 @@ class Walk:
         return [rigid(var.aval.shape, reason, weight) for var in eqn.outvars]
 
     def mark(self, kind: str, label) -> None:
-        """Notes what happens along an axis, for growth.
+        """Notes what weights are to the activations that they meet along an axis: "kernel", "factor" or "term".
 
-        "reduced": a sum, extreme or order over it; "paired": a product of two activations sums over it; "consumed": one
-        of an activation with weights. And of weights, "kernel", "factor" or "term": what they are to the activations;
-        "divisor": they divide, as a variance does.
+        And "divisor": they divide, as a variance does.
         """
         if not isinstance(label, str):
             self.marks[kind].append(label)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._tree import named_leaves
+from ..._tree import is_numeric, named_leaves
 from .._analysis.grouping import Analysis, analyse
 from .._analysis.interpreter import Frame
 from .._rewrite.narrow import Narrowing
@@ -21,7 +21,7 @@ class Counts:
     """What a model costs.
 
     Attributes:
-      parameters: numbers in the tree of parameters.
+      parameters: numbers in the tree of parameters; random keys in it do not count.
       macs: multiply-adds of its matrix products and convolutions, for the arguments that it was traced with.
       bytes: of the parameters.
 
@@ -96,6 +96,8 @@ def counts(found: Analysis, params, keep: dict[str, np.ndarray]) -> Counts:
     narrowing = Narrowing(found.copies(keep))
     numbers, size = 0, 0
     for (_, leaf), var in zip(named_leaves(params)[0], found.frame.jaxpr.invars, strict=False):
+        if not is_numeric(leaf):
+            continue
         own = math.prod(narrowing.shape(found.frame.values[var]))
         numbers += own
         size += own * jnp.dtype(jax.dtypes.result_type(leaf)).itemsize

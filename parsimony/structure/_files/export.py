@@ -21,6 +21,7 @@ import numpy as np
 from ..._checks import one_of
 from ..._tree import named_leaves
 from .._surgery.compact import Compact
+from .arrays import leaf, numbers, to_bytes
 
 FORMAT = 1
 
@@ -47,7 +48,8 @@ def export(
 
     Raises:
       FileExistsError: something is there.
-      ValueError: no function (units from JSON alone), or a function that cannot be exported for any batch size.
+      ValueError: no function (units from JSON alone), a function that cannot be exported for any batch size, or a leaf
+        of a dtype that a file cannot hold, such as complex64.
 
     >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm, tempfile
     >>> params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
@@ -65,20 +67,17 @@ def export(
     if small.fn is None:
         raise ValueError("this compact model has no function: give Units.from_json(text, fn) the one it was found in.")
     one_of("batch", batch, ("any", "fixed"))
-    from safetensors.numpy import save
-
     from ... import __version__
 
     keys = jax.tree_util.tree_flatten_with_path(small.params)[0]
     names = [name for name, _ in named_leaves(small.params)[0]]
-    arrays = {name: np.asarray(leaf) for name, (_, leaf) in zip(names, keys, strict=True)}
-    files = {
-        "params.safetensors": save(arrays),
-        "model.stablehlo": bytes(_program(small, arrays, args, batch, platforms).serialize()),
-    }
+    arrays, random = numbers(small.params, "params")
+    files = {"params.safetensors": to_bytes(arrays)}
+    state_random: dict[str, str] = {}
     if small.opt_state is not None:
-        state = {name: np.asarray(leaf) for name, leaf in named_leaves(small.opt_state)[0]}
-        files["opt_state.safetensors"] = save(state)
+        state, state_random = numbers(small.opt_state, "opt_state")
+        files["opt_state.safetensors"] = to_bytes(state)
+    files["model.stablehlo"] = bytes(_program(small, arrays, random, args, batch, platforms).serialize())
     files["model.json"] = json.dumps(
         {
             "format": FORMAT,
@@ -86,10 +85,11 @@ def export(
             "jax": jax.__version__,
             "route": small.route,
             "batch": batch,
-            "arguments": [[list(np.shape(leaf)), str(leaf.dtype)] for leaf in jax.tree.leaves(args)],
+            "arguments": [[list(np.shape(x)), str(jax.dtypes.result_type(x))] for x in jax.tree.leaves(args)],
             "parameters": [
                 [name, [_step(key) for key in keypath]] for name, (keypath, _) in zip(names, keys, strict=True)
             ],
+            "random_keys": {"params": random, "opt_state": state_random},
             "keep": {name: np.flatnonzero(mask).tolist() for name, mask in small.keep.items()},
             "units": json.loads(small.units.to_json()),
             "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
@@ -113,18 +113,18 @@ def export(
     return path
 
 
-def _program(small: Compact, arrays: dict[str, np.ndarray], args, batch: str, platforms):
+def _program(small: Compact, arrays: dict[str, np.ndarray], random: dict[str, str], args, batch: str, platforms):
     from jax import export as jax_export
 
     treedef = jax.tree.structure(small.params)
 
     def by_name(named, *args):
         assert small.fn is not None
-        return small.fn(treedef.unflatten([named[name] for name in arrays]), *args)
+        return small.fn(treedef.unflatten([leaf(named[name], random.get(name)) for name in arrays]), *args)
 
-    struct = lambda shape, leaf: jax.ShapeDtypeStruct(shape, jax.dtypes.result_type(leaf))
+    struct = lambda shape, array: jax.ShapeDtypeStruct(shape, jax.dtypes.result_type(array))
     leaves = jax.tree.leaves(args)
-    shapes = [np.shape(leaf) for leaf in leaves]
+    shapes = [np.shape(x) for x in leaves]
     if batch == "any":
         if not shapes or not shapes[0]:
             raise ValueError("batch='any' needs an argument with a batch axis; write batch='fixed'.")

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from ..._tree import named_leaves
+from ..._tree import is_numeric, named_leaves
+from .arrays import from_bytes, leaf
 from .export import FORMAT
 
 
@@ -40,12 +41,12 @@ def load_compact(path: str | os.PathLike[str]) -> tuple[Callable[..., Any], Any]
     data = _model(path)
     from jax import export as jax_export
 
-    arrays = _arrays(_checked(path, data, "params.safetensors"))
+    arrays, random = from_bytes(_checked(path, data, "params.safetensors")), data["random_keys"]["params"]
     program = jax_export.deserialize(bytearray(_checked(path, data, "model.stablehlo")))
     shapes = {name: array.shape for name, array in arrays.items()}
 
     def fn(params, *args):
-        leaves = dict(named_leaves(params)[0])
+        leaves = {name: own if is_numeric(own) else jax.random.key_data(own) for name, own in named_leaves(params)[0]}
         given = {name: np.shape(leaf) for name, leaf in leaves.items()}
         if wrong := [name for name, shape in shapes.items() if given.get(name) != shape]:
             raise ValueError(
@@ -53,7 +54,7 @@ def load_compact(path: str | os.PathLike[str]) -> tuple[Callable[..., Any], Any]
             )
         return program.call({name: leaves[name] for name in shapes}, *args)
 
-    return jax.jit(fn), _nested([(steps, jax.numpy.asarray(arrays[name])) for name, steps in data["parameters"]])
+    return jax.jit(fn), _nested([(steps, leaf(arrays[name], random.get(name))) for name, steps in data["parameters"]])
 
 
 def load_opt_state(path: str | os.PathLike[str], like):
@@ -86,9 +87,9 @@ def load_opt_state(path: str | os.PathLike[str], like):
     data = _model(path)
     if "opt_state.safetensors" not in data["sha256"]:
         raise ValueError(f"{path} holds no optimizer state: none was given to compact.")
-    arrays = _arrays(_checked(path, data, "opt_state.safetensors"))
+    arrays, random = from_bytes(_checked(path, data, "opt_state.safetensors")), data["random_keys"]["opt_state"]
     leaves, treedef = named_leaves(like)
-    found = {name: np.shape(leaf) for name, leaf in leaves}
+    found = {name: np.shape(own if is_numeric(own) else jax.random.key_data(own)) for name, own in leaves}
     saved = {name: array.shape for name, array in arrays.items()}
     if found != saved:
         name = next(iter(sorted(name for name in found.keys() | saved.keys() if found.get(name) != saved.get(name))))
@@ -96,7 +97,7 @@ def load_opt_state(path: str | os.PathLike[str], like):
             f"the optimizer state in {path} is of another optimizer: {name!r} has shape {saved.get(name, 'missing')} "
             f"there, and {found.get(name, 'missing')} in `like`."
         )
-    return treedef.unflatten([jax.numpy.asarray(arrays[name]) for name, _ in leaves])
+    return treedef.unflatten([leaf(arrays[name], random.get(name)) for name, _ in leaves])
 
 
 def _model(path: Path) -> dict[str, Any]:
@@ -121,30 +122,12 @@ def _checked(path: Path, data: dict[str, Any], name: str) -> bytes:
     return content
 
 
-_DTYPES = {
-    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": jax.numpy.bfloat16,
-    "F8_E4M3": jax.numpy.float8_e4m3fn, "F8_E5M2": jax.numpy.float8_e5m2, "BOOL": np.bool_,
-    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
-    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
-}  # fmt: skip
-
-
-def _arrays(content: bytes) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file; its own NumPy reader knows no bfloat16."""
-    from safetensors import deserialize
-
-    return {
-        name: np.frombuffer(bytes(own["data"]), _DTYPES[own["dtype"]]).reshape(own["shape"])
-        for name, own in deserialize(content)
-    }
-
-
 def _nested(pairs) -> Any:
     """Nested dicts and lists from (steps, leaf)."""
     if not pairs[0][0]:
         return pairs[0][1]
     children: dict[Any, list[Any]] = {}
-    for (first, *rest), leaf in pairs:
-        children.setdefault(tuple(first), []).append((rest, leaf))
+    for (first, *rest), own in pairs:
+        children.setdefault(tuple(first), []).append((rest, own))
     built = {key: _nested(below) for (_, key), below in children.items()}
     return list(built.values()) if next(iter(children))[0] == "index" else built

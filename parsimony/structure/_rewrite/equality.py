@@ -41,6 +41,8 @@ def same_program(narrowing: Narrowing, frame: Frame, closed: Any) -> bool:
         if not all(map(same_atom, old.invars, new.invars)):
             return False
         operands, results = [frame.read(a) for a in old.invars], [frame.read(v) for v in old.outvars]
+        if old.primitive.name == "reduce_sum" and narrowing.corrections(old, operands[0]):
+            return False
         changed = {} if inner else narrowing.parameters(old, operands, results)
         if changed is None or any(
             narrowing.shape(v) != tuple(n.aval.shape) for v, n in zip(results, new.outvars, strict=True)

@@ -104,11 +104,15 @@ class Narrowing:
 
     def _lost(self, eqn, operand: Part):
         """What the removed slices add to a sum: at most one axis has any that are not zero."""
-        for axis in eqn.params["axes"]:
-            mask = self.copies(operand.value)[axis]
-            if mask is not None and operand.value.alike[axis] and not np.all(operand.value.zero[axis]):
-                total = eqn.primitive.bind(operand.removed_slice(axis), **eqn.params)
-                yield total * np.asarray((1 - mask).sum(), total.dtype)
+        for axis, mask in self.corrections(eqn, operand.value):
+            total = eqn.primitive.bind(operand.removed_slice(axis), **eqn.params)
+            yield total * np.asarray((1 - mask).sum(), total.dtype)
+
+    def corrections(self, eqn, operand: Value) -> list[tuple[int, np.ndarray]]:
+        """The axes that a sum runs over whose removed slices are not zero, and how many there are of each index."""
+        masks = self.copies(operand)
+        mine = [(axis, mask) for axis in eqn.params["axes"] if (mask := masks[axis]) is not None]
+        return [(axis, mask) for axis, mask in mine if operand.alike[axis] and not np.all(operand.zero[axis])]
 
     def parameters(self, eqn, operands: list[Value], results: list[Value]) -> dict[str, Any] | None:
         """The static parameters of an equation that change; None where it is to be picked from the whole."""

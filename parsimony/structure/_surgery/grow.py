@@ -11,10 +11,11 @@ import numpy as np
 import optax
 
 from .._analysis.grouping import Analysis
-from .._units import Units, UnitSet, structs
+from .._units import Units, structs
 from .compact import analysis_of, resized
 from .index_map import Layout, layouts, spread
 from .opt_state import transplant
+from .silence import first_run, silent_ways, start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +67,9 @@ def grow(
     as zeros that are read by random weights; of the two sides of a product (queries and keys) one starts at zero. By
     the route "jaxpr" the program keeps its constants, such as the width that a LayerNorm divides by.
 
+    Which of these leaves the outputs as they are is proved on the program. It may be none, as when the kernels that
+    read the units are standardised over their inputs: zeros change such a kernel as much as random weights do.
+
     Args:
       units: what `find_units` found.
       widths: {set: number of units that it is to have}.
@@ -78,8 +82,8 @@ def grow(
       `Grown`. For the next step of a `unit_penalty`, find the units of the wider function and make a penalty of them.
 
     Raises:
-      ValueError: an unknown set, a width below the present one, a set that cannot be changed exactly, no function;
-        and as `compact`.
+      ValueError: an unknown set, a width below the present one, a set that cannot grow without a change of the outputs
+        (with the reason), no function; and as `compact`.
 
     >>> import jax, jax.numpy as jnp, parsimony as pm
     >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 3))}
@@ -97,8 +101,7 @@ def grow(
     widths = {name: int(width) for name, width in widths.items() if width > units.sets[name].size}
     found = analysis_of(units, structs(params), units.arguments)
     places = layouts(units, widths)
-    beside = {kind: found.solution.atoms_of(np.flatnonzero(found.marks[kind])) for kind in ("reduced", "paired")}
-    ways = {name: _way(found, units.sets[name], beside) for name in widths}
+    ways = silent_ways(units, found, list(widths))
     grown = treedef.unflatten(
         [
             _parameter(units, found, ways, name, leaf, places[name], jax.random.fold_in(key, zlib.crc32(name.encode())))
@@ -141,32 +144,6 @@ def _check(units: Units, widths) -> None:
             raise ValueError(f"{name!r} cannot grow without a change of the outputs: {own.reason}. Leave it as it is.")
 
 
-def _way(found: Analysis, own: UnitSet, beside: dict[str, np.ndarray]) -> str:
-    """How new units of a set are kept silent: "unread" (their readers are zero), "paired", or "zero" themselves.
-
-    `beside`: the atoms that are reduced or paired.
-    """
-    touched = lambda kind: np.isin(found.atoms[own.name], beside[kind]).any()
-    if touched("reduced") or any(found.marked("consumed", *place) for place in own.makers):
-        return "zero"
-    if touched("paired"):
-        # Queries and keys in one slice of one kernel cannot be told apart: both start at zero.
-        return "paired" if sum(_runs(own, *place) for place in _kernels(found, own)) > 1 else "zero"
-    readers = any((parameter, axis) not in own.makers for parameter, axes in own.members.items() for axis in axes)
-    return "unread" if readers else "zero"
-
-
-def _kernels(found: Analysis, own: UnitSet) -> list[tuple[str, int]]:
-    """The makers that are contracted or looked up."""
-    return [place for place in own.makers if found.marked("kernel", *place)]
-
-
-def _runs(own: UnitSet, parameter: str, axis: int) -> int:
-    """In how many places of the axis the last unit lies."""
-    last = own.members[parameter][axis] == own.size - 1
-    return int((last[1:] & ~last[:-1]).sum() + last[0])
-
-
 def _parameter(units: Units, found: Analysis, ways, name: str, leaf, axes: dict[int, Layout], key):
     """The parameter in its new layout, with the values of the new units."""
     # By the host: dozens of small compilations for every new shape would take longer than all the rest.
@@ -175,9 +152,9 @@ def _parameter(units: Units, found: Analysis, ways, name: str, leaf, axes: dict[
         others = [axes[a].new if a in axes else np.zeros(n, bool) for a, n in enumerate(wide.shape)]
         for owner in dict.fromkeys(own.owner[own.new].tolist()):
             fresh = np.flatnonzero(own.owner == owner)
-            value = _value(units, found, ways[owner], owner, name, axis)
-            if ways[owner] == "paired" and value == "random":  # the first place alone: the others are the other side
-                fresh = fresh[: np.append(np.flatnonzero(np.diff(fresh) > 1) + 1, len(fresh))[0]]
+            value = start(found, units.sets[owner], ways[owner], name, axis)
+            if ways[owner] == "paired" and value == "random":
+                fresh = np.flatnonzero(first_run(own.owner == owner))
             if value == "random":
                 old = [np.flatnonzero(~new) for new in others]
                 block = np.moveaxis(wide[np.ix_(*old)], axis, 0)
@@ -190,21 +167,6 @@ def _parameter(units: Units, found: Analysis, ways, name: str, leaf, axes: dict[
                 where[axis] = fresh
                 wide[tuple(where)] = 1
     return jnp.asarray(wide)
-
-
-def _value(units: Units, found: Analysis, way: str, owner: str, name: str, axis: int) -> str:
-    """What a new unit's entries start as, on one axis of a parameter: "random", "one" or "zero"."""
-    own = units.sets[owner]
-    has = lambda kind: found.marked(kind, name, axis)
-    if (name, axis) not in own.makers:
-        return "random" if way == "zero" else "zero"
-    if has("divisor"):
-        return "one"
-    if way == "zero":
-        return "zero"
-    if has("kernel"):
-        return "random" if way == "unread" or (name, axis) == _kernels(found, own)[0] else "zero"
-    return "one" if has("factor") else "zero"
 
 
 def outside_span(key, old, count: int) -> np.ndarray:

@@ -39,13 +39,10 @@ def _contract(walk, left: Value, one: int, right: Value, other: int) -> None:
 
 
 def _consume(walk, left: Value, one: int, right: Value, other: int) -> None:
-    """Marks the axes of weights that take in what an earlier layer gives out."""
-    if not left.weight and not right.weight:
-        walk.mark("paired", left.labels[one])
+    """Notes the axes of weights that take in what an earlier layer gives out."""
     for value, axis, partner in ((right, other, left), (left, one, right)):
         if value.weight and not partner.weight:
             walk.summed.add((id(value), axis))
-            walk.mark("consumed", value.labels[axis])
 
 
 def conv_general_dilated(walk, eqn, operands: list[Value]):

@@ -30,6 +30,8 @@ def elementwise(walk, eqn, operands: list[Value]):
         labels.append(functools.reduce(walk.coupling.unite, (value.labels[axis] for value in mine)))
         zeros = [value.zero[axis] if own else value.constant == 0 for value, own in zip(operands, runs, strict=True)]
         zero.append(_stays_zero(eqn, operands, zeros))
+        if walk.singular:
+            walk.coupling.inexact(labels[-1], ~_singular(eqn, zeros), f"{eqn.primitive.name} where it is not finite")
         alike.append(bool(np.all(zero[-1])) or all(value.harmless(axis) for value in mine))
     constant = operands[0].constant if eqn.primitive.name in ("convert_element_type", "copy", "stop_gradient") else None
     return Value(tuple(shape), tuple(labels), tuple(zero), tuple(alike), constant, weight)
@@ -62,6 +64,18 @@ def _stays_zero(eqn, operands: list[Value], zeros: list):
         case "lt" | "gt" | "ne":
             return zeros[0] & np.asarray(zeros[1])
     return zeros[0] if name in _KEEP_ZERO.split() else False
+
+
+def _singular(eqn, zeros: list):
+    """Where the result is not finite because an operand is zero."""
+    match eqn.primitive.name:
+        case "div" | "rem":
+            return np.asarray(zeros[1])
+        case "rsqrt" | "log" | "lgamma" | "digamma":
+            return np.asarray(zeros[0])
+        case "integer_pow":
+            return np.asarray(zeros[0]) & (eqn.params["y"] < 0)
+    return np.asarray(False)
 
 
 def barrier(walk, eqn, operands: list[Value]):

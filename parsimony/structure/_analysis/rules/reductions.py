@@ -27,10 +27,7 @@ def _reduce(walk, eqn, operands: list[Value], exact):
     for value in operands:
         loose = [axis for axis in axes if not isinstance(value.labels[axis], str) and not np.all(value.zero[axis])]
         for axis in axes:
-            cause = f"{eqn.primitive.name} over an axis whose removed part is not zero there"
-            walk.coupling.inexact(value.labels[axis], exact(value, axis, len(loose) == 1), cause)
-            if not value.weight:
-                walk.mark("reduced", value.labels[axis])
+            walk.coupling.inexact(value.labels[axis], exact(value, axis, len(loose) == 1), _cause(eqn, value))
         kept = [axis for axis in range(value.ndim) if axis not in axes]
         pick = lambda items, kept=kept: tuple(items[axis] for axis in kept)
         zero = pick(value.zero) if eqn.primitive.name != "reduce_and" else (False,) * len(kept)
@@ -43,6 +40,12 @@ def _reduce(walk, eqn, operands: list[Value], exact):
     return results
 
 
+def _cause(eqn, value: Value) -> str:
+    if value.weight:
+        return f"{eqn.primitive.name} of weights over an axis whose removed part is not zero there"
+    return f"{eqn.primitive.name} over an axis whose removed part is not zero there"
+
+
 def argument(walk, eqn, operands: list[Value]):
     """The position of an extreme: an axis that is searched stays whole."""
     for axis in eqn.params["axes"]:
@@ -52,7 +55,6 @@ def argument(walk, eqn, operands: list[Value]):
 
 def cumulative(walk, eqn, operands: list[Value]):
     (value,), axis = operands, eqn.params["axis"]
-    walk.mark("reduced", value.labels[axis])
     if eqn.primitive.name == "cumsum":
         walk.coupling.inexact(value.labels[axis], value.zero[axis], "cumsum along it")
         zero = (*value.zero[:axis], False, *value.zero[axis + 1 :])
