@@ -103,9 +103,12 @@ def test_an_unknown_primitive_fixes_what_it_touches_and_is_reported():
     assert "the primitive qr" in str(units)
 
 
-def test_a_softmax_over_units_is_marked_reduced_and_refused():
-    fn = lambda params, x: jax.nn.softmax(x @ params["w1"]) @ params["w2"]
-    params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
+def test_a_maximum_over_units_is_marked_reduced_and_refused():
+    def fn(params, x):
+        hidden = x @ params["w1"]
+        return jnp.exp(hidden - hidden.max(-1, keepdims=True)) @ params["w2"]
+
+    params = {"w1": -jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
     units = find_units(fn, params, X)
     assert units.sets["w1"].reduced
     keep = {"w1": np.arange(6) < 4}
