@@ -6,7 +6,17 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from ._prox import Shape, check_fields, check_rank, group_weight, on_whole_matrix, shrink_factor, sqrt, whole_matrix
+from ._prox import (
+    Shape,
+    check_fields,
+    check_rank,
+    group_weight,
+    on_whole_matrix,
+    shrink_factor,
+    sqrt,
+    square,
+    whole_matrix,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,21 +57,25 @@ class BlockLasso:
         return group_weight(self.scale, np.outer(rows, columns))
 
     def group_norms(self, x):
+        return self._norms(x).astype(x.dtype)
+
+    def _norms(self, x):
         x = whole_matrix(x)
         tiles = [(-n // t * -1, t) for n, t in zip(x.shape, self.shape, strict=True)]
         padded = jnp.pad(x, [(0, count * t - n) for n, (count, t) in zip(x.shape, tiles, strict=True)])
         (m, a), (n, b) = tiles
-        return sqrt(jnp.sum(jnp.square(padded.reshape(m, a, n, b)), axis=(1, 3)))
+        return sqrt(jnp.sum(square(padded.reshape(m, a, n, b)), axis=(1, 3)))
 
     def group_index(self, shape: Shape):
         rows, columns = (np.arange(n) // t for n, t in zip(shape, self.shape, strict=True))
         return rows[:, None] * (columns[-1:].sum() + 1) + columns
 
     def _factors(self, v):
-        return shrink_factor(self.group_norms(v), (self.strength * self._weights(v.shape)).astype(v.dtype))
+        norms = self._norms(v)
+        return shrink_factor(norms, (self.strength * self._weights(v.shape)).astype(norms.dtype))
 
     def inside(self, v):
-        return self._factors(v) != 0
+        return self._factors(v) > 0
 
     def _shrink(self, v):
         spread = jnp.repeat(jnp.repeat(self._factors(v), self.shape[0], axis=0), self.shape[1], axis=1)
@@ -71,10 +85,11 @@ class BlockLasso:
         return v
 
     def shrink(self, v):
-        return on_whole_matrix(self._shrink, v)
+        return on_whole_matrix(self._shrink, v).astype(v.dtype)
 
     def prox(self, v):
         return self.shrink(v) * v
 
     def value(self, x):
-        return self.strength * jnp.sum(self._weights(x.shape).astype(x.dtype) * self.group_norms(x))
+        norms = self._norms(x)
+        return (self.strength * jnp.sum(self._weights(x.shape).astype(norms.dtype) * norms)).astype(x.dtype)

@@ -59,6 +59,25 @@ def in_percent(value: Any) -> str:
     return f"; for {value} % write {float(value) / 100:g}" if 1 < float(value) < 100 else ""
 
 
+def check_finite(what: str, named: Iterable[tuple[str, Any]]) -> None:
+    """Rejects NaN and infinity by the name of the parameter, where they can be seen."""
+    for name, x in named:
+        if isinstance(x, jax.core.Tracer) or not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
+            continue
+        wrong = int(np.size(x) - np.isfinite(np.asarray(x, np.float64)).sum())
+        if wrong:
+            raise ValueError(
+                f"{what} of {name!r} holds {wrong} of {np.size(x)} values that are not finite, so that nothing can be "
+                "read off it: the training has diverged. Go back to a checkpoint before, with a smaller learning rate."
+            )
+
+
+def check_not_nan(where: str, numbers: np.ndarray, name: str) -> None:
+    """Rejects an order with NaN, which has no place in it; infinity is first or last."""
+    if np.isnan(numbers).any():
+        raise ValueError(f"{where}: the numbers of {name!r} hold NaN, which has no place in an order.")
+
+
 def check_momentum(momentum: Any, nesterov: bool) -> None:
     """Refuses what `optax.trace` would take, and grow without end."""
     if momentum is not None and concrete(momentum) and not 0 <= momentum < 1:

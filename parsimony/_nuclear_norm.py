@@ -39,7 +39,7 @@ class NuclearNorm:
 
     def group_norms(self, x):
         singular = jnp.linalg.svd(_wide(whole_matrix(x)), compute_uv=False)
-        return jnp.where(singular > _rounding(singular, x), singular, 0).astype(x.dtype)
+        return jnp.where(singular <= _rounding(singular, x), 0, singular).astype(x.dtype)
 
 
 def _wide(x):

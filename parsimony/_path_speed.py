@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._checks import as_arrays, check_count, check_positive
+from ._checks import as_arrays, check_count, check_finite, check_positive
 from ._penalties import Penalty, inside
 from ._rules import Rules, resolve
 from ._tree import named_leaves
@@ -78,6 +78,7 @@ def path_speed(
     params = as_arrays(params)
     time = _time(learning_rate, max(1, round(share * steps)))
     named, kinds = named_leaves(params)[0], {}
+    check_finite("W", named)
     for (name, w), own in zip(named, resolve(penalty, params), strict=True):
         if own is not None:
             kind = own.tree.whole if isinstance(own, UnitSlices) else own

@@ -72,10 +72,10 @@ class Penalty(Protocol):
 
 
 def inside(penalty: Any, v):
-    """Which groups are in the support of Prox_Ω(v): bool, of the shape of `group_norms(v)`."""
+    """Which groups are in the support of Prox_Ω(v): bool, of the shape of `group_norms(v)`; a NaN has not entered."""
     if hasattr(penalty, "inside"):
         return penalty.inside(v)  # from the threshold alone: the norms of Prox_Ω(v) are not needed
-    return penalty.group_norms(penalty.prox(v)) != 0
+    return penalty.group_norms(penalty.prox(v)) > 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +117,7 @@ class Lasso:
         return jnp.abs(x)
 
     def inside(self, v):
-        return self.soft(v) != 0
+        return jnp.abs(self.soft(v)) > 0
 
     def group_index(self, shape: Shape):
         return np.arange(math.prod(shape)).reshape(shape)
@@ -159,20 +159,20 @@ class GroupLasso:
 
     def shrink(self, v):
         norms, size = axis_norms(v, self.axis, "GroupLasso")
-        return shrink_factor(norms, self.strength * float(group_weight(self.scale, size)))
+        return shrink_factor(norms, self.strength * float(group_weight(self.scale, size))).astype(v.dtype)
 
     def prox(self, v):
         return self.shrink(v) * v
 
     def value(self, x):
         norms, size = axis_norms(x, self.axis, "GroupLasso")
-        return self.strength * float(group_weight(self.scale, size)) * jnp.sum(norms)
+        return (self.strength * float(group_weight(self.scale, size)) * jnp.sum(norms)).astype(x.dtype)
 
     def group_norms(self, x):
-        return by_group(axis_norms(x, self.axis, "GroupLasso")[0], self.axis)
+        return by_group(axis_norms(x, self.axis, "GroupLasso")[0], self.axis).astype(x.dtype)
 
     def inside(self, v):
-        return by_group(self.shrink(v), self.axis) != 0
+        return by_group(self.shrink(v), self.axis) > 0
 
     def group_index(self, shape: Shape):
         return axis_index(self.axis, shape, "GroupLasso")
@@ -215,7 +215,8 @@ class SparseGroupLasso:
 
     def shrink(self, v):
         norms, size = axis_norms(self.soft(v), self.axis, "SparseGroupLasso")
-        return shrink_factor(norms, self.strength * (1 - self.mix) * float(group_weight(self.scale, size)))
+        factors = shrink_factor(norms, self.strength * (1 - self.mix) * float(group_weight(self.scale, size)))
+        return factors.astype(v.dtype)
 
     def prox(self, v):
         return self.shrink(v) * self.soft(v)
@@ -223,13 +224,13 @@ class SparseGroupLasso:
     def value(self, x):
         norms, size = axis_norms(x, self.axis, "SparseGroupLasso")
         groups = float(group_weight(self.scale, size)) * jnp.sum(norms)
-        return self.strength * (self.mix * jnp.sum(jnp.abs(x)) + (1 - self.mix) * groups)
+        return (self.strength * (self.mix * jnp.sum(jnp.abs(x)) + (1 - self.mix) * groups)).astype(x.dtype)
 
     def group_norms(self, x):
         return GroupLasso(self.axis).group_norms(x)
 
     def inside(self, v):
-        return by_group(self.shrink(v), self.axis) != 0
+        return by_group(self.shrink(v), self.axis) > 0
 
     def group_index(self, shape: Shape):
         return axis_index(self.axis, shape, "SparseGroupLasso")

@@ -61,9 +61,14 @@ def group_axes(axis, shape: Shape, where: str) -> tuple[int, ...]:
     return tuple(sorted(a % rank for a in axes))
 
 
+def square(x):
+    """x², at least in float32: in half precision the squares of a group of norm 256 overflow."""
+    return jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32)))
+
+
 def sqrt(x):
-    """√x with the derivative 0 at 0 in place of infinity."""
-    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
+    """√x with the derivative 0 at 0 in place of infinity; NaN stays NaN."""
+    return jnp.where(x == 0, 0, jnp.sqrt(jnp.where(x == 0, 1, x)))
 
 
 def soft_threshold(v, threshold):
@@ -71,9 +76,9 @@ def soft_threshold(v, threshold):
 
 
 def shrink_factor(norms, threshold):
-    """(1 − threshold/norm)₊, without a division by zero in value or derivative."""
-    inside = norms > threshold
-    return jnp.where(inside, 1 - threshold / jnp.where(inside, norms, 1), 0)
+    """(1 − threshold/norm)₊, without a division by zero in value or derivative; NaN for a norm that is NaN."""
+    outside = norms <= threshold
+    return jnp.where(outside, 0, 1 - threshold / jnp.where(outside, 1, norms))
 
 
 def group_weight(scale: str | None, size):
@@ -82,11 +87,11 @@ def group_weight(scale: str | None, size):
 
 
 def axis_norms(x, axis, where: str):
-    """‖x_g‖ for the groups indexed by `axis`, dimensions kept, and the number of entries in a group."""
+    """‖x_g‖, at least in float32, for the groups indexed by `axis`, dimensions kept; the number of entries in one."""
     axes = group_axes(axis, x.shape, where)
     others = tuple(i for i in range(x.ndim) if i not in axes)
     # An axis reduction with keepdims, not a reshape: it works on arrays with an explicit sharding too.
-    return sqrt(jnp.sum(jnp.square(x), axis=others, keepdims=True)), math.prod(x.shape[i] for i in others)
+    return sqrt(jnp.sum(square(x), axis=others, keepdims=True)), math.prod(x.shape[i] for i in others)
 
 
 def by_group(x, axis):

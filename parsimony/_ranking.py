@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._checks import one_of
+from ._checks import check_finite, check_not_nan, one_of
 from ._path import NEVER, entry_steps
 from ._readout import matched
 from ._tree import named_leaves
@@ -75,6 +75,8 @@ def layers(params, opt_state, order, protect: Sequence[str] = ()) -> tuple[list[
     weights, treedef, known = matched(params, opt_state)
     if isinstance(order, str):
         one_of("order", order, ORDERS)
+    check_finite("W", [(name, w) for name, w in weights if name in known])
+    check_finite("V", ((name, own[2]) for name, own in known.items()))
     by_entry = isinstance(order, str) and order == "entry"
     tree = entry_steps(opt_state) if by_entry else order
     given = None if isinstance(tree, str) else dict(named_leaves(tree)[0])
@@ -133,6 +135,7 @@ def _given(given: dict[str, Any], member: Member, entry: bool) -> np.ndarray:
             f"{jnp.shape(given[member.name]) if member.name in given else f'nothing, only {sorted(given)[:8]}'}."
         )
     own = np.asarray(given[member.name], np.float64)
+    check_not_nan("order", own, member.name)
     return np.where(own == NEVER, np.inf, own) if entry else own
 
 

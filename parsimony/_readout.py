@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from ._checks import check_finite
 from ._nuclear_norm import NuclearNorm, project
 from ._penalties import Penalty
 from ._rules import resolve
@@ -48,7 +49,7 @@ def support(opt_state: optax.OptState):
       The tree of the parameters with bool arrays of their shapes.
 
     Raises:
-      ValueError: see `gamma`.
+      ValueError: see `gamma`; a V that is not finite, outside of jit. (Inside, NaN does not count as support.)
 
     >>> import jax.numpy as jnp, parsimony as pm
     >>> pm.support(pm.split_lbi(0.1).init({"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)}))["bias"].tolist()
@@ -56,9 +57,11 @@ def support(opt_state: optax.OptState):
 
     Source: arXiv 1905.09449.
     """
+    for state in split_lbi_states(opt_state):
+        check_finite("V", named_leaves(state.dual)[0])
+    everywhere = lambda structure: jnp.full_like(structure, True, dtype=bool)
     return merged(
-        opt_state,
-        lambda penalty, structure: jnp.full_like(structure, True, dtype=bool) if penalty is None else structure != 0,
+        opt_state, lambda penalty, structure: everywhere(structure) if penalty is None else jnp.abs(structure) > 0
     )
 
 
@@ -93,7 +96,8 @@ def sparse_params(params: optax.Params, opt_state: optax.OptState):
         penalty, structure, _ = known[name]
         if isinstance(penalty, NuclearNorm):
             return project(w, structure)
-        return jnp.where(structure != 0, w, jnp.zeros_like(w))
+        inside = jnp.where(jnp.isfinite(structure), w, jnp.nan).astype(w.dtype)  # what diverged stays in sight
+        return jnp.where(structure == 0, jnp.zeros_like(w), inside)
 
     return treedef.unflatten([own(name, w) for name, w in weights])
 

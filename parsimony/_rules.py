@@ -22,9 +22,10 @@ class Rules:
       rules: pairs (regular expression, penalty or None). None leaves a parameter unpenalised. A parameter that
         a pattern gives a penalty must have a rank that the penalty takes, and a pattern that is found in no
         name is an error, both at `init`.
-      default: the penalty of parameters of rank 2 and more that no pattern names. None: unpenalised.
+      default: the penalty of kernels (rank 2 or more, no bias or scale by its name) that no pattern names. None: none.
 
-    >>> rules = Rules([("conv.*kernel", GroupLasso(-1, scale="rms")), ("head", None)], default=Lasso(0.5))
+    >>> import parsimony as pm
+    >>> rules = pm.Rules([("conv.*kernel", pm.GroupLasso(-1, scale="rms")), ("head", None)], default=pm.Lasso(0.5))
     >>> rules.rules[1]
     ('head', None)
 

@@ -18,6 +18,7 @@ class SparsityRow:
       name: the parameter's name, e.g. "conv1/kernel".
       groups, all_groups: how many groups are in the support, and how many there are; None where it has no penalty.
       weights, all_weights: the same of the weights; all of them where it has no penalty.
+      not_finite: how many entries of Γ are NaN or infinite; these are not counted as support.
 
     >>> SparsityRow("conv", groups=1, all_groups=2, weights=9, all_weights=18).density
     0.5
@@ -28,6 +29,7 @@ class SparsityRow:
     all_groups: int | None
     weights: int
     all_weights: int
+    not_finite: int = 0
 
     @property
     def density(self) -> float:
@@ -49,7 +51,8 @@ class SparsitySummary(tuple[SparsityRow, ...]):
         lines = [("parameter", "groups in supp Γ", "weights in supp Γ", "density")]
         for row in self:
             groups = "no penalty" if row.groups is None else f"{row.groups:,} / {row.all_groups:,}"
-            lines.append((row.name, groups, f"{row.weights:,} / {row.all_weights:,}", f"{row.density:.1%}"))
+            density = f"{row.not_finite:,} not finite" if row.not_finite else f"{row.density:.1%}"
+            lines.append((row.name, groups, f"{row.weights:,} / {row.all_weights:,}", density))
         weights, everything = sum(row.weights for row in self), sum(row.all_weights for row in self)
         lines.append(("all", "", f"{weights:,} / {everything:,}", f"{weights / max(everything, 1):.1%}"))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -103,7 +106,7 @@ def sparsity_summary(opt_state: optax.OptState) -> SparsitySummary:
     >>> import jax.numpy as jnp, parsimony as pm
     >>> state = pm.split_lbi(0.1).init({"conv": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)})
     >>> pm.sparsity_summary(state)[1]
-    SparsityRow(name='conv', groups=0, all_groups=2, weights=0, all_weights=18)
+    SparsityRow(name='conv', groups=0, all_groups=2, weights=0, all_weights=18, not_finite=0)
     """
     return SparsitySummary(_row(*leaf) for state in split_lbi_states(opt_state) for leaf in gammas(state))
 
@@ -112,4 +115,6 @@ def _row(name: str, penalty: Penalty | None, structure: jax.Array) -> SparsityRo
     if penalty is None:
         return SparsityRow(name, None, None, structure.size, structure.size)
     norms = penalty.group_norms(structure)
-    return SparsityRow(name, int(jnp.sum(norms != 0)), norms.size, int(jnp.sum(structure != 0)), structure.size)
+    inside = lambda x: int(jnp.sum(jnp.isfinite(x) & (x != 0)))
+    wrong = structure.size - int(jnp.sum(jnp.isfinite(structure)))
+    return SparsityRow(name, inside(norms), norms.size, inside(structure), structure.size, wrong)

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._prox import Shape, check_fields, group_weight, shrink_factor, sqrt
+from ._prox import Shape, check_fields, group_weight, shrink_factor, sqrt, square
 from ._tree import named_leaves, one_ending
 
 
@@ -107,7 +107,7 @@ class UnitPenalty:
 
     def inside(self, tree):
         """Which units are in the support of Prox_Ω(tree)."""
-        return self._whole(tree).factors != 0
+        return self._whole(tree).factors > 0
 
     def _whole(self, tree) -> "_Tree":
         return next(own.tree for own in self.bind(named_leaves(tree)[0]) if own is not None)
@@ -224,7 +224,7 @@ class UnitSlices:
 
     def group_norms(self, x):
         """One norm for each index of the axis: this parameter's share of its unit."""
-        return sqrt(_squares(self.part, x))
+        return sqrt(_squares(self.part, x)).astype(x.dtype)
 
     def group_index(self, shape: Shape):
         own = tuple(-1 if axis == self.part.axis else 1 for axis in range(len(shape)))
@@ -233,4 +233,4 @@ class UnitSlices:
 
 def _squares(part: Slices, x):
     """Σx² over each index of the axis."""
-    return jnp.sum(jnp.square(x), axis=tuple(axis for axis in range(len(part.shape)) if axis != part.axis))
+    return jnp.sum(square(x), axis=tuple(axis for axis in range(len(part.shape)) if axis != part.axis))

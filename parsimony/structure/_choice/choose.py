@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..._checks import check_count, check_patterns, check_protect, check_share, one_of
+from ..._checks import check_count, check_finite, check_not_nan, check_patterns, check_protect, check_share, one_of
 from ..._ranking import in_order, layers
 from ..._readout import split_lbi_states
 from ..._selection import Criterion
@@ -49,6 +49,7 @@ def rank_units(units: Units, params, opt_state=None, order: Criterion = "entry")
             raise ValueError(
                 f"order={order!r} needs the opt_state of the training; without one write order='magnitude'."
             )
+        check_finite("W", leaves.items())
         return {name: -_rms(own, leaves) for name, own in units.sets.items() if own.makers}
     duals = [name for state in split_lbi_states(opt_state) for name, _ in named_leaves(state.dual)[0]]
     parameters: dict[str, str] = {}
@@ -148,6 +149,7 @@ def choose(
         numbers = np.asarray(numbers, float)
         if name not in units.sets or numbers.shape != (units.sets[name].size,):
             raise ValueError(f"order[{name!r}]: expected a number for each unit of a set of {list(units.sets)[:8]}.")
+        check_not_nan("order", numbers, name)
         if not units.sets[name].reduced and not any(re.search(pattern, name) for pattern in protect):
             scores[name] = numbers
     if not scores:

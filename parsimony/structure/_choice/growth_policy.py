@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..._checks import check_patterns
+from ..._checks import check_finite, check_patterns
 from ..._readout import gammas, split_lbi_states
+from ..._tree import named_leaves
 from .._surgery.opt_state import belongs
 from .._units import Units
 
@@ -43,6 +44,7 @@ def saturation(units: Units, opt_state) -> dict[str, float]:
         raise TypeError("saturation: the arguments are swapped; call saturation(units, opt_state).")
     inside = {}
     for state in split_lbi_states(opt_state):
+        check_finite("V", named_leaves(state.dual)[0])
         for name, penalty, structure in gammas(state):
             parameter = belongs(name, units.shapes)
             if penalty is not None and parameter is not None:
