@@ -103,7 +103,7 @@ def keep_support(tx: optax.GradientTransformation, masks) -> optax.GradientTrans
 
 
 def _inside(mask, w):
-    return w if mask is None else jnp.where(mask, w, jnp.zeros_like(w))
+    return jnp.array(w) if mask is None else jnp.where(mask, w, jnp.zeros_like(w))
 
 
 def _by_name(masks, weights) -> dict[str, Any]:

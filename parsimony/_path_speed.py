@@ -75,8 +75,16 @@ def path_speed(
     check_positive("nu", nu)
     if not 0 < share <= 1:
         raise ValueError(f"share={share!r}: expected a share of the steps, in (0, 1].")
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)):
+        raise TypeError("path_speed: params are shapes only; the speed of the path is that of the weights themselves.")
     params = as_arrays(params)
-    time = _time(learning_rate, max(1, round(share * steps)))
+    until = max(1, round(share * steps))
+    time = _time(learning_rate, until)
+    if not 0 < time < math.inf:
+        raise ValueError(
+            f"path_speed: the learning rate adds up to {time:g} over the first {until} steps (a share of {share!r}), "
+            "so that V stands still: expected a positive rate, and a warm-up shorter than that."
+        )
     named, kinds = named_leaves(params)[0], {}
     check_finite("W", named)
     for (name, w), own in zip(named, resolve(penalty, params), strict=True):

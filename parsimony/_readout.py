@@ -92,7 +92,7 @@ def sparse_params(params: optax.Params, opt_state: optax.OptState):
 
     def own(name, w):
         if name not in known:
-            return w
+            return jnp.array(w)  # a copy: W̃ must outlive a step that W is donated to
         penalty, structure, _ = known[name]
         if isinstance(penalty, NuclearNorm):
             return project(w, structure)

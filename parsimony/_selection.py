@@ -71,14 +71,13 @@ def select(
     """Masks at a sparsity, from the order in which structure is kept.
 
     Of N weights, whole groups are removed, the last of the order first, as long as the removed ones have at most
-    ⌊sparsity·N⌋ weights together: an exact count where all groups have one size, never less than one group kept, and
-    masks that are nested, the sparser in the denser.
+    ⌊sparsity·N⌋ weights together: an exact count where all groups have one size, and masks that are nested, the sparser
+    in the denser. The first group of each parameter stays, since a layer without any would end the network.
 
     Args:
       params, opt_state, order: see `rank`.
       sparsity: share of the weights to remove, in [0, 1), as the decimal number that it prints as.
-      scope: "layer": from each penalised parameter by itself; "global": from all of them together. A global order can
-        empty a parameter, and with it the network: see the masks' counts, or `protect`.
+      scope: "layer": from each penalised parameter by itself; "global": from all of them together.
       level: "group", or "weight": single weights, by the place of their group and by |W| inside it (in the order
         "magnitude" by |W| alone).
       protect: regular expressions; parameters whose names they are found in are kept whole and not counted.
@@ -111,12 +110,16 @@ def select(
     keep: dict[str, np.ndarray] = {}
     for together in [found] if scope == "global" else [[layer] for layer in found]:
         parts = in_order(together)
+        for part in parts:
+            part[np.argmin(part)] = -1  # before all that is not the first of its layer
         last_first = np.argsort(np.concatenate(parts))[::-1]
         sizes = np.concatenate([layer.sizes for layer in together])
         removed = np.searchsorted(np.cumsum(sizes[last_first]), math.floor(share * int(sizes.sum())), side="right")
-        for layer, part in zip(together, parts, strict=True):
+        stays = np.ones(len(sizes), bool)
+        stays[last_first[:removed]] = False
+        for layer, kept in zip(together, np.split(stays, np.cumsum([len(part) for part in parts])[:-1]), strict=True):
             for member in layer.members:
-                inside = (part < len(sizes) - removed)[member.index]
+                inside = kept[member.index]
                 keep[member.name] = np.where(member.inside, inside, keep.get(member.name, True))
 
     def mask(name, w):

@@ -110,7 +110,7 @@ class Units:
             for axis, gone in removed.get(name, {}).items():
                 shape = tuple(-1 if a == axis else 1 for a in range(jnp.ndim(leaf)))
                 leaf = jnp.where(jnp.asarray(gone.reshape(shape)), jnp.zeros((), leaf.dtype), leaf)
-            return leaf
+            return leaf if name in removed else jnp.array(leaf)  # a copy: it must outlive a step that donates params
 
         return treedef.unflatten([own(name, leaf) for name, leaf in leaves])
 

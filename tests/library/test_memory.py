@@ -1,5 +1,6 @@
 """What Split LBI costs and keeps: buffers given over, the bytes of the state, no copies, V in enough precision."""
 
+import functools
 import re
 
 import chex
@@ -173,3 +174,32 @@ def test_float64_parameters_are_updated_in_float64():
             w, v = w - kappa * alpha * (gradient + coupling), v + alpha * coupling
         np.testing.assert_allclose(params["kernel"], w, rtol=1e-14)
         np.testing.assert_allclose(state.dual["kernel"], v, rtol=1e-14)
+
+
+def test_what_is_read_off_a_step_outlives_the_next_one_that_is_donated():
+    """W̃, masked weights and the zeroed model share no buffer with W, and none with the state."""
+    params = {"w1": jnp.ones((4, 6)), "b1": jnp.ones(6), "w2": jnp.ones((6, 3)), "key": jax.random.key(0)}
+    fn = lambda p, x: jax.nn.relu(x @ p["w1"] + p["b1"][None]) @ p["w2"]
+    units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
+    weights = {name: w for name, w in params.items() if name != "key"}
+    tx = pm.split_lbi(0.1, nu=1.0)
+    state = tx.init(weights)
+    read = {
+        "W̃": pm.sparse_params(weights, state),
+        "masked": pm.apply_masks(weights, {"w1": jnp.ones((4, 6), bool)}),
+        "zeroed": units.zero({"w2": np.arange(6) < 3} if "w2" in units.sets else {"w1": np.arange(6) < 3}, params),
+        "compact": pm.structure.compact(units, {}, params).params,
+        "gamma": pm.gamma(state),
+        "support": pm.support(state),
+    }
+    before = jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if x.dtype == params["key"].dtype else x), read)
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def step(weights, state):
+        updates, state = tx.update(jax.tree.map(jnp.ones_like, weights), state, weights)
+        return optax.apply_updates(weights, updates), state
+
+    step(weights, state)
+    jax.block_until_ready(jax.jit(lambda key: jax.random.split(key)[0], donate_argnums=0)(params["key"]))
+    after = jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if x.dtype == params["key"].dtype else x), read)
+    chex.assert_trees_all_equal(before, after)

@@ -243,3 +243,13 @@ def test_directions_are_no_weights():
     with pytest.raises(ValueError, match=r"'w': the groups of NuclearNorm are no sets of weights"):
         pm.select(params, tx.init(params), 0.5)
     assert pm.select(params, tx.init(params), 0.5, protect=["w"])["v"].sum() == 8
+
+
+@pytest.mark.parametrize("level", ["group", "weight"])
+def test_a_global_order_leaves_every_layer_its_first_group(level):
+    """One layer is far behind all others: without its last filter nothing would pass through."""
+    spread = lambda rows, columns: jnp.tile(jnp.arange(1.0, columns + 1), (rows, 1))
+    params = {"a": spread(5, 20), "b": 0.01 * spread(20, 12)}
+    state = pm.split_lbi(0.1, penalty=pm.GroupLasso(-1)).init(params)
+    masks = pm.select(params, state, 0.8, order="magnitude", scope="global", level=level)
+    assert masks["b"].any(0).tolist() == 11 * [False] + [True]

@@ -112,6 +112,11 @@ BAD = {
     "share in per cent": ({"share": 50}, r"in \(0, 1\]"),
     "nu": ({"nu": -1.0}, "nu=-1.0"),
     "zeros": ({"params": {"w": jnp.zeros((3, 3))}}, "half of the groups of w are zero at the start"),
+    "no rate": ({"learning_rate": optax.constant_schedule(0.0)}, "adds up to 0 over the first 5 steps"),
+    "a warm-up that is longer": (
+        {"learning_rate": optax.linear_schedule(0.0, 0.1, 100, 20)},
+        "adds up to 0 over the first 5 steps",
+    ),
     "nothing penalised": ({"params": {"w": jnp.zeros(3)}, "penalty": pm.Lasso()}, "finds no kernel"),
 }
 
@@ -121,3 +126,8 @@ def test_what_has_no_speed_is_refused(change, message):
     arguments = {"params": {"w": jnp.ones((3, 3))}, "steps": 10, "learning_rate": 0.1, "nu": 10.0} | change
     with pytest.raises(ValueError, match=message):
         pm.path_speed(**arguments)
+
+
+def test_the_speed_of_shapes_without_weights_is_asked_for_in_vain():
+    with pytest.raises(TypeError, match="shapes only"):
+        pm.path_speed({"w": jax.ShapeDtypeStruct((3, 3), "float32")}, steps=10, learning_rate=0.1, nu=10.0)

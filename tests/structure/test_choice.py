@@ -146,10 +146,11 @@ def test_the_floor_lies_between_one_order_of_all_sets_and_equal_shares():
 
 def test_least_and_most_units_are_given_by_set():
     _, params, _, units = built("lenet")
-    rules = {"minimum": [("conv3", 7)], "maximum": [("conv1", 3), ("dense", 5)]}
+    rules = {"minimum": {"conv3": 7, "conv2": 0.9}, "maximum": {"conv1": 3, "dense": 5}}
     keep = choose(units, params, sparsity=0.5, order="magnitude", **rules)
     left = {name: int(mask.sum()) for name, mask in keep.items()}
     assert left.get("conv3", units.sets["conv3"].size) >= 7
+    assert left.get("conv2", units.sets["conv2"].size) >= 0.9 * units.sets["conv2"].size
     assert left["conv1"] <= 3
     assert left["dense1"] <= 5
 
@@ -176,9 +177,12 @@ def test_an_absolute_number_and_a_target_out_of_reach():
         ({"at_most": 0.5, "sparsity": 0.5}, r"sparsity=0.5, at_most=0.5: expected one of the two"),
         ({"sparsity": 50}, r"sparsity=50: expected the share of the units to remove, in \[0, 1\); for 50 % write 0.5"),
         ({"sparsity": 0.5, "floor": 2}, r"floor=2: expected a share in \[0, 1\]"),
-        ({"sparsity": 0.5, "minimum": [("conv9", 2)]}, r"minimum: pattern 'conv9' is found in no name; did you mean"),
-        ({"sparsity": 0.5, "maximum": [("conv1", 0)]}, r"maximum of 'conv1'=0: expected an int of at least 1"),
-        ({"sparsity": 0.5, "minimum": 4, "maximum": [("conv1", 2)]}, r"'conv1': minimum 4 is above maximum 2"),
+        ({"sparsity": 0.5, "minimum": {"conv9": 2}}, r"minimum: pattern 'conv9' is found in no name; did you mean"),
+        (
+            {"sparsity": 0.5, "maximum": {"conv1": 0}},
+            r"maximum\['conv1'\]=0: expected a share in \(0, 1\)",
+        ),
+        ({"sparsity": 0.5, "minimum": 4, "maximum": {"conv1": 2}}, r"'conv1': minimum 4 is above maximum 2"),
         ({"at_most": 0.5, "protect": ["conv9"]}, r"protect: pattern 'conv9' is found in no"),
         ({"at_most": 0.5, "protect": ["."]}, r"nothing to choose from"),
         ({"at_most": 0.5, "order": {"conv1": np.ones(5)}}, r"order\['conv1'\]: expected a number for each unit"),

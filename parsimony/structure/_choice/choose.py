@@ -94,8 +94,8 @@ def choose(
     scope: Literal["global", "layer"] = "global",
     floor: float = 0.25,
     round_to: int = 1,
-    minimum: int | Sequence[tuple[str, int]] = 1,
-    maximum: Sequence[tuple[str, int]] = (),
+    minimum: float | dict[str, float] = 1,
+    maximum: float | dict[str, float] | None = None,
     protect: Sequence[str] = (),
 ) -> dict[str, np.ndarray]:
     """The units to keep so that the model has at most a given size, the last of the order removed first.
@@ -117,9 +117,9 @@ def choose(
         which suits orders that do not compare between layers (magnitudes) and hurts small layers.
       floor: in [0, 1], see above; only for the scope "global".
       round_to: the number of units that a set keeps is rounded up to a multiple of it (8 for tensor cores).
-      minimum: a set keeps at least so many: a number for all, or pairs (regular expression, number) by set, the first
-        that is found in its name; 1 for the others.
-      maximum: pairs (regular expression, number): such sets keep at most so many.
+      minimum: a set keeps at least so many units, or a share of them in (0, 1); for all sets, or {regular expression:
+        number} by set, the first that is found in its name (1 for the others).
+      maximum: a set keeps at most so many; likewise.
       protect: regular expressions; sets whose names they are found in are kept whole. So are sets that are `reduced`.
 
     Returns:
@@ -190,17 +190,29 @@ def _allowed(sparsity, at_most, target: str) -> float:
 
 def _bounds(units: Units, scores: dict[str, np.ndarray], minimum, maximum) -> dict[str, tuple[int, int]]:
     """{set: the least and the most units that it may keep}."""
-    least = [("", minimum)] if isinstance(minimum, int | np.integer) else list(minimum)
-    for where, rules in (("minimum", least), ("maximum", list(maximum))):
-        check_patterns(where, (pattern for pattern, _ in rules), list(units.sets))
-        for pattern, number in rules:
-            check_count(where if pattern == "" else f"{where} of {pattern!r}", number)
-    first = lambda rules, name, default: next((value for pattern, value in rules if re.search(pattern, name)), default)
-    bounds = {name: (first(least, name, 1), first(maximum, name, len(x))) for name, x in scores.items()}
-    for name, (low, high) in bounds.items():
-        if low > high and low <= len(scores[name]):
-            raise ValueError(f"set {name!r}: minimum {low} is above maximum {high}.")
+    low, high = (_by_set(units, where, rules) for where, rules in (("minimum", minimum), ("maximum", maximum)))
+    bounds = {name: (low.get(name, 1), high.get(name, len(x))) for name, x in scores.items()}
+    for name, (least, most) in bounds.items():
+        if most < least <= len(scores[name]):
+            raise ValueError(f"set {name!r}: minimum {least} is above maximum {most}.")
     return bounds
+
+
+def _by_set(units: Units, where: str, rules) -> dict[str, int]:
+    """{set: number of units} of a number or share for all sets, or of rules by name; sets without one are left out."""
+    by_pattern = rules if isinstance(rules, dict) else {} if rules is None else {"": rules}
+    check_patterns(where, by_pattern, list(units.sets))
+    for pattern, number in by_pattern.items():
+        if not (isinstance(number, int | float | np.number) and 0 < number < 1):
+            check_count(
+                f"{where}[{pattern!r}]" if pattern else where, number, "a share in (0, 1) or an int of at least 1"
+            )
+    found = {}
+    for name, unit_set in units.sets.items():
+        number = next((value for pattern, value in by_pattern.items() if re.search(pattern, name)), None)
+        if number is not None:
+            found[name] = math.ceil(number * unit_set.size) if number < 1 else int(number)
+    return found
 
 
 def _places(scores: dict[str, np.ndarray], scope: str) -> dict[str, np.ndarray]:
