@@ -21,7 +21,7 @@ import parsimony as pm
 from .. import models
 from ..data.dataset import Dataset, Split
 from ..data.loader import Resident, steps_a_call
-from ..data.sampler import Order
+from ..data.sampler import Sampler
 from ..training.build import made
 from ..training.network import merged
 from ..training.step import advance, make_step
@@ -49,7 +49,7 @@ def loop(
     dataset = made_up(model, 4 * batch_size)
     options: dict[str, Any] = {} if dtype == "float32" else {"dtype": dtype}  # not all models have the choice
     network, params, stats = made(model, 0, **options)
-    source = Resident(dataset.train, Order(0, len(dataset.train), batch_size))
+    source = Resident(dataset.train, Sampler(0, len(dataset.train), batch_size))
     optimizers = {
         "sgd": optax.sgd(0.01, momentum=0.9),
         "split_lbi": pm.record_path(pm.split_lbi(0.01, momentum=0.9)),

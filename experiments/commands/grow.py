@@ -34,13 +34,13 @@ from ..training.step import make_accuracy, make_step
 def grow(name: str, config: Grow) -> Path:
     """Grows a network, or goes on with it; leaves rounds, checkpoints, record and picture in its folder, returned."""
     where = environment()
-    dataset, order = load_data(config)
+    dataset, sampler = load_data(config)
     now = stage(config)
     policy.check(now)
     with open_run(name, config) as directory, open_checkpoints(directory, writing=True) as checkpoints:
         rows = rounds.rounds(directory)
-        strength = rows[0]["strengths"] if rows else strengths(now, order)
-        tx_of = functools.partial(transformation, order=order, strength=strength)
+        strength = rows[0]["strengths"] if rows else strengths(now, sampler)
+        tx_of = functools.partial(transformation, sampler=sampler, strength=strength)
         for number in set(checkpoints.all_steps()) - {row["round"] for row in rows}:
             checkpoints.delete(number)  # of a round that was not finished: it is done again
         stage_of = functools.cache(lambda number: stage(config, rows[number - 1]["widths"].values()))

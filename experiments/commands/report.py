@@ -125,7 +125,8 @@ def _headline(run: Run, curve: list[dict], record: dict | None) -> str:
         final = record["final"]
         text = f"Test accuracy: W {final['test_accuracy']:.2%}, W̃ {final['test_sparse_accuracy']:.2%}, "
     else:
-        text = f"Not finished: {run.saved[-1]:,} of {run.order.end(run.config.epochs):,} steps at the last checkpoint; "
+        steps = run.sampler.end(run.config.epochs)
+        text = f"Not finished: {run.saved[-1]:,} of {steps:,} steps at the last checkpoint; "
     text += f"density of the penalised weights {curve[-1]['total_density']:.1%}."
     chosen = stopping.sparsest_within_one_error(curve, run.config.validation)
     if chosen:

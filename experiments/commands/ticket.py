@@ -13,7 +13,7 @@ import tyro
 import parsimony as pm
 
 from ..config import Grow
-from ..data.sampler import Order
+from ..data.sampler import Sampler
 from ..errors import RunError
 from ..runs import snapshots
 from ..runs.files import free_file, write_json
@@ -75,7 +75,7 @@ def ticket(arguments: TicketOptions) -> dict:
         masks = pm.select(params, opt_state, arguments.sparsity, scope=arguments.scope, order="dual", protect=protect)
     start, start_stats = {"init": run.start, "E": (params, stats), "none": run.at()[:2]}[arguments.rewind]
     epochs = arguments.epochs or run.config.epochs
-    steps = Order(run.config.seed, len(run.dataset.train), run.config.batch_size).end(epochs)
+    steps = Sampler(run.config.seed, len(run.dataset.train), run.config.batch_size).end(epochs)
     alpha = optax.piecewise_constant_schedule(run.config.learning_rate, {2 * steps // 3: 0.1})
     sgd = optax.chain(clip(run.config), optax.sgd(alpha, momentum=run.config.momentum))
     accuracy = make_accuracy(run.network.fn, run.dataset)

@@ -17,7 +17,7 @@ from .. import baselines, models
 from ..data.load import load
 from ..errors import RunError
 from ..runs.files import append_line, read_lines
-from ..training.build import checked_order, made
+from ..training.build import checked_sampler, made
 from ..training.network import merged
 from ..training.step import make_accuracy
 from ..training.sweep import Sweep, train
@@ -61,8 +61,8 @@ class Bench:
         self.config = config
         self.together = config.together or (1 if jax.default_backend() == "cpu" else 32)
         self.dataset = load(config.dataset, config.validation, config.data_dir, config.images)
-        order = checked_order(self.dataset, config.dataset, config.model, 0, config.batch_size)
-        steps = order.end(config.epochs)
+        sampler = checked_sampler(self.dataset, config.dataset, config.model, 0, config.batch_size)
+        steps = sampler.end(config.epochs)
         if config.every > steps / 10:
             raise RunError(f"every {config.every}: more than a tenth of the {steps} steps of a run.")
         self.network, params, stats = made(config.model, config.tune_seed)
@@ -82,7 +82,7 @@ class Bench:
         self.units = pm.structure.find_units(self.network.fn, self.whole, image)
         self.size = sum(w.size for w in jax.tree.leaves(params))
         self.sweeps: dict[str, Sweep] = {}
-        tuning = dataclasses.replace(self.plan, steps=order.end(max(1, config.fine_tune)))
+        tuning = dataclasses.replace(self.plan, steps=sampler.end(max(1, config.fine_tune)))
         self.tuner = self.sweep(config.fine_tune, lambda setting: fine_tuning(tuning, setting))
         self.accuracy = make_accuracy(self.network.fn, self.dataset)
 

@@ -10,33 +10,33 @@ import numpy as np
 
 from ..errors import RunError
 from .dataset import Split
-from .sampler import Order
+from .sampler import Sampler
 
 
-def feed(split, order: Order, epochs: int) -> "Resident | Streamed":
+def feed(split, sampler: Sampler, epochs: int) -> "Resident | Streamed":
     """The feed of a training set, for so many epochs.
 
     Both kinds have `calls(first, last)`, which yields (images, labels, index, number) as a step of `make_step`
     takes them, for the batches first … last − 1; `position(batch)`, as JSON can hold it; and `close()`.
     """
-    return Resident(split, order) if isinstance(split, Split) else Streamed(split, order, epochs)
+    return Resident(split, sampler) if isinstance(split, Split) else Streamed(split, sampler, epochs)
 
 
 class Resident:
     """All images on every device; each call takes some batches of them."""
 
-    def __init__(self, split: Split, order: Order):
-        self._order = order
+    def __init__(self, split: Split, sampler: Sampler):
+        self._sampler = sampler
         self._data: Any = flax.jax_utils.replicate((split.images, split.labels))
 
     def calls(self, first: int, last: int, per_call: int | None = None) -> Iterator[tuple[Any, ...]]:
         per_call = per_call or steps_a_call()
         for start in range(first, last, per_call):
-            batches = self._order.batches(start, min(start + per_call, last))
+            batches = self._sampler.batches(start, min(start + per_call, last))
             yield *self._data, shares(batches), np.arange(start, start + len(batches), dtype=np.int32)
 
     def position(self, batch: int) -> dict[str, Any]:
-        return {"next_batch": batch, **dataclasses.asdict(self._order)}
+        return {"next_batch": batch, **dataclasses.asdict(self._sampler)}
 
     def check(self, position: dict[str, Any]) -> None:
         """Refuses the position of other batches than these."""
@@ -51,14 +51,14 @@ class Resident:
 class Streamed:
     """Batches as they come from the disk; each call takes one whole."""
 
-    def __init__(self, split, order: Order, epochs: int):
+    def __init__(self, split, sampler: Sampler, epochs: int):
         from .imagenet.stream import prefetch
 
-        self._stream = split.training(order, epochs)
+        self._stream = split.training(sampler, epochs)
         self._batches = prefetch(self._stream)
         self._next = 0
         devices = jax.local_device_count()
-        local = np.arange(order.batch_size // jax.device_count(), dtype=np.int32)
+        local = np.arange(sampler.batch_size // jax.device_count(), dtype=np.int32)
         self._index = np.broadcast_to(local, (devices, 1, len(local)))
 
     def calls(self, first: int, last: int) -> Iterator[tuple[Any, ...]]:

@@ -15,7 +15,7 @@ import parsimony as pm
 from .. import models
 from ..config import Grow
 from ..data.dataset import Dataset
-from ..data.sampler import Order
+from ..data.sampler import Sampler
 from ..runs.snapshots import by_name
 from ..training.build import cosine_sgd, initial, optimizer, paced
 from ..training.fit import fit
@@ -55,15 +55,15 @@ def stage(config: Grow, widths=None, fresh: bool = True) -> Stage:
     return Stage(config, network, params, stats, pm.structure.find_units(network.fn, merged(params, stats), image))
 
 
-def strengths(now: Stage, order: Order) -> dict[str, float]:
+def strengths(now: Stage, sampler: Sampler) -> dict[str, float]:
     """For each set the λ for which half of its units would enter within `share` of a round, had W stayed fresh."""
-    rules: Any = paced(now.config, order, now.params, _rules(now, dict.fromkeys(now.units.sets, 1.0))).rules
+    rules: Any = paced(now.config, sampler, now.params, _rules(now, dict.fromkeys(now.units.sets, 1.0))).rules
     return {own.sets[0][0]: float(own.strength) for _, own in rules}  # each penalty is that of one set
 
 
-def transformation(now: Stage, order: Order, strength: dict[str, float]) -> optax.GradientTransformationExtraArgs:
+def transformation(now: Stage, sampler: Sampler, strength: dict[str, float]) -> optax.GradientTransformationExtraArgs:
     """What trains a round: Split LBI with a penalty for each set, so that none fills because its norms are larger."""
-    return optimizer(now.config, order, _rules(now, strength))
+    return optimizer(now.config, sampler, _rules(now, strength))
 
 
 def _rules(now: Stage, strength: dict[str, float]) -> pm.Rules:
@@ -80,6 +80,6 @@ def plainly_trained(now: Stage, params, stats, dataset: Dataset, epochs: int, se
     if epochs == 0:
         return params, stats
     config = now.config
-    tx = cosine_sgd(config, config.fine_tune_rate, Order(seed, len(dataset.train), config.batch_size).end(epochs))
+    tx = cosine_sgd(config, config.fine_tune_rate, Sampler(seed, len(dataset.train), config.batch_size).end(epochs))
     step = make_step(now.network, tx, dataset, seed=seed, augment=config.augment)
     return fit(step, params, stats, tx.init(params), dataset, epochs, config.batch_size, seed)[:2]

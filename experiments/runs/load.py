@@ -10,7 +10,7 @@ import parsimony as pm
 
 from ..config import Config, Grow
 from ..data.dataset import Dataset
-from ..data.sampler import Order
+from ..data.sampler import Sampler
 from ..errors import RunError
 from ..growth import rounds
 from ..growth.stage import stage, transformation
@@ -30,12 +30,12 @@ class Run:
     network: Network
     start: tuple[dict, dict]  # (params, stats) that the seed makes
     tx: Any
-    order: Order
+    sampler: Sampler
     saved: list[int]  # the checkpoints: after which steps, or of a network that grows after which rounds
 
     def at(self, epoch: int | None = None):
         """(params, stats, opt_state) after an epoch; None: the last that is there."""
-        step = self.saved[-1] if epoch is None else self.order.end(epoch)
+        step = self.saved[-1] if epoch is None else self.sampler.end(epoch)
         if step not in self.saved:
             raise RunError(
                 f"{self.directory} has no checkpoint of epoch {epoch}, only of {self.epochs}; train with "
@@ -47,7 +47,7 @@ class Run:
     @property
     def epochs(self) -> list[int]:
         """Those that have a checkpoint of their end."""
-        return [epoch for epoch in range(1, self.config.epochs + 1) if self.order.end(epoch) in self.saved]
+        return [epoch for epoch in range(1, self.config.epochs + 1) if self.sampler.end(epoch) in self.saved]
 
 
 def load_run(directory: Path, data_dir: Path | None = None) -> Run:
@@ -62,21 +62,21 @@ def load_run(directory: Path, data_dir: Path | None = None) -> Run:
         saved = sorted(checkpoints.all_steps())
     if not saved:
         raise RunError(f"{directory} has no checkpoint yet; let it train on, or lower --checkpoint-every.")
-    dataset, order = load_data(config)
+    dataset, sampler = load_data(config)
     if isinstance(config, Grow):
-        return _grown(directory, config, dataset, order, saved[-1:])
+        return _grown(directory, config, dataset, sampler, saved[-1:])
     network, params, stats = initial(config)
-    tx = optimizer(config, order, penalties(config, order, network, params, stats))
-    return Run(directory, config, dataset, network, (params, stats), tx, order, saved)
+    tx = optimizer(config, sampler, penalties(config, sampler, network, params, stats))
+    return Run(directory, config, dataset, network, (params, stats), tx, sampler, saved)
 
 
-def _grown(directory: Path, config: Grow, dataset: Dataset, order: Order, saved: list[int]) -> Run:
+def _grown(directory: Path, config: Grow, dataset: Dataset, sampler: Sampler, saved: list[int]) -> Run:
     rows = rounds.rounds(directory)
     if not rows or rows[-1]["end"] is None or saved[-1] <= len(rows):
         raise RunError(f"{directory} has not finished growing; start it again with --run-dir {directory}.")
     now = stage(config, rows[rows[-1]["take"] - 1]["widths"].values())
-    tx = transformation(now, order, rows[0]["strengths"])
-    return Run(directory, config, dataset, now.network, (now.params, now.stats), tx, order, saved)
+    tx = transformation(now, sampler, rows[0]["strengths"])
+    return Run(directory, config, dataset, now.network, (now.params, now.stats), tx, sampler, saved)
 
 
 def read_config(directory: Path) -> Config:

@@ -7,16 +7,16 @@ from tqdm import tqdm
 
 from ..data.dataset import Dataset
 from ..data.loader import feed
-from ..data.sampler import Order
+from ..data.sampler import Sampler
 from ..errors import RunError
 from .step import advance
 
 
 def fit(step, params, stats, opt_state, dataset: Dataset, epochs: int, batch_size: int, seed: int, first: int = 0):
     """Training by a step of `make_step` from epoch `first` on; (params, stats, opt_state) after `epochs` more."""
-    order = Order(seed, len(dataset.train), batch_size)
-    start, stop = order.end(first), order.end(first + epochs)
-    source = feed(dataset.train, order, first + epochs)
+    sampler = Sampler(seed, len(dataset.train), batch_size)
+    start, stop = sampler.end(first), sampler.end(first + epochs)
+    source = feed(dataset.train, sampler, first + epochs)
     replicas = flax.jax_utils.replicate((params, stats, opt_state))
     with tqdm(total=stop - start, unit="step", disable=None, leave=False) as bar:
         for latest, taken, losses in advance(step, replicas, source.calls(start, stop)):

@@ -17,7 +17,7 @@ import optax
 from ..data.augment import augmented
 from ..data.dataset import Dataset
 from ..data.loader import steps_a_call
-from ..data.sampler import Order
+from ..data.sampler import Sampler
 from .network import Network
 from .step import make_loss, take_steps
 
@@ -45,15 +45,15 @@ class Sweep:
     @property
     def steps(self) -> int:
         """Of a whole training."""
-        return self.order(0).end(self.epochs)
+        return self.sampler(0).end(self.epochs)
 
-    def order(self, seed: int) -> Order:
-        """The order of the batches of a run."""
-        return Order(seed, len(self.dataset.train), self.batch_size)
+    def sampler(self, seed: int) -> Sampler:
+        """The sampler of the batches of a run."""
+        return Sampler(seed, len(self.dataset.train), self.batch_size)
 
     def batches(self, seeds: Sequence[int], first: int, last: int) -> np.ndarray:
         """Indices of images, as a step of as many runs takes them."""
-        each = np.stack([self.order(seed).batches(first, last) for seed in seeds])
+        each = np.stack([self.sampler(seed).batches(first, last) for seed in seeds])
         return each if len(seeds) > 1 else each[0]
 
     @functools.cached_property
@@ -93,7 +93,7 @@ def train(sweep: Sweep, settings: Sequence[Setting], starts: Sequence[tuple[dict
     """(params, stats, opt_state) of each run after its training; all runs at once.
 
     Args:
-      settings: one a run, all with the same names; "seed" is the order of the batches and what is random in a step.
+      settings: one a run, all with the same names; "seed" is that of the sampler and of what is random in a step.
       starts: (params, stats) of each.
     """
     mapped, (setting, state) = len(settings) > 1, started(sweep, settings, starts)

@@ -14,14 +14,14 @@ import parsimony as pm
 from experiments import __main__ as cli
 from experiments.commands import grow
 from experiments.config import Grow
-from experiments.data.sampler import Order
+from experiments.data.sampler import Sampler
 from experiments.errors import RunError
 from experiments.growth import policy, rounds, stage
 from experiments.runs.load import load_run
 from experiments.training.network import merged
 from helpers.processes import damage, largest
 
-ORDER = Order(seed=0, size=40, batch_size=4)
+SAMPLER = Sampler(seed=0, size=40, batch_size=4)
 SHORT = Grow(widths=(2,), epochs=3, share=0.3, rounds=3, fine_tune=4, nu=10.0, patience=9)
 
 
@@ -74,9 +74,9 @@ def test_the_next_stage_goes_on_where_the_last_one_was():
     """With batch statistics: the same outputs, and an optimizer state of the new penalties with the old numbers."""
     config = dataclasses.replace(SHORT, dataset="mnist", model="tiny_cnn", widths=(3, 4))
     now = stage.stage(config)
-    strength = stage.strengths(now, ORDER)
+    strength = stage.strengths(now, SAMPLER)
     assert set(strength) == {"conv1/conv", "conv2/conv"}
-    tx_of = functools.partial(stage.transformation, order=ORDER, strength=strength)
+    tx_of = functools.partial(stage.transformation, sampler=SAMPLER, strength=strength)
     tx = tx_of(now)
     state = tx.init(now.params)
     _, state = jax.jit(tx.update)(jax.tree.map(lambda w: 0.1 * w, now.params), state, now.params)

@@ -10,7 +10,7 @@ import jax
 from ..dataset import Dataset, Split
 from ..in_memory import tfds_dir
 from ..load import held_out_and_kept, told
-from ..sampler import Order
+from ..sampler import Sampler
 from ..tfds_source import NAME, Prepared
 from .batches import TFDS_SPLITS, Parts
 from .stream import Stream, cores
@@ -36,10 +36,10 @@ class Streamed:
     def shape(self) -> tuple[int, int, int]:
         return self.size, self.size, 3
 
-    def training(self, order: Order, epochs: int) -> Stream:
-        """Random crops in the given order, this process's share of each batch."""
+    def training(self, sampler: Sampler, epochs: int) -> Stream:
+        """Random crops in the order of a sampler, this process's share of each batch."""
         process = jax.process_index(), jax.process_count()
-        return self._stream(order.batch_size, True, order.seed, epochs, process)
+        return self._stream(sampler.batch_size, True, sampler.seed, epochs, process)
 
     def parts(self, size: int, process: tuple[int, int] = (0, 1)) -> Iterator[Split]:
         """Centre crops as they lie on disk, `size` images each; of each the share of process (index, count)."""
