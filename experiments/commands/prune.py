@@ -22,7 +22,7 @@ from ..training.fit import fit
 from ..training.network import merged
 from ..training.step import make_accuracy, make_step
 
-Order = Literal["entry", "dual", "gamma", "magnitude", "area", "random"]
+Criterion = Literal["entry", "dual", "gamma", "magnitude", "area", "random"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class PruneOptions:
     """The sparsity of each layer, or of all of them together."""
     level: Literal["group", "weight"] = "group"
     """Whole groups, or single weights."""
-    orders: tuple[Order, ...] = ("entry", "dual", "gamma", "magnitude", "random")
+    orders: tuple[Criterion, ...] = ("entry", "dual", "gamma", "magnitude", "random")
     """Orders of the structure, as in parsimony.rank, and: area under ‖Γ‖ over the path time; random: the mean of three
     draws."""
     fine_tune: int = 0

@@ -17,7 +17,7 @@ from tqdm import tqdm
 import parsimony as pm
 
 from ..config import Config
-from ..data.loader import feed
+from ..data.loader import make_loader
 from ..data.sampler import Sampler
 from ..errors import RunError, StoppedError
 from ..runs import snapshots, stopping
@@ -46,8 +46,8 @@ def train(name: str, config: Config) -> Path:
         asked = stack.enter_context(signals.noticed())
         directory = Path(distributed.on_first(lambda: str(stack.enter_context(open_run(name, config)))))
         checkpoints = stack.enter_context(open_checkpoints(directory, writing=True)) if first else None
-        source = stack.enter_context(contextlib.closing(feed(dataset.train, sampler, config.epochs)))
-        weights, count, losses = _resumed(directory, checkpoints, (params, stats, tx.init(params)), source)
+        loader = stack.enter_context(contextlib.closing(make_loader(dataset.train, sampler, config.epochs)))
+        weights, count, losses = _resumed(directory, checkpoints, (params, stats, tx.init(params)), loader)
         curve = distributed.on_first(lambda: snapshots.resume(directory, count))
         events = stack.enter_context(contextlib.closing(Events(directory, count))) if first else None
 
@@ -65,7 +65,9 @@ def train(name: str, config: Config) -> Path:
         while count < total and chosen is None:
             point = next(point for point in due if point.step > count)
             begin = count - len(losses)  # where the part began, of which a resume may have had some steps
-            for latest_replicas, taken, more in advance(step, replicas, _until(pause, source.calls(count, point.step))):
+            for latest_replicas, taken, more in advance(
+                step, replicas, _until(pause, loader.chunks(count, point.step))
+            ):
                 replicas = latest_replicas
                 first_step = first_step or time.perf_counter() - start
                 for loss in more:
@@ -88,7 +90,7 @@ def train(name: str, config: Config) -> Path:
             if over or count < point.step or (point.epoch_end and _saves(config, point.epoch)):
                 if checkpoints is not None:
                     _check_finite(weights[0], count, directory, kept)
-                    save(checkpoints, count, weights, {"step": count, "losses": losses, "feed": source.position(count)})
+                    save(checkpoints, count, weights, {"step": count, "losses": losses, "feed": loader.position(count)})
                     _drop_checkpoints(checkpoints, config, sampler, curve)
                 kept, saved_at = count, time.perf_counter()
             if ending:
@@ -120,7 +122,7 @@ def train(name: str, config: Config) -> Path:
     return directory
 
 
-def _resumed(directory: Path, checkpoints, start, source):
+def _resumed(directory: Path, checkpoints, start, loader):
     """(weights, step, losses since the last snapshot) where the run was; of a new run its start."""
     found = []
 
@@ -131,7 +133,7 @@ def _resumed(directory: Path, checkpoints, start, source):
     at = distributed.on_first(position)
     if not at:
         return start, 0, []
-    source.check(at["feed"])
+    loader.check(at["feed"])
     if found:
         print(f"resuming {directory} after step {at['step']}")
     weights = distributed.from_first(found[1] if found else start)
@@ -157,10 +159,10 @@ def _tested(weights, accuracy, dataset) -> dict[str, float]:
     }
 
 
-def _until(pause: Callable[[], bool], calls: Iterable) -> Iterator:
-    """The calls up to the one after which there is to be a pause."""
-    for call in calls:
-        yield call
+def _until(pause: Callable[[], bool], chunks: Iterable) -> Iterator:
+    """The chunks up to the one after which there is to be a pause."""
+    for chunk in chunks:
+        yield chunk
         if pause():
             return
 

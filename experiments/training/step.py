@@ -54,7 +54,7 @@ def make_loss(network: Network, dataset: Dataset):
 def take_steps(one, state, index, number):
     """one(state, batch, number) → (state, loss) for each batch of `index`: (state, losses).
 
-    A step alone is not put into a scan (`loader.steps_a_call` says why).
+    A step alone is not put into a scan (`loader.steps_per_call` says why).
     """
     if len(index) == 1:
         state, loss = one(state, index[0], number[0])
@@ -62,14 +62,14 @@ def take_steps(one, state, index, number):
     return jax.lax.scan(lambda state, now: one(state, *now), state, (index, number))
 
 
-def advance(step, replicas, calls: Iterable[tuple]) -> Iterator[tuple[list, int, list[float]]]:
-    """Takes the steps of some calls of a feed; yields (replicas, number of steps taken, losses) for each.
+def advance(step, replicas, chunks: Iterable[tuple]) -> Iterator[tuple[list, int, list[float]]]:
+    """Takes the steps of some chunks of a loader; yields (replicas, number of steps taken, losses) for each.
 
-    The losses are those of the call before, and at last once more of the last one, so that the device is never left
+    The losses are those of the chunk before, and at last once more of the last one, so that the device is never left
     waiting for the host.
     """
     previous = None
-    for images, labels, index, number in calls:
+    for images, labels, index, number in chunks:
         *replicas, losses = step(*replicas, images, labels, index, number)
         yield replicas, len(number), [] if previous is None else np.asarray(previous)[0].tolist()
         previous = losses

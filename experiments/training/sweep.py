@@ -16,7 +16,7 @@ import optax
 
 from ..data.augment import augmented
 from ..data.dataset import Dataset
-from ..data.loader import steps_a_call
+from ..data.loader import steps_per_call
 from ..data.sampler import Sampler
 from .network import Network
 from .step import make_loss, take_steps
@@ -97,7 +97,7 @@ def train(sweep: Sweep, settings: Sequence[Setting], starts: Sequence[tuple[dict
       starts: (params, stats) of each.
     """
     mapped, (setting, state) = len(settings) > 1, started(sweep, settings, starts)
-    per_call, seeds = steps_a_call(), [int(own["seed"]) for own in settings]
+    per_call, seeds = steps_per_call(), [int(own["seed"]) for own in settings]
     for first in range(0, sweep.steps, per_call):
         last = min(first + per_call, sweep.steps)
         number = np.arange(first, last, dtype=np.int32)

@@ -12,7 +12,7 @@ from experiments.data import load as data_load
 from experiments.data.augment import crop_and_flip
 from experiments.data.dataset import Dataset, Split
 from experiments.data.load import load
-from experiments.data.loader import Resident
+from experiments.data.loader import DeviceLoader
 from experiments.data.sampler import Sampler
 from experiments.errors import RunError
 from experiments.training.network import frozen, merged, parted, parts_of
@@ -33,7 +33,7 @@ def start():
 def trained(network, params, stats, per_call=1, **options):
     step = make_step(network, TX, DATASET, **options)
     replicas, losses = jax_utils.replicate((params, stats, TX.init(params))), []
-    for latest, _, more in advance(step, replicas, Resident(SPLIT, SAMPLER).calls(0, 4, per_call)):
+    for latest, _, more in advance(step, replicas, DeviceLoader(SPLIT, SAMPLER).chunks(0, 4, per_call)):
         replicas, losses = latest, losses + more
     return jax_utils.unreplicate(tuple(replicas)), losses
 
@@ -43,7 +43,7 @@ def test_a_step_takes_the_mean_of_the_devices_losses_and_statistics():
     network, params, stats = start()
     step = make_step(network, optax.sgd(0.0), DATASET)
     replicas = jax_utils.replicate((params, stats, optax.sgd(0.0).init(params)))
-    *_, ((_, after, _), _, losses) = advance(step, replicas, Resident(SPLIT, SAMPLER).calls(0, 1))
+    *_, ((_, after, _), _, losses) = advance(step, replicas, DeviceLoader(SPLIT, SAMPLER).chunks(0, 1))
     expected, means = [], []
     for share in SAMPLER.batches(0, 1).reshape(8, 2):
         logits, own = network.forward(params, stats, DATASET.normalised(IMAGES[share]), jax.random.key(0))

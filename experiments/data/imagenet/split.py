@@ -19,7 +19,7 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet's 
 
 
 @dataclasses.dataclass(frozen=True)
-class Streamed:
+class StreamedSplit:
     """A split of ImageNet, of whose TFDS split all `total` examples were found to be there."""
 
     split: str
@@ -60,7 +60,7 @@ def dataset(validation: int, data_dir: Path | None, size: int, workers: int | No
     totals = {name: Prepared(name, directory).check() for name in set(TFDS_SPLITS.values())}
     held_out, _ = held_out_and_kept(NAME, totals[TFDS_SPLITS["train"]], validation)
     train, own, test = (
-        Streamed(name, totals[tfds_split], size, validation, directory, workers)
+        StreamedSplit(name, totals[tfds_split], size, validation, directory, workers)
         for name, tfds_split in TFDS_SPLITS.items()
     )
     return Dataset(train, own, test, 255, MEAN, STD, told(train.total, held_out))

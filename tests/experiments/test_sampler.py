@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from experiments.data.dataset import Split
-from experiments.data.loader import Resident, shares
+from experiments.data.loader import DeviceLoader, shard
 from experiments.data.sampler import Sampler
 from experiments.errors import RunError
 
@@ -32,18 +32,18 @@ def test_the_batches_are_the_same_from_wherever_they_are_asked_for():
 
 def test_the_devices_share_each_batch_and_nothing_else():
     batches = Sampler(seed=0, size=100, batch_size=16).batches(0, 3)
-    own = shares(batches)
-    assert own.shape == (jax.device_count(), 3, 16 // jax.device_count())
-    np.testing.assert_array_equal(own.swapaxes(0, 1).reshape(3, 16), batches)
+    local = shard(batches)
+    assert local.shape == (jax.device_count(), 3, 16 // jax.device_count())
+    np.testing.assert_array_equal(local.swapaxes(0, 1).reshape(3, 16), batches)
 
 
-def test_calls_go_on_wherever_they_ended_and_positions_of_other_batches_are_refused():
+def test_chunks_go_on_wherever_they_ended_and_positions_of_other_batches_are_refused():
     images = np.zeros((40, 2, 2, 1), np.uint8)
-    source = Resident(Split(images, np.zeros(40, np.int32)), Sampler(seed=0, size=40, batch_size=8))
-    numbers = lambda *range_: [number.tolist() for *_, number in source.calls(*range_)]
+    loader = DeviceLoader(Split(images, np.zeros(40, np.int32)), Sampler(seed=0, size=40, batch_size=8))
+    numbers = lambda *range_: [number.tolist() for *_, number in loader.chunks(*range_)]
     assert numbers(0, 7, 3) == [[0, 1, 2], [3, 4, 5], [6]]
     assert numbers(3, 7, 3) == [[3, 4, 5], [6]]
-    position = source.position(5)
-    source.check(position)
+    position = loader.position(5)
+    loader.check(position)
     with pytest.raises(RunError, match="other batches"):
-        source.check(position | {"seed": 1})
+        loader.check(position | {"seed": 1})
