@@ -22,8 +22,8 @@ from .. import models
 from ..data.dataset import Dataset, Split
 from ..data.loader import DeviceLoader, steps_per_call
 from ..data.sampler import Sampler
-from ..training.build import made
-from ..training.network import merged
+from ..training.build import build_model
+from ..training.network import merge_variables
 from ..training.step import advance, make_step
 from .timing import in_turn, ratio
 
@@ -48,7 +48,7 @@ def loop(
     """
     dataset = made_up(model, 4 * batch_size)
     options: dict[str, Any] = {} if dtype == "float32" else {"dtype": dtype}  # not all models have the choice
-    network, params, stats = made(model, 0, **options)
+    network, params, stats = build_model(model, 0, **options)
     loader = DeviceLoader(dataset.train, Sampler(0, len(dataset.train), batch_size))
     optimizers = {
         "sgd": optax.sgd(0.01, momentum=0.9),
@@ -65,7 +65,9 @@ def loop(
     device = jax.devices()[0]
     print(f"{jax.device_count()} × {device.device_kind}, JAX {jax.__version__}; {model}, batch {batch_size}, {dtype};")
     print(f"medians of {rounds} rounds of {steps} steps, {min(steps, steps_per_call())} a call; quartiles in brackets")
-    units = pm.structure.find_units(network.fn, (whole := merged(params, stats)), jnp.zeros((1, *dataset.shape)))
+    units = pm.structure.find_units(
+        network.fn, (whole := merge_variables(params, stats)), jnp.zeros((1, *dataset.shape))
+    )
     operations = 6 * batch_size * pm.structure.count_at(units, {}, whole).macs
     rate = matrix_rate(dtype) * jax.device_count()
     print(f"{operations / 1e9:.2f} GFLOP a step; matrices multiply at {rate / 1e9:,.0f} GFLOP/s")

@@ -11,7 +11,7 @@ import numpy as np
 import parsimony as pm
 
 from ..data.loader import steps_per_call
-from ..training.build import made
+from ..training.build import build_model
 from ..training.sweep import Sweep, started
 from .loop import made_up
 from .timing import in_turn
@@ -26,7 +26,7 @@ def sweep(model: str = "lenet", batch_size: int = 128, runs: tuple[int, ...] = (
       runs: how many at once.
       rounds: in each of which all take their turn.
     """
-    network, params, stats = made(model, 0)
+    network, params, stats = build_model(model, 0)
     made_of = lambda setting: pm.record_path(pm.split_lbi(setting["learning_rate"], nu=20.0, momentum=0.9))
     many = Sweep(network, made_up(model, 4 * batch_size), 1, batch_size, made_of)
     turns: dict[str, Callable[[], object]] = {str(number): _turn(many, (params, stats), number) for number in runs}

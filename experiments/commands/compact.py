@@ -23,7 +23,7 @@ from ..runs.files import free_file, write_json
 from ..runs.load import Run, load_run
 from ..runs.snapshots import by_name
 from ..training.fit import fit
-from ..training.network import frozen, merged, parted
+from ..training.network import frozen, merge_variables, split_variables
 from ..training.step import make_accuracy, make_step
 
 
@@ -73,7 +73,7 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     """Cuts, checks, tunes, writes and times the network; prints the table."""
     run = load_run(arguments.run, arguments.data_dir)
     params, stats, opt_state = run.at()
-    variables = merged(params, stats)
+    variables = merge_variables(params, stats)
     image = jax.ShapeDtypeStruct((1, *run.dataset.shape), "float32")
     units = pm.structure.find_units(run.network.fn, variables, image)
     try:
@@ -87,7 +87,7 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
         split: accuracy(weights, getattr(run.dataset, split)) for split in ("validation", "test")
     }
     scores = {"whole": on_both(whole, variables), "cut": on_both(cut, small.params)}
-    scores["sparse W̃"] = on_both(whole, merged(pm.sparse_params(params, opt_state), stats))
+    scores["sparse W̃"] = on_both(whole, merge_variables(pm.sparse_params(params, opt_state), stats))
     if arguments.fine_tune:
         tuned = _tuned(arguments, run, small, stats)
         small = dataclasses.replace(small, params=tuned, opt_state=None)  # it belongs to the weights before
@@ -154,14 +154,14 @@ def _compare(run: Run, zeroed, small) -> dict[str, float]:
 
 def _tuned(arguments: CompactOptions, run: Run, small, stats):
     """The variables of the small network after fine-tuning."""
-    config, (params, stats) = run.config, parted(small.params, stats)
+    config, (params, stats) = run.config, split_variables(small.params, stats)
     # A rewritten program has the statistics that it was traced with; the module itself goes on averaging them.
     network = run.network if small.route == "module" else frozen(small.fn)
     tx = optax.sgd(arguments.learning_rate, momentum=0.9)
     step = make_step(network, tx, run.dataset, seed=config.seed + 1, augment=config.augment)
     print(f"fine-tuning for {arguments.fine_tune} epochs", file=sys.stderr)
     start = params, stats, tx.init(params)
-    return merged(*fit(step, *start, run.dataset, arguments.fine_tune, config.batch_size, config.seed + 1)[:2])
+    return merge_variables(*fit(step, *start, run.dataset, arguments.fine_tune, config.batch_size, config.seed + 1)[:2])
 
 
 def table(result: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from ..runs import snapshots, stopping
 from ..runs.files import free_file, write_json
 from ..runs.load import Run, load_run, others, penalised
 from ..training.fit import fit
-from ..training.network import merged
+from ..training.network import merge_variables
 from ..training.step import make_accuracy, make_step
 
 Criterion = Literal["entry", "dual", "gamma", "magnitude", "area", "random"]
@@ -72,9 +72,9 @@ def prune(arguments: PruneOptions) -> dict:
     def trained(masks, epochs: int):
         sparse = pm.apply_masks(params, masks)
         if epochs == 0:
-            return merged(sparse, stats)
+            return merge_variables(sparse, stats)
         start = sparse, stats, tuned(masks).init(sparse)
-        return merged(*fit(step, *start, run.dataset, epochs, config.batch_size, config.seed + 1)[:2])
+        return merge_variables(*fit(step, *start, run.dataset, epochs, config.batch_size, config.seed + 1)[:2])
 
     rows = []
     for order in arguments.orders:
@@ -102,7 +102,7 @@ def prune(arguments: PruneOptions) -> dict:
         name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")
     }
     result["dense"] = {
-        split: accuracy(merged(params, stats), getattr(run.dataset, split)) for split in ("validation", "test")
+        split: accuracy(merge_variables(params, stats), getattr(run.dataset, split)) for split in ("validation", "test")
     }
     result["rows"] = rows
     result["chosen"] = choose(rows, result["dense"]["validation"], run.config.validation)

@@ -20,7 +20,7 @@ from ..runs.files import free_file, write_json
 from ..runs.load import load_run, others, penalised
 from ..training.build import clip
 from ..training.fit import fit
-from ..training.network import merged
+from ..training.network import merge_variables
 from ..training.step import make_accuracy, make_step
 
 
@@ -99,7 +99,7 @@ def ticket(arguments: TicketOptions) -> dict:
         sparse = pm.apply_masks(start, own)
         state = pm.keep_support(sgd, own).init(sparse)  # the masks are in the state: one compiled step serves all
         end = fit(step, sparse, start_stats, state, run.dataset, epochs, config.batch_size, config.seed)
-        trained = merged(*end[:2])
+        trained = merge_variables(*end[:2])
         result[kind] = {split: accuracy(trained, getattr(run.dataset, split)) for split in ("validation", "test")}
         print(f"{kind:7s} validation {result[kind]['validation']:.2%}, test {result[kind]['test']:.2%}", flush=True)
     path = free_file(arguments.run, "ticket")

@@ -26,9 +26,9 @@ from ..runs.files import write_json
 from ..runs.folder import open_run
 from ..runs.tensorboard import Events
 from ..training import distributed, signals
-from ..training.build import initial, lbi_state, load_data, optimizer, penalties
+from ..training.build import build_network, lbi_state, load_data, optimizer, penalties
 from ..training.checkpoints import latest, open_checkpoints, restore, save
-from ..training.network import merged
+from ..training.network import merge_variables
 from ..training.step import advance, make_accuracy, make_step
 
 
@@ -38,7 +38,7 @@ def train(name: str, config: Config) -> Path:
     distributed.join(config)
     where, first = environment(), distributed.first()  # now: the checkout may change while a run goes on
     dataset, sampler = load_data(config)
-    network, params, stats = initial(config)
+    network, params, stats = build_network(config)
     tx = optimizer(config, sampler, penalties(config, sampler, network, params, stats))
     accuracy = make_accuracy(network.fn, dataset)
     step = make_step(network, tx, dataset, seed=config.seed, augment=config.augment)
@@ -65,9 +65,8 @@ def train(name: str, config: Config) -> Path:
         while count < total and chosen is None:
             point = next(point for point in due if point.step > count)
             begin = count - len(losses)  # where the part began, of which a resume may have had some steps
-            for latest_replicas, taken, more in advance(
-                step, replicas, _until(pause, loader.chunks(count, point.step))
-            ):
+            chunks = _until(pause, loader.chunks(count, point.step))
+            for latest_replicas, taken, more in advance(step, replicas, chunks):
                 replicas = latest_replicas
                 first_step = first_step or time.perf_counter() - start
                 for loss in more:
@@ -144,17 +143,17 @@ def _measured(weights, accuracy, dataset) -> dict[str, Any]:
     """Where the path is, and how good W and W̃ are on the held-out images."""
     params, stats, opt_state = weights
     line = {"time": float(np.asarray(lbi_state(opt_state).time))} | snapshots.density(opt_state)
-    line["accuracy"] = accuracy(merged(params, stats), dataset.validation)
-    sparse = merged(pm.sparse_params(params, opt_state), stats)
+    line["accuracy"] = accuracy(merge_variables(params, stats), dataset.validation)
+    sparse = merge_variables(pm.sparse_params(params, opt_state), stats)
     return line | {"sparse_accuracy": accuracy(sparse, dataset.validation)}
 
 
 def _tested(weights, accuracy, dataset) -> dict[str, float]:
     """The test set decides nothing; it is read here alone, at the end."""
     params, stats, opt_state = weights
-    sparse = merged(pm.sparse_params(params, opt_state), stats)
+    sparse = merge_variables(pm.sparse_params(params, opt_state), stats)
     return {
-        "test_accuracy": accuracy(merged(params, stats), dataset.test),
+        "test_accuracy": accuracy(merge_variables(params, stats), dataset.test),
         "test_sparse_accuracy": accuracy(sparse, dataset.test),
     }
 

@@ -13,8 +13,8 @@ from ..data.dataset import Dataset
 from ..data.sampler import Sampler
 from ..errors import RunError
 from ..growth import rounds
-from ..growth.stage import stage, transformation
-from ..training.build import initial, load_data, optimizer, penalties
+from ..growth.stage import make_stage, transformation
+from ..training.build import build_network, load_data, optimizer, penalties
 from ..training.checkpoints import open_checkpoints, restore
 from ..training.network import Network
 from . import snapshots
@@ -65,7 +65,7 @@ def load_run(directory: Path, data_dir: Path | None = None) -> Run:
     dataset, sampler = load_data(config)
     if isinstance(config, Grow):
         return _grown(directory, config, dataset, sampler, saved[-1:])
-    network, params, stats = initial(config)
+    network, params, stats = build_network(config)
     tx = optimizer(config, sampler, penalties(config, sampler, network, params, stats))
     return Run(directory, config, dataset, network, (params, stats), tx, sampler, saved)
 
@@ -74,9 +74,9 @@ def _grown(directory: Path, config: Grow, dataset: Dataset, sampler: Sampler, sa
     rows = rounds.rounds(directory)
     if not rows or rows[-1]["end"] is None or saved[-1] <= len(rows):
         raise RunError(f"{directory} has not finished growing; start it again with --run-dir {directory}.")
-    now = stage(config, rows[rows[-1]["take"] - 1]["widths"].values())
-    tx = transformation(now, sampler, rows[0]["strengths"])
-    return Run(directory, config, dataset, now.network, (now.params, now.stats), tx, sampler, saved)
+    stage = make_stage(config, rows[rows[-1]["take"] - 1]["widths"].values())
+    tx = transformation(stage, sampler, rows[0]["strengths"])
+    return Run(directory, config, dataset, stage.network, (stage.params, stage.stats), tx, sampler, saved)
 
 
 def read_config(directory: Path) -> Config:

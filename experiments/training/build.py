@@ -18,7 +18,7 @@ from ..data.load import load
 from ..data.sampler import Sampler
 from ..errors import RunError
 from ..runs import snapshots
-from .network import Network, merged, parts_of
+from .network import Network, merge_variables, parts_of
 
 
 def load_data(config: Config) -> tuple[Dataset, Sampler]:
@@ -44,7 +44,7 @@ def checked_sampler(dataset: Dataset, name: str, model: str, seed: int, batch_si
     return sampler
 
 
-def initial(config: Config, fresh: bool = True) -> tuple[Network, dict, dict]:
+def build_network(config: Config, fresh: bool = True) -> tuple[Network, dict, dict]:
     """(network, params, stats), as the seed makes them; without `fresh` only their shapes and dtypes."""
     classes = {"cifar100": 100, "imagenet2012": 1000}.get(config.dataset, 10)
     options: dict[str, Any] = {} if models.default_classes(config.model) == classes else {"classes": classes}
@@ -56,25 +56,25 @@ def initial(config: Config, fresh: bool = True) -> tuple[Network, dict, dict]:
     if unknown:
         raise RunError(f"model {config.model} has no choice of {' and '.join(sorted(unknown))}; leave it as it is.")
     try:
-        return made(config.model, config.seed, fresh, **options)
+        return build_model(config.model, config.seed, fresh, **options)
     except ValueError as error:
         raise RunError(f"model {config.model}: {error}") from None
 
 
-def made(model: str, seed: int, fresh: bool = True, **options) -> tuple[Network, dict, dict]:
+def build_model(model: str, seed: int, fresh: bool = True, **options) -> tuple[Network, dict, dict]:
     """(network, params, stats) of a model by name, with options of its own."""
     make = lambda: models.models[model](rngs=nnx.Rngs(seed), **options)
     return parts_of(make() if fresh else nnx.eval_shape(make))
 
 
-def rate(config: Config, sampler: Sampler) -> optax.Schedule:
+def lr_schedule(config: Config, sampler: Sampler) -> optax.Schedule:
     """α: falls by 0.1 at the start of each of `drop_epochs`."""
     return optax.piecewise_constant_schedule(config.learning_rate, {sampler.end(e): 0.1 for e in config.drop_epochs})
 
 
 def dual_rate(config: Config, sampler: Sampler) -> optax.Schedule:
     """The step of V: a multiple of α, or from the first drop on of the α of the start."""
-    alpha, finish = rate(config, sampler), config.dual_finish
+    alpha, finish = lr_schedule(config, sampler), config.dual_finish
     if finish is None:
         return lambda count: config.dual_ratio * alpha(count)
     drop = sampler.end(min(config.drop_epochs))
@@ -84,10 +84,10 @@ def dual_rate(config: Config, sampler: Sampler) -> optax.Schedule:
 
 
 def penalties(config: Config, sampler: Sampler, network: Network, params, stats) -> pm.Rules:
-    """Filters as groups or all weights one by one, or whole units; paced where a share is given."""
+    """Of filters, of all weights one by one, or of whole units; with the speed that a share asks for."""
     if config.groups == "units":
         images = jax.ShapeDtypeStruct((1, *models.image_shape(config.model)), "float32")
-        units = pm.structure.find_units(network.fn, merged(params, stats), images)
+        units = pm.structure.find_units(network.fn, merge_variables(params, stats), images)
         penalty = pm.Rules([("", pm.structure.unit_penalty(units, config.filter_strength, config.filter_scale))])
     else:
         filters = pm.GroupLasso(-1, config.filter_strength, config.filter_scale)
@@ -95,10 +95,10 @@ def penalties(config: Config, sampler: Sampler, network: Network, params, stats)
         of_rank = {4: weights if config.groups == "weights" else filters, 2: weights}
         kernels = {name: leaf.ndim for name, leaf in snapshots.by_name(params).items() if name.endswith("kernel")}
         penalty = pm.Rules([(f"^{name}$", of_rank[rank]) for name, rank in kernels.items() if rank in of_rank])
-    return paced(config, sampler, params, penalty)
+    return with_path_speed(config, sampler, params, penalty)
 
 
-def paced(config: Config, sampler: Sampler, params, penalty: pm.Rules) -> pm.Rules:
+def with_path_speed(config: Config, sampler: Sampler, params, penalty: pm.Rules) -> pm.Rules:
     """The penalty of strengths that open the path over the training, where a share of it is given."""
     if config.share is None:
         return penalty
@@ -110,7 +110,7 @@ def paced(config: Config, sampler: Sampler, params, penalty: pm.Rules) -> pm.Rul
 def optimizer(config: Config, sampler: Sampler, penalty: pm.Rules) -> optax.GradientTransformationExtraArgs:
     """Split LBI with momentum, its path recorded."""
     split_lbi = pm.split_lbi(
-        rate(config, sampler),
+        lr_schedule(config, sampler),
         config.kappa,
         config.nu,
         penalty,

@@ -59,7 +59,7 @@ def take_steps(one, state, index, number):
     if len(index) == 1:
         state, loss = one(state, index[0], number[0])
         return state, loss[None]
-    return jax.lax.scan(lambda state, now: one(state, *now), state, (index, number))
+    return jax.lax.scan(lambda state, batch: one(state, *batch), state, (index, number))
 
 
 def advance(step, replicas, chunks: Iterable[tuple]) -> Iterator[tuple[list, int, list[float]]]:

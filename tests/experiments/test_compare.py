@@ -116,12 +116,12 @@ SETTINGS = [
 
 def test_runs_that_train_as_one_are_what_they_are_alone():
     """To the rounding of float32: 36 steps of SmallCNN, with weights of up to 0.6."""
-    network, params, _ = build.made("small_cnn", 0)
+    network, params, _ = build.build_model("small_cnn", 0)
     dataset = load("digits", 180)
     own = methods.Plan(36, (0.625, 0.875), 1.0, "weight", methods.unit_strengths(params, "weight"), 4)
     runs = sweep.Sweep(network, dataset, 4, 128, lambda setting: methods.METHODS["split_lbi"].make(own, setting))
     numbers = [{name: np.float32(x) for name, x in s.items() if name != "seed"} | {"seed": s["seed"]} for s in SETTINGS]
-    starts = [build.made("small_cnn", s["seed"])[1:] for s in SETTINGS]
+    starts = [build.build_model("small_cnn", s["seed"])[1:] for s in SETTINGS]
     together = sweep.train(runs, numbers, starts)
     for setting, start, (params, _, state) in zip(numbers, starts, together, strict=True):
         ((alone, _, alone_state),) = sweep.train(runs, [setting], [start])

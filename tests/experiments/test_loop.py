@@ -15,7 +15,7 @@ from experiments.data.load import load
 from experiments.data.loader import DeviceLoader
 from experiments.data.sampler import Sampler
 from experiments.errors import RunError
-from experiments.training.network import frozen, merged, parted, parts_of
+from experiments.training.network import frozen, merge_variables, parts_of, split_variables
 from experiments.training.step import advance, make_step
 
 RNG = np.random.default_rng(0)
@@ -84,10 +84,10 @@ def test_augmentation_moves_and_mirrors_each_image_by_its_own_key():
 
 def test_parameters_and_statistics_come_apart_as_they_were_put_together():
     _, params, stats = start()
-    variables = merged(params, stats)
-    assert jax.tree.structure(parted(variables, stats)) == jax.tree.structure((params, stats))
+    variables = merge_variables(params, stats)
+    assert jax.tree.structure(split_variables(variables, stats)) == jax.tree.structure((params, stats))
     assert len(jax.tree.leaves(variables)) == len(jax.tree.leaves(params)) + len(jax.tree.leaves(stats))
-    assert parted(params, {}) == (params, {})
+    assert split_variables(params, {}) == (params, {})
 
 
 def test_a_frozen_network_trains_and_leaves_its_statistics():

@@ -9,7 +9,7 @@ import jax
 
 from ..dataset import Dataset, Split
 from ..in_memory import tfds_dir
-from ..load import held_out_and_kept, told
+from ..load import held_out_and_kept, held_out_record
 from ..sampler import Sampler
 from ..tfds_source import NAME, Prepared
 from .batches import TFDS_SPLITS, Parts
@@ -63,4 +63,4 @@ def dataset(validation: int, data_dir: Path | None, size: int, workers: int | No
         StreamedSplit(name, totals[tfds_split], size, validation, directory, workers)
         for name, tfds_split in TFDS_SPLITS.items()
     )
-    return Dataset(train, own, test, 255, MEAN, STD, told(train.total, held_out))
+    return Dataset(train, own, test, 255, MEAN, STD, held_out_record(train.total, held_out))
