@@ -65,10 +65,9 @@ def loop(
     device = jax.devices()[0]
     print(f"{jax.device_count()} × {device.device_kind}, JAX {jax.__version__}; {model}, batch {batch_size}, {dtype};")
     print(f"medians of {rounds} rounds of {steps} steps, {min(steps, steps_per_call())} a call; quartiles in brackets")
-    units = pm.structure.find_units(
-        network.fn, (whole := merge_variables(params, stats)), jnp.zeros((1, *dataset.shape))
-    )
-    operations = 6 * batch_size * pm.structure.count_at(units, {}, whole).macs
+    variables = merge_variables(params, stats)
+    units = pm.structure.find_units(network.fn, variables, jnp.zeros((1, *dataset.shape)))
+    operations = 6 * batch_size * pm.structure.count_at(units, {}, variables).macs
     rate = matrix_rate(dtype) * jax.device_count()
     print(f"{operations / 1e9:.2f} GFLOP a step; matrices multiply at {rate / 1e9:,.0f} GFLOP/s")
     for name, own in times.items():

@@ -18,7 +18,7 @@ import parsimony as pm
 from ..config import Grow
 from ..data.dataset import Dataset
 from ..growth import fixed_baselines, policy, rounds
-from ..growth.stage import Stage, make_stage, plainly_trained, strengths, transformation
+from ..growth.stage import Stage, make_stage, strengths, trained_without_path, transformation
 from ..plots import run as run_plots
 from ..runs.digest import digest, environment
 from ..runs.files import write_json
@@ -68,7 +68,7 @@ def grow(name: str, config: Grow) -> Path:
             stage, weights = _restored(checkpoints, config, rows[rows[-1]["take"] - 1], tx_of)
         begin, compiled = time.perf_counter(), compile_time.seconds()
         params, stats, opt_state = weights
-        tuned = plainly_trained(stage, params, stats, dataset, config.fine_tune, config.seed + 1)
+        tuned = trained_without_path(stage, params, stats, dataset, config.fine_tune, config.seed + 1)
         spent = {"seconds": time.perf_counter() - begin, "compile_seconds": compile_time.seconds() - compiled}
         save(checkpoints, len(rows) + 1, (*tuned, opt_state))
         record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}

@@ -6,7 +6,7 @@ from .. import models
 from ..data.dataset import Dataset
 from ..training.network import merge_variables
 from ..training.step import make_accuracy
-from .stage import Stage, make_stage, plainly_trained
+from .stage import Stage, make_stage, trained_without_path
 
 
 def compared(grown: Stage, rows: list[dict[str, Any]], dataset: Dataset) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def compared(grown: Stage, rows: list[dict[str, Any]], dataset: Dataset) -> list
         stage = make_stage(config, widths)
         size = stage.cost({})
         epochs = max(1, round(cost / size.macs))
-        trained = merge_variables(*plainly_trained(stage, stage.params, stage.stats, dataset, epochs, config.seed))
+        trained = merge_variables(*trained_without_path(stage, stage.params, stage.stats, dataset, epochs, config.seed))
         test = make_accuracy(stage.network.fn, dataset)(trained, dataset.test)
         row = {"kind": kind, "widths": list(stage.widths.values()), "parameters": size.parameters, "macs": size.macs}
         baselines.append(row | {"epochs": epochs, "test": test})

@@ -13,11 +13,9 @@ from .. import models
 from ..config import Grow
 from ..data.dataset import Dataset
 from ..data.sampler import Sampler
-from ..runs.snapshots import by_name
-from ..training.build import build_network, cosine_sgd, optimizer, with_path_speed
-from ..training.fit import fit
-from ..training.network import Network, merge_variables
-from ..training.step import make_step
+from ..training.build import build_network, optimizer, with_path_speed
+from ..training.fit import make_fine_tune
+from ..training.network import Network, by_name, merge_variables
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +72,7 @@ def _rules(stage: Stage, strength: dict[str, float]) -> pm.Rules:
     return pm.Rules(rules)
 
 
-def plainly_trained(stage: Stage, params, stats, dataset: Dataset, epochs: int, seed: int) -> tuple[dict, dict]:
-    """(params, stats) after epochs of SGD without Γ, whose step falls to zero from `fine_tune_rate`."""
-    if epochs == 0:
-        return params, stats
-    config = stage.config
-    tx = cosine_sgd(config, config.fine_tune_rate, Sampler(seed, len(dataset.train), config.batch_size).end(epochs))
-    step = make_step(stage.network, tx, dataset, seed=seed, augment=config.augment)
-    return fit(step, params, stats, tx.init(params), dataset, epochs, config.batch_size, seed)[:2]
+def trained_without_path(stage: Stage, params, stats, dataset: Dataset, epochs: int, seed: int) -> tuple[dict, dict]:
+    """(params, stats) after epochs of SGD without Γ, from `fine_tune_rate` on."""
+    fine_tune = make_fine_tune(stage.network, dataset, stage.config, stage.config.fine_tune_rate, epochs, seed)
+    return fine_tune(params, stats)

@@ -1,7 +1,6 @@
 """A run that was trained, back in memory: its configuration, data, network, and weights and state of an epoch."""
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from ..growth import rounds
 from ..growth.stage import make_stage, transformation
 from ..training.build import build_network, load_data, optimizer, penalties
 from ..training.checkpoints import open_checkpoints, restore
-from ..training.network import Network
-from . import snapshots
+from ..training.network import Network, by_name
+from .files import read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +88,8 @@ def read_config(directory: Path) -> Config:
             f"{directory} is no run folder ({found}); expected what `python -m experiments train` leaves, "
             "such as runs/digits."
         )
+    settings = read_json(file)
     try:
-        settings = json.loads(file.read_text())
         return (Grow if "tau" in settings else Config).from_settings(settings)
     except (TypeError, ValueError) as error:
         raise RunError(f"{file} is not of this version of the experiments: {error}") from None
@@ -98,7 +97,7 @@ def read_config(directory: Path) -> Config:
 
 def penalised(opt_state) -> list[str]:
     """Names of the parameters that have a penalty."""
-    return list(snapshots.by_name(pm.group_norms(opt_state)))
+    return list(by_name(pm.group_norms(opt_state)))
 
 
 def others(names, patterns: tuple[str, ...]) -> list[str]:

@@ -17,8 +17,7 @@ from ..data.dataset import Dataset
 from ..data.load import load
 from ..data.sampler import Sampler
 from ..errors import RunError
-from ..runs import snapshots
-from .network import Network, merge_variables, parts_of
+from .network import Network, by_name, merge_variables, parts_of
 
 
 def load_data(config: Config) -> tuple[Dataset, Sampler]:
@@ -93,7 +92,7 @@ def penalties(config: Config, sampler: Sampler, network: Network, params, stats)
         filters = pm.GroupLasso(-1, config.filter_strength, config.filter_scale)
         weights = pm.Lasso(config.weight_strength)
         of_rank = {4: weights if config.groups == "weights" else filters, 2: weights}
-        kernels = {name: leaf.ndim for name, leaf in snapshots.by_name(params).items() if name.endswith("kernel")}
+        kernels = {name: leaf.ndim for name, leaf in by_name(params).items() if name.endswith("kernel")}
         penalty = pm.Rules([(f"^{name}$", of_rank[rank]) for name, rank in kernels.items() if rank in of_rank])
     return with_path_speed(config, sampler, params, penalty)
 
@@ -124,13 +123,6 @@ def optimizer(config: Config, sampler: Sampler, penalty: pm.Rules) -> optax.Grad
 
 def clip(config: Config) -> optax.GradientTransformation:
     return optax.identity() if config.clip_norm == math.inf else optax.clip_by_global_norm(config.clip_norm)
-
-
-def cosine_sgd(config: Config, alpha: float, steps: int) -> optax.GradientTransformation:
-    """Momentum and decay of a configuration, a step that falls from α to zero along a cosine, and no Γ."""
-    rate = optax.cosine_decay_schedule(alpha, steps)
-    decay = optax.add_decayed_weights(config.weight_decay)
-    return optax.chain(clip(config), decay, optax.sgd(rate, momentum=config.momentum, nesterov=config.nesterov))
 
 
 def lbi_state(opt_state) -> pm.SplitLBIState:

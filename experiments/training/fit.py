@@ -1,15 +1,22 @@
-"""Plain training: so many epochs by one step."""
+"""Plain training: so many epochs by one step; and the one recipe by which everything is fine-tuned."""
 
 import math
 
 import flax.jax_utils
+import jax
+import optax
 from tqdm import tqdm
 
+import parsimony as pm
+
+from ..config import Config
 from ..data.dataset import Dataset
 from ..data.loader import make_loader
 from ..data.sampler import Sampler
 from ..errors import RunError
-from .step import advance
+from .build import clip
+from .network import Network
+from .step import advance, make_step
 
 
 def fit(step, params, stats, opt_state, dataset: Dataset, epochs: int, batch_size: int, seed: int, first: int = 0):
@@ -26,3 +33,39 @@ def fit(step, params, stats, opt_state, dataset: Dataset, epochs: int, batch_siz
                 raise RunError(f"the loss is {losses[-1]} near step {start + bar.n}; try a smaller --learning-rate.")
     loader.close()
     return flax.jax_utils.unreplicate(tuple(replicas))
+
+
+def fine_tune_optimizer(config: Config, rate: jax.typing.ArrayLike, steps: int) -> optax.GradientTransformation:
+    """SGD without Γ, with the momentum, the decay and the clipping of a configuration; its step α falls to zero:
+
+        α_k = α₀·(1 + cos(πk/K))/2
+
+    Args:
+      rate: α₀; may be traced.
+      steps: K.
+    """
+    alpha: optax.Schedule = optax.cosine_decay_schedule(rate, steps)  # type: ignore[arg-type]  (a traced α₀ will do)
+    decay = optax.add_decayed_weights(config.weight_decay)
+    return optax.chain(clip(config), decay, optax.sgd(alpha, momentum=config.momentum, nesterov=config.nesterov))
+
+
+def make_fine_tune(network: Network, dataset: Dataset, config: Config, rate: float, epochs: int, seed: int):
+    """fine_tune(params, stats, masks=None) → (params, stats) after so many epochs by `fine_tune_optimizer`.
+
+    With `masks` every weight outside them stays zero. They lie in the optimizer's state, so that one compiled step
+    serves them all.
+    """
+    sgd = fine_tune_optimizer(config, rate, max(1, Sampler(seed, len(dataset.train), config.batch_size).end(epochs)))
+    steps = {}
+
+    def fine_tune(params, stats, masks=None):
+        if epochs == 0:
+            return params, stats
+        tx = sgd if masks is None else pm.keep_support(sgd, masks)
+        masked = masks is not None
+        if masked not in steps:
+            steps[masked] = make_step(network, tx, dataset, seed=seed, augment=config.augment)
+        start = params, stats, tx.init(params)
+        return fit(steps[masked], *start, dataset, epochs, config.batch_size, seed)[:2]
+
+    return fine_tune

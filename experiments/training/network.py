@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from flax import nnx
 
 
@@ -43,6 +44,12 @@ def parts_of(module: nnx.Module) -> tuple[Network, dict, dict]:
 def frozen(fn: Callable[..., Any]) -> Network:
     """A function as a network whose statistics stay as they are, in training too: a rewritten program has no others."""
     return Network(fn, lambda params, stats, images, key: (fn(merge_variables(params, stats), images), stats))
+
+
+def by_name(tree) -> dict[str, Any]:
+    """{"conv1/kernel": leaf, ...} of a tree of parameters."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def merge_variables(params: dict, stats: dict) -> dict:

@@ -114,6 +114,11 @@ def make_accuracy(fn, dataset: Dataset):
     return accuracy
 
 
+def validation_and_test(accuracy, variables, dataset: Dataset) -> dict[str, float]:
+    """{split: accuracy} of the validation and the test images."""
+    return {split: accuracy(variables, getattr(dataset, split)) for split in ("validation", "test")}
+
+
 def _filled(part: Split, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Images of zeros, labelled −1, after those there are: one shape, compiled once."""
     missing = size - len(part)

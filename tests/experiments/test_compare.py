@@ -218,7 +218,9 @@ def test_a_recorded_run_is_not_made_again_and_more_seeds_add_only_theirs(directo
     compare.compare("compare_digits", dataclasses.replace(again, seeds=3, methods=("gradual",)))
     assert {(job.kind, job.seed) for job in made} == {("final", 2)}
     assert (directory / "results.jsonl").read_text().startswith(before)
-    with pytest.raises(RunError, match=r"another comparison \(epochs 4 → 5\); choose another folder by --run-dir"):
+    with pytest.raises(
+        RunError, match=r"a comparison with other settings \(epochs 4 → 5\); choose another folder by --run-dir"
+    ):
         compare.compare("compare_digits", dataclasses.replace(again, epochs=5))
     compare.compare("compare_digits", again)  # as the other tests find it
 
