@@ -50,8 +50,8 @@ class CompactOptions:
     """Regular expressions: layers that are kept whole."""
     fine_tune: int = 0
     """Epochs of SGD on the small network; the step falls to zero along a cosine."""
-    learning_rate: float = 0.01
-    """The first step of the fine-tuning."""
+    learning_rate: float | None = None
+    """The first step of the fine-tuning. None: α of the run."""
     rounds: int = 30
     """Rounds of the timing."""
     data_dir: Path | None = None
@@ -63,7 +63,7 @@ class CompactOptions:
             raise ValueError(f"expected one of --sparsity, --parameters, --macs, got {' and '.join(given)}.")
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
             raise ValueError(f"--sparsity: expected a share of the units in [0, 1), got {self.sparsity}.")
-        if self.fine_tune < 0 or not self.learning_rate > 0 or self.rounds < 1:
+        if self.fine_tune < 0 or not (self.learning_rate is None or self.learning_rate > 0) or self.rounds < 1:
             raise ValueError("--fine-tune must be ≥ 0, --learning-rate > 0, --rounds ≥ 1.")
 
 
@@ -96,6 +96,7 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     rows = {"whole": (run.network.fn, variables), "cut": (small.fn, small.params)}
     result: dict[str, Any] = {"run": str(arguments.run), "checkpoint": run.saved[-1], "route": small.route}
     result |= {name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")}
+    result["learning_rate"] = arguments.learning_rate or run.config.learning_rate
     result |= {
         "units": {name: [s.size, int(keep[name].sum()) if name in keep else s.size] for name, s in units.sets.items()}
     }
@@ -152,7 +153,8 @@ def _compare(run: Run, zeroed, small) -> dict[str, float]:
 
 def _tuned(arguments: CompactOptions, run: Run, small, stats):
     """The variables of the small network after fine-tuning."""
-    config, rate, epochs = run.config, arguments.learning_rate, arguments.fine_tune
+    config, epochs = run.config, arguments.fine_tune
+    rate = arguments.learning_rate or config.learning_rate
     # A rewritten program has the statistics that it was traced with; the module itself goes on averaging them.
     network = run.network if small.route == "module" else frozen(small.fn)
     print(f"fine-tuning for {epochs} epochs", file=sys.stderr)

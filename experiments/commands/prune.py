@@ -43,8 +43,8 @@ class PruneOptions:
     draws."""
     fine_tune: int = 0
     """Epochs of SGD inside the support, after the cut; the step falls to zero along a cosine."""
-    learning_rate: float = 0.01
-    """The first step of the fine-tuning."""
+    learning_rate: float | None = None
+    """The first step of the fine-tuning. None: α of the run."""
     data_dir: Path | None = None
     """Where TFDS keeps its data."""
 
@@ -52,7 +52,7 @@ class PruneOptions:
         wrong = [s for s in self.sparsity if not 0 <= s < 1]
         if wrong or not self.sparsity:
             raise ValueError(f"--sparsity: expected shares of the weights in [0, 1), got {wrong or 'none'}.")
-        if self.fine_tune < 0 or not self.learning_rate > 0:
+        if self.fine_tune < 0 or not (self.learning_rate is None or self.learning_rate > 0):
             raise ValueError("--fine-tune must be ≥ 0, --learning-rate > 0.")
 
 
@@ -63,7 +63,7 @@ def prune(arguments: PruneOptions) -> dict:
     names = penalised(opt_state)
     protect = others(names, arguments.layers)
     accuracy = make_accuracy(run.network.fn, run.dataset)
-    config, rate = run.config, arguments.learning_rate
+    config, rate = run.config, arguments.learning_rate or run.config.learning_rate
     fine_tune = make_fine_tune(run.network, run.dataset, config, rate, arguments.fine_tune, config.seed + 1)
     rows = []
     for order in arguments.orders:
@@ -88,6 +88,7 @@ def prune(arguments: PruneOptions) -> dict:
     result = {"run": str(arguments.run), "checkpoint": run.saved[-1]} | {
         name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")
     }
+    result["learning_rate"] = rate
     result["dense"] = validation_and_test(accuracy, merge_variables(params, stats), run.dataset)
     result["rows"] = rows
     result["chosen"] = choose(rows, result["dense"]["validation"], run.config.validation)

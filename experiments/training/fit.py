@@ -40,6 +40,11 @@ def fine_tune_optimizer(config: Config, rate: jax.typing.ArrayLike, steps: int) 
 
         α_k = α₀·(1 + cos(πk/K))/2
 
+    SmallCNN on the digits, cut to 90 and 97 % and tuned for 3 and 10 epochs from the run's α = 0.05: mean validation
+    accuracy of three seeds 96.94 %; with a step that falls by ten at two thirds 96.80 %, constant 96.25 %, constant
+    0.01 96.39 %. These are differences of less than one standard error of 180 images (1.3 %). The comparisons in the
+    results were made with the cosine.
+
     Args:
       rate: α₀; may be traced.
       steps: K.
