@@ -67,10 +67,10 @@ def gradual_magnitude_pruning(
     def update_fn(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
         need(params)
         last = begin + jnp.maximum((end - begin) // every, 1) * every
-        now = (state.count >= begin) & (state.count <= last) & ((state.count - begin) % every == 0)
+        due = (state.count >= begin) & (state.count <= last) & ((state.count - begin) % every == 0)
         share = cubic_sparsity(sparsity, begin, last)(state.count)
         masks = jax.lax.cond(
-            now,
+            due,
             lambda: jax.tree.map(jnp.logical_and, state.masks, magnitude_masks(params, share, level)),
             lambda: state.masks,
         )

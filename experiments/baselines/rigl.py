@@ -82,7 +82,7 @@ def rigl(
 
     def update_fn(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
         need(params)
-        now = (state.count > 0) & (state.count < end) & (state.count % every == 0)
+        due = (state.count > 0) & (state.count < end) & (state.count % every == 0)
         share = drop / 2 * (1 + jnp.cos(jnp.pi * state.count / end))
 
         def rewire():
@@ -99,7 +99,7 @@ def rigl(
             own, inner_state = inner.update(given, state.inner_state, params, **extra_args)
             return cut(state.masks, own, params), state.masks, inner_state
 
-        updates, masks, inner_state = jax.lax.cond(now, rewire, step)
+        updates, masks, inner_state = jax.lax.cond(due, rewire, step)
         return updates, MaskedState(state.count + 1, masks, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -20,10 +20,10 @@ import parsimony as pm
 
 from .. import models
 from ..data.dataset import Dataset, Split
-from ..data.loader import Resident, steps_a_call
-from ..data.sampler import Order
-from ..training.build import made
-from ..training.network import merged
+from ..data.loader import DeviceLoader, steps_per_call
+from ..data.sampler import Sampler
+from ..training.build import build_model
+from ..training.network import merge_variables
 from ..training.step import advance, make_step
 from .timing import in_turn, ratio
 
@@ -48,8 +48,8 @@ def loop(
     """
     dataset = made_up(model, 4 * batch_size)
     options: dict[str, Any] = {} if dtype == "float32" else {"dtype": dtype}  # not all models have the choice
-    network, params, stats = made(model, 0, **options)
-    source = Resident(dataset.train, Order(0, len(dataset.train), batch_size))
+    network, params, stats = build_model(model, 0, **options)
+    loader = DeviceLoader(dataset.train, Sampler(0, len(dataset.train), batch_size))
     optimizers = {
         "sgd": optax.sgd(0.01, momentum=0.9),
         "split_lbi": pm.record_path(pm.split_lbi(0.01, momentum=0.9)),
@@ -58,15 +58,16 @@ def loop(
     for name, tx in optimizers.items():
         step = make_step(network, tx, dataset, augment=augment)
         start = lambda tx=tx: list(flax.jax_utils.replicate((params, stats, tx.init(params))))
-        turns[f"{name}, bare"] = _bare(step, start(), source, steps)
-        turns[f"{name}, loop"] = _looped(step, start(), source, steps)
+        turns[f"{name}, bare"] = _bare(step, start(), loader, steps)
+        turns[f"{name}, loop"] = _looped(step, start(), loader, steps)
     times = in_turn(turns, rounds)
 
     device = jax.devices()[0]
     print(f"{jax.device_count()} × {device.device_kind}, JAX {jax.__version__}; {model}, batch {batch_size}, {dtype};")
-    print(f"medians of {rounds} rounds of {steps} steps, {min(steps, steps_a_call())} a call; quartiles in brackets")
-    units = pm.structure.find_units(network.fn, (whole := merged(params, stats)), jnp.zeros((1, *dataset.shape)))
-    operations = 6 * batch_size * pm.structure.count_at(units, {}, whole).macs
+    print(f"medians of {rounds} rounds of {steps} steps, {min(steps, steps_per_call())} a call; quartiles in brackets")
+    variables = merge_variables(params, stats)
+    units = pm.structure.find_units(network.fn, variables, jnp.zeros((1, *dataset.shape)))
+    operations = 6 * batch_size * pm.structure.count_at(units, {}, variables).macs
     rate = matrix_rate(dtype) * jax.device_count()
     print(f"{operations / 1e9:.2f} GFLOP a step; matrices multiply at {rate / 1e9:,.0f} GFLOP/s")
     for name, own in times.items():
@@ -98,10 +99,10 @@ def matrix_rate(dtype: str, trials: int = 10) -> float:
     return 2 * size**3 / float(np.median(times["product"]))
 
 
-def _bare(step, replicas: list, source: Resident, steps: int):
+def _bare(step, replicas: list, loader: DeviceLoader, steps: int):
     """Calls of the compiled step alone, all with the same batches."""
-    per_call = min(steps, steps_a_call())
-    arguments = next(source.calls(0, per_call, per_call))
+    per_call = min(steps, steps_per_call())
+    arguments = next(loader.chunks(0, per_call, per_call))
     on_devices = (*arguments[:2], jax.device_put(arguments[2]), jax.device_put(arguments[3]))
 
     def turn():
@@ -114,12 +115,12 @@ def _bare(step, replicas: list, source: Resident, steps: int):
     return turn
 
 
-def _looped(step, replicas: list, source: Resident, steps: int):
+def _looped(step, replicas: list, loader: DeviceLoader, steps: int):
     """The same number of steps in the loop."""
     at, seen = [0], []
 
     def turn():
-        for latest, _, losses in advance(step, replicas, source.calls(at[0], at[0] + steps)):
+        for latest, _, losses in advance(step, replicas, loader.chunks(at[0], at[0] + steps)):
             replicas[:] = latest
             seen.extend(losses)
         at[0] += steps

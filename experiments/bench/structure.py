@@ -13,7 +13,7 @@ import parsimony as pm
 
 from ..models import LeNet
 from ..models.resnet import ResNet
-from ..training.network import merged, parts_of
+from ..training.network import merge_variables, parts_of
 from .timing import in_turn, ratio
 
 
@@ -53,7 +53,7 @@ def structure(rounds: int = 20, seed: int = 0) -> None:
 def _evaluated(network: nnx.Module):
     """fn(params, images) at inference, and its parameters with the batch statistics."""
     parts, params, stats = parts_of(network)
-    return parts.fn, merged(params, stats)
+    return parts.fn, merge_variables(params, stats)
 
 
 def _analysis() -> None:

@@ -10,8 +10,8 @@ import numpy as np
 
 import parsimony as pm
 
-from ..data.loader import steps_a_call
-from ..training.build import made
+from ..data.loader import steps_per_call
+from ..training.build import build_model
 from ..training.sweep import Sweep, started
 from .loop import made_up
 from .timing import in_turn
@@ -26,11 +26,11 @@ def sweep(model: str = "lenet", batch_size: int = 128, runs: tuple[int, ...] = (
       runs: how many at once.
       rounds: in each of which all take their turn.
     """
-    network, params, stats = made(model, 0)
+    network, params, stats = build_model(model, 0)
     made_of = lambda setting: pm.record_path(pm.split_lbi(setting["learning_rate"], nu=20.0, momentum=0.9))
     many = Sweep(network, made_up(model, 4 * batch_size), 1, batch_size, made_of)
     turns: dict[str, Callable[[], object]] = {str(number): _turn(many, (params, stats), number) for number in runs}
-    times = {name: float(np.median(own)) / steps_a_call() for name, own in in_turn(turns, rounds, 1).items()}
+    times = {name: float(np.median(own)) / steps_per_call() for name, own in in_turn(turns, rounds, 1).items()}
 
     device = jax.devices()[0]
     print(f"{device.device_kind}, JAX {jax.__version__}; {model}, batch {batch_size}; medians of {rounds} rounds")
@@ -44,7 +44,7 @@ def _turn(many: Sweep, start: tuple, number: int):
     settings = [{"learning_rate": np.float32(0.01 + 0.001 * run), "seed": np.int32(run)} for run in range(number)]
     setting, state = started(many, settings, [start] * number)
     latest = [*state]
-    batches, steps = many.batches(range(number), 0, steps_a_call()), np.arange(steps_a_call(), dtype=np.int32)
+    batches, steps = many.batches(range(number), 0, steps_per_call()), np.arange(steps_per_call(), dtype=np.int32)
 
     def turn():
         latest[:] = many.step[number > 1](*latest, setting, *many.images, batches, steps)

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import safetensors.numpy
 import tyro
 
@@ -21,10 +20,9 @@ from ..plots.text import aligned
 from ..runs.digest import environment
 from ..runs.files import free_file, write_json
 from ..runs.load import Run, load_run
-from ..runs.snapshots import by_name
-from ..training.fit import fit
-from ..training.network import frozen, merged, parted
-from ..training.step import make_accuracy, make_step
+from ..training.fit import make_fine_tune
+from ..training.network import by_name, frozen, merge_variables, split_variables
+from ..training.step import make_accuracy, validation_and_test
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +49,9 @@ class CompactOptions:
     protect: tuple[str, ...] = ()
     """Regular expressions: layers that are kept whole."""
     fine_tune: int = 0
-    """Epochs of SGD with momentum on the small network."""
-    learning_rate: float = 0.01
-    """Of the fine-tuning."""
+    """Epochs of SGD on the small network; the step falls to zero along a cosine."""
+    learning_rate: float | None = None
+    """The first step of the fine-tuning. None: α of the run."""
     rounds: int = 30
     """Rounds of the timing."""
     data_dir: Path | None = None
@@ -65,7 +63,7 @@ class CompactOptions:
             raise ValueError(f"expected one of --sparsity, --parameters, --macs, got {' and '.join(given)}.")
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
             raise ValueError(f"--sparsity: expected a share of the units in [0, 1), got {self.sparsity}.")
-        if self.fine_tune < 0 or not self.learning_rate > 0 or self.rounds < 1:
+        if self.fine_tune < 0 or not (self.learning_rate is None or self.learning_rate > 0) or self.rounds < 1:
             raise ValueError("--fine-tune must be ≥ 0, --learning-rate > 0, --rounds ≥ 1.")
 
 
@@ -73,7 +71,7 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     """Cuts, checks, tunes, writes and times the network; prints the table."""
     run = load_run(arguments.run, arguments.data_dir)
     params, stats, opt_state = run.at()
-    variables = merged(params, stats)
+    variables = merge_variables(params, stats)
     image = jax.ShapeDtypeStruct((1, *run.dataset.shape), "float32")
     units = pm.structure.find_units(run.network.fn, variables, image)
     try:
@@ -82,22 +80,23 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     except ValueError as error:
         raise RunError(str(error)) from None
     equality = _compare(run, units.zero(keep, variables), small)
-    whole, cut = (make_accuracy(fn, run.dataset) for fn in (run.network.fn, small.fn))
-    on_both = lambda accuracy, weights: {
-        split: accuracy(weights, getattr(run.dataset, split)) for split in ("validation", "test")
-    }
-    scores = {"whole": on_both(whole, variables), "cut": on_both(cut, small.params)}
-    scores["sparse W̃"] = on_both(whole, merged(pm.sparse_params(params, opt_state), stats))
+    whole, cut = (
+        functools.partial(validation_and_test, make_accuracy(fn, run.dataset), dataset=run.dataset)
+        for fn in (run.network.fn, small.fn)
+    )
+    scores = {"whole": whole(variables), "cut": cut(small.params)}
+    scores["sparse W̃"] = whole(merge_variables(pm.sparse_params(params, opt_state), stats))
     if arguments.fine_tune:
         tuned = _tuned(arguments, run, small, stats)
         small = dataclasses.replace(small, params=tuned, opt_state=None)  # it belongs to the weights before
-        scores["tuned"] = on_both(cut, tuned)
+        scores["tuned"] = cut(tuned)
 
     file = free_file(arguments.run, "compact")
     folder = pm.structure.export(small, file.with_suffix(""), image)
     rows = {"whole": (run.network.fn, variables), "cut": (small.fn, small.params)}
     result: dict[str, Any] = {"run": str(arguments.run), "checkpoint": run.saved[-1], "route": small.route}
     result |= {name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")}
+    result["learning_rate"] = arguments.learning_rate or run.config.learning_rate
     result |= {
         "units": {name: [s.size, int(keep[name].sum()) if name in keep else s.size] for name, s in units.sets.items()}
     }
@@ -111,7 +110,7 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
         images = jnp.asarray(run.dataset.normalised(next(run.dataset.test.parts(batch)).images))
         calls = {name: functools.partial(jax.jit(fn), weights, images) for name, (fn, weights) in rows.items()}
         times = in_turn(calls, arguments.rounds)
-        result["latency"][str(batch)] = {name: float(np.median(own)) for name, own in times.items()} | {
+        result["latency"][str(batch)] = {name: float(np.median(seconds)) for name, seconds in times.items()} | {
             "speed": ratio(times, "whole", "cut")
         }
     result |= environment()
@@ -154,14 +153,13 @@ def _compare(run: Run, zeroed, small) -> dict[str, float]:
 
 def _tuned(arguments: CompactOptions, run: Run, small, stats):
     """The variables of the small network after fine-tuning."""
-    config, (params, stats) = run.config, parted(small.params, stats)
+    config, epochs = run.config, arguments.fine_tune
+    rate = arguments.learning_rate or config.learning_rate
     # A rewritten program has the statistics that it was traced with; the module itself goes on averaging them.
     network = run.network if small.route == "module" else frozen(small.fn)
-    tx = optax.sgd(arguments.learning_rate, momentum=0.9)
-    step = make_step(network, tx, run.dataset, seed=config.seed + 1, augment=config.augment)
-    print(f"fine-tuning for {arguments.fine_tune} epochs", file=sys.stderr)
-    start = params, stats, tx.init(params)
-    return merged(*fit(step, *start, run.dataset, arguments.fine_tune, config.batch_size, config.seed + 1)[:2])
+    print(f"fine-tuning for {epochs} epochs", file=sys.stderr)
+    fine_tune = make_fine_tune(network, run.dataset, config, rate, epochs, config.seed + 1)
+    return merge_variables(*fine_tune(*split_variables(small.params, stats)))
 
 
 def table(result: dict[str, Any]) -> str:
@@ -174,13 +172,13 @@ def table(result: dict[str, Any]) -> str:
     for key, label in (("parameters", "parameters"), ("macs", "multiply-adds"), ("bytes on disk", "bytes on disk")):
         whole, cut = size["whole"][key], size["cut"][key]
         lines.append((label, f"{whole:,}", f"{cut:,}", f"{whole / cut:.2f}"))
-    for batch, own in latency.items():
-        middle, low, high = own["speed"]
+    for batch, seconds in latency.items():
+        middle, low, high = seconds["speed"]
         lines.append(
             (
                 f"ms, batch {batch}",
-                f"{1e3 * own['whole']:.3f}",
-                f"{1e3 * own['cut']:.3f}",
+                f"{1e3 * seconds['whole']:.3f}",
+                f"{1e3 * seconds['cut']:.3f}",
                 f"{middle:.2f} ({low:.2f}–{high:.2f})",
             )
         )

@@ -7,11 +7,8 @@ runs/NAME/record.json     what was chosen, and means and deviations over the see
 Started again, it makes only the runs that no line tells of: after a kill, and with more seeds or methods.
 """
 
-import contextlib
 import itertools
-import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +18,16 @@ from ..comparison.config import GROWING, Comparison
 from ..comparison.methods import METHODS
 from ..comparison.runs import SPARSE, Bench, Job
 from ..comparison.table import summary, text
-from ..errors import RunError
 from ..runs.digest import environment
 from ..runs.files import write_json
-from ..runs.folder import LOCK, differences, locked
+from ..runs.folder import open_folder
 
 
 def compare(name: str, config: Comparison) -> Path:
     """Makes what is missing of a comparison, prints its table and returns its folder."""
     bench, where = Bench(config), environment()
-    with open_comparison(name, config) as directory:
+    directory = config.run_dir or Path("runs") / name
+    with open_folder(directory, config.settings(), "comparison", growing=GROWING):
         file, trials, chosen = directory / "results.jsonl", [], {}
         for method in config.methods:
             if config.grid:
@@ -68,21 +65,6 @@ def record(name: str, bench: Bench, where: dict, trials: list[dict], final: list
         "training_seconds": {"trials": seconds(trials), "final": seconds(final)},
         "rows": rows,
     }
-
-
-@contextlib.contextmanager
-def open_comparison(name: str, config: Comparison) -> Iterator[Path]:
-    """The folder, of no other process meanwhile: a new one, or one of this comparison with as many or fewer runs."""
-    directory = config.run_dir or Path("runs") / name
-    file, now = directory / "config.json", json.loads(json.dumps(config.settings()))
-    if not file.exists() and directory.exists() and any(path.name != LOCK for path in directory.iterdir()):
-        raise RunError(f"{directory} holds files that are no comparison of ours; choose another folder by --run-dir.")
-    with locked(directory):
-        before = json.loads(file.read_text()) if file.exists() else now
-        if detail := differences(before, now, [field for field in now if field not in GROWING]):
-            raise RunError(f"{directory} holds another comparison ({detail}); choose another folder by --run-dir.")
-        write_json(file, now)
-        yield directory
 
 
 def each_run(config: Comparison, method: str, sparsities: tuple[float, ...]) -> tuple[float | None, ...]:

@@ -18,7 +18,7 @@ import parsimony as pm
 from ..config import Grow
 from ..data.dataset import Dataset
 from ..growth import fixed_baselines, policy, rounds
-from ..growth.stage import Stage, plainly_trained, stage, strengths, transformation
+from ..growth.stage import Stage, make_stage, strengths, trained_without_path, transformation
 from ..plots import run as run_plots
 from ..runs.digest import digest, environment
 from ..runs.files import write_json
@@ -27,57 +27,57 @@ from ..training import compile_time
 from ..training.build import load_data
 from ..training.checkpoints import latest, open_checkpoints, restore, save
 from ..training.fit import fit
-from ..training.network import merged
+from ..training.network import merge_variables
 from ..training.step import make_accuracy, make_step
 
 
 def grow(name: str, config: Grow) -> Path:
     """Grows a network, or goes on with it; leaves rounds, checkpoints, record and picture in its folder, returned."""
     where = environment()
-    dataset, order = load_data(config)
-    now = stage(config)
-    policy.check(now)
+    dataset, sampler = load_data(config)
+    stage = make_stage(config)
+    policy.check(stage)
     with open_run(name, config) as directory, open_checkpoints(directory, writing=True) as checkpoints:
         rows = rounds.rounds(directory)
-        strength = rows[0]["strengths"] if rows else strengths(now, order)
-        tx_of = functools.partial(transformation, order=order, strength=strength)
+        strength = rows[0]["strengths"] if rows else strengths(stage, sampler)
+        tx_of = functools.partial(transformation, sampler=sampler, strength=strength)
         for number in set(checkpoints.all_steps()) - {row["round"] for row in rows}:
             checkpoints.delete(number)  # of a round that was not finished: it is done again
-        stage_of = functools.cache(lambda number: stage(config, rows[number - 1]["widths"].values()))
+        stage_of = functools.cache(lambda number: make_stage(config, rows[number - 1]["widths"].values()))
         found = latest(checkpoints, directory, lambda number: _start(stage_of(number), tx_of))
         rows = rounds.resume(directory, found[0] if found else 0)
         if found:
-            now, weights = stage_of(found[0]), found[1]
+            stage, weights = stage_of(found[0]), found[1]
             print(f"resuming {directory} after round {len(rows)}")
         else:
-            weights = _start(now, tx_of)
+            weights = _start(stage, tx_of)
             print(rounds.table([]))
         while not rows or rows[-1]["end"] is None:
             begin, compiled = time.perf_counter(), compile_time.seconds()
             if rows:
-                now, weights = policy.widened(now, weights, rows[-1], tx_of)
-            weights, row = _round(now, tx_of(now), weights, dataset, len(rows) + 1)
+                stage, weights = policy.widened(stage, weights, rows[-1], tx_of)
+            weights, row = _round(stage, tx_of(stage), weights, dataset, len(rows) + 1)
             row |= {"seconds": time.perf_counter() - begin, "compile_seconds": compile_time.seconds() - compiled}
-            row |= policy.after(now, [*rows, row]) | ({} if rows else {"strengths": strength})
+            row |= policy.after(stage, [*rows, row]) | ({} if rows else {"strengths": strength})
             save(checkpoints, row["round"], weights)
             rounds.append(directory, row)
             rows.append(row)
             print(rounds.table([row]).splitlines()[1], flush=True)
         print(f"growing ends after round {len(rows)}, with the network of round {rows[-1]['take']}: {rows[-1]['end']}")
         if rows[-1]["take"] < len(rows):
-            now, weights = _restored(checkpoints, config, rows[rows[-1]["take"] - 1], tx_of)
+            stage, weights = _restored(checkpoints, config, rows[rows[-1]["take"] - 1], tx_of)
         begin, compiled = time.perf_counter(), compile_time.seconds()
         params, stats, opt_state = weights
-        tuned = plainly_trained(now, params, stats, dataset, config.fine_tune, config.seed + 1)
+        tuned = trained_without_path(stage, params, stats, dataset, config.fine_tune, config.seed + 1)
         spent = {"seconds": time.perf_counter() - begin, "compile_seconds": compile_time.seconds() - compiled}
         save(checkpoints, len(rows) + 1, (*tuned, opt_state))
         record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}
         record |= {
             "rounds": rows,
-            "final": _final(now, weights, tuned, dataset, [*rows, spent]),
+            "final": _final(stage, weights, tuned, dataset, [*rows, spent]),
             "digest": digest(tuned),
         }
-        record["fixed"] = fixed_baselines.compared(now, rows, dataset) if config.compare != "never" else []
+        record["fixed"] = fixed_baselines.compared(stage, rows, dataset) if config.compare != "never" else []
         run_plots.widths(rows)[1].savefig(directory / "widths.png", dpi=110)
         write_json(directory / "record.json", record)
         print(_told(record), f"record, checkpoint and picture (widths.png): {directory}", sep="\n")
@@ -85,40 +85,40 @@ def grow(name: str, config: Grow) -> Path:
     return directory
 
 
-def _round(now: Stage, tx, weights, dataset: Dataset, number: int):
+def _round(stage: Stage, tx, weights, dataset: Dataset, number: int):
     """A round's training; (params, stats, opt_state) after it, and what was seen."""
-    config = now.config
-    step = make_step(now.network, tx, dataset, seed=config.seed, augment=config.augment)
+    config = stage.config
+    step = make_step(stage.network, tx, dataset, seed=config.seed, augment=config.augment)
     first = (number - 1) * config.epochs
     weights = fit(step, *weights, dataset, config.epochs, config.batch_size, config.seed, first)
-    cost, (params, stats, opt_state) = now.cost({}), weights
-    accuracy = make_accuracy(now.network.fn, dataset)
-    row: dict[str, Any] = {"round": number, "epochs": config.epochs, "widths": now.widths}
+    cost, (params, stats, opt_state) = stage.cost({}), weights
+    accuracy = make_accuracy(stage.network.fn, dataset)
+    row: dict[str, Any] = {"round": number, "epochs": config.epochs, "widths": stage.widths}
     row |= {"parameters": cost.parameters, "macs": cost.macs}
-    row["saturation"] = pm.structure.saturation(now.units, opt_state)
-    row["accuracy"] = accuracy(merged(params, stats), dataset.validation)
+    row["saturation"] = pm.structure.saturation(stage.units, opt_state)
+    row["accuracy"] = accuracy(merge_variables(params, stats), dataset.validation)
     return weights, row
 
 
 def _restored(checkpoints, config: Grow, row: dict[str, Any], tx_of):
     """The stage of a round, and its weights as they were at its end."""
-    now = stage(config, row["widths"].values())
-    return now, restore(checkpoints, row["round"], _start(now, tx_of))[0]
+    stage = make_stage(config, row["widths"].values())
+    return stage, restore(checkpoints, row["round"], _start(stage, tx_of))[0]
 
 
-def _start(now: Stage, tx_of):
+def _start(stage: Stage, tx_of):
     """(params, stats, opt_state) of a stage."""
-    return now.params, now.stats, tx_of(now).init(now.params)
+    return stage.params, stage.stats, tx_of(stage).init(stage.params)
 
 
-def _final(now: Stage, weights, tuned, dataset: Dataset, spent: list[dict[str, Any]]) -> dict[str, Any]:
+def _final(stage: Stage, weights, tuned, dataset: Dataset, spent: list[dict[str, Any]]) -> dict[str, Any]:
     """The network at the end. The test set decides nothing; it is read here, once."""
     params, stats, opt_state = weights
-    accuracy, cost = make_accuracy(now.network.fn, dataset), now.cost({})
-    of = {"grown": merged(params, stats), "W̃": merged(pm.sparse_params(params, opt_state), stats)}
-    of |= {"fine-tuned": merged(*tuned)}
+    accuracy, cost = make_accuracy(stage.network.fn, dataset), stage.cost({})
+    of = {"grown": merge_variables(params, stats), "W̃": merge_variables(pm.sparse_params(params, opt_state), stats)}
+    of |= {"fine-tuned": merge_variables(*tuned)}
     total, compiled = (sum(own[key] for own in spent) for key in ("seconds", "compile_seconds"))
-    final: dict[str, Any] = {"widths": now.widths, **dataclasses.asdict(cost)}
+    final: dict[str, Any] = {"widths": stage.widths, **dataclasses.asdict(cost)}
     final |= {"validation": {kind: accuracy(own, dataset.validation) for kind, own in of.items()}}
     final |= {"test": {kind: accuracy(own, dataset.test) for kind, own in of.items()}}
     return final | {"seconds": total, "compile_seconds": compiled, "compile_share": compiled / total}

@@ -8,7 +8,6 @@ from typing import Literal
 
 import jax
 import numpy as np
-import optax
 import tyro
 
 import parsimony as pm
@@ -18,11 +17,11 @@ from ..plots.text import aligned
 from ..runs import snapshots, stopping
 from ..runs.files import free_file, write_json
 from ..runs.load import Run, load_run, others, penalised
-from ..training.fit import fit
-from ..training.network import merged
-from ..training.step import make_accuracy, make_step
+from ..training.fit import make_fine_tune
+from ..training.network import by_name, merge_variables
+from ..training.step import make_accuracy, validation_and_test
 
-Order = Literal["entry", "dual", "gamma", "magnitude", "area", "random"]
+Criterion = Literal["entry", "dual", "gamma", "magnitude", "area", "random"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +38,13 @@ class PruneOptions:
     """The sparsity of each layer, or of all of them together."""
     level: Literal["group", "weight"] = "group"
     """Whole groups, or single weights."""
-    orders: tuple[Order, ...] = ("entry", "dual", "gamma", "magnitude", "random")
+    orders: tuple[Criterion, ...] = ("entry", "dual", "gamma", "magnitude", "random")
     """Orders of the structure, as in parsimony.rank, and: area under ‖Γ‖ over the path time; random: the mean of three
     draws."""
     fine_tune: int = 0
-    """Epochs of SGD with momentum inside the support, after the cut."""
-    learning_rate: float = 0.01
-    """Of the fine-tuning."""
+    """Epochs of SGD inside the support, after the cut; the step falls to zero along a cosine."""
+    learning_rate: float | None = None
+    """The first step of the fine-tuning. None: α of the run."""
     data_dir: Path | None = None
     """Where TFDS keeps its data."""
 
@@ -53,7 +52,7 @@ class PruneOptions:
         wrong = [s for s in self.sparsity if not 0 <= s < 1]
         if wrong or not self.sparsity:
             raise ValueError(f"--sparsity: expected shares of the weights in [0, 1), got {wrong or 'none'}.")
-        if self.fine_tune < 0 or not self.learning_rate > 0:
+        if self.fine_tune < 0 or not (self.learning_rate is None or self.learning_rate > 0):
             raise ValueError("--fine-tune must be ≥ 0, --learning-rate > 0.")
 
 
@@ -64,18 +63,8 @@ def prune(arguments: PruneOptions) -> dict:
     names = penalised(opt_state)
     protect = others(names, arguments.layers)
     accuracy = make_accuracy(run.network.fn, run.dataset)
-    tuned = lambda masks: pm.keep_support(optax.sgd(arguments.learning_rate, momentum=0.9), masks)
-    # The masks are in the state, so that one compiled step serves them all.
-    config, everything = run.config, tuned(jax.tree.map(lambda w: w != 0, params))
-    step = make_step(run.network, everything, run.dataset, seed=config.seed + 1, augment=config.augment)
-
-    def trained(masks, epochs: int):
-        sparse = pm.apply_masks(params, masks)
-        if epochs == 0:
-            return merged(sparse, stats)
-        start = sparse, stats, tuned(masks).init(sparse)
-        return merged(*fit(step, *start, run.dataset, epochs, config.batch_size, config.seed + 1)[:2])
-
+    config, rate = run.config, arguments.learning_rate or run.config.learning_rate
+    fine_tune = make_fine_tune(run.network, run.dataset, config, rate, arguments.fine_tune, config.seed + 1)
     rows = []
     for order in arguments.orders:
         draws = range(3) if order == "random" else range(1)
@@ -85,15 +74,13 @@ def prune(arguments: PruneOptions) -> dict:
                 pm.select(params, opt_state, sparsity, order=the_order(order, run, opt_state, protect, n), **keys)
                 for n in draws
             ]
+            cut = [(pm.apply_masks(params, drawn), stats) for drawn in masks]
             for epochs in sorted({0, arguments.fine_tune}):
-                pruned = [trained(m, epochs) for m in masks]
-                rows.append(
-                    {"order": order, "sparsity": sparsity, "fine_tune": epochs, "kept": _kept(masks[0], names)}
-                    | {
-                        split: float(np.mean([accuracy(p, getattr(run.dataset, split)) for p in pruned]))
-                        for split in ("validation", "test")
-                    }
-                )
+                if epochs:
+                    cut = [fine_tune(*weights, drawn) for weights, drawn in zip(cut, masks, strict=True)]
+                scores = [validation_and_test(accuracy, merge_variables(*weights), run.dataset) for weights in cut]
+                row = {"order": order, "sparsity": sparsity, "fine_tune": epochs, "kept": _kept(masks[0], names)}
+                rows.append(row | {split: float(np.mean([score[split] for score in scores])) for split in scores[0]})
                 print(
                     f"{order} {sparsity:g} fine-tuned {epochs}: validation {rows[-1]['validation']:.2%}",
                     file=sys.stderr,
@@ -101,9 +88,8 @@ def prune(arguments: PruneOptions) -> dict:
     result = {"run": str(arguments.run), "checkpoint": run.saved[-1]} | {
         name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")
     }
-    result["dense"] = {
-        split: accuracy(merged(params, stats), getattr(run.dataset, split)) for split in ("validation", "test")
-    }
+    result["learning_rate"] = rate
+    result["dense"] = validation_and_test(accuracy, merge_variables(params, stats), run.dataset)
     result["rows"] = rows
     result["chosen"] = choose(rows, result["dense"]["validation"], run.config.validation)
     path = free_file(arguments.run, "prune")
@@ -121,7 +107,7 @@ def the_order(name: str, run: Run, opt_state, protect: list[str], draw: int = 0)
         gamma = snapshots.norms(run.directory, "gamma")
         times = np.array([line["time"] for line in snapshots.curve(run.directory)])
         lasting = np.diff(times, prepend=0.0)
-        groups = snapshots.by_name(pm.group_norms(opt_state))
+        groups = by_name(pm.group_norms(opt_state))
         missing = [key for key in groups if key not in gamma and not any(re.search(p, key) for p in protect)]
         if missing:
             raise RunError(
@@ -163,4 +149,4 @@ def table(result: dict) -> str:
 
 def _kept(masks, names: list[str]) -> dict[str, int]:
     """Weights kept in each penalised parameter."""
-    return {name: int(mask.sum()) for name, mask in snapshots.by_name(masks).items() if name in names}
+    return {name: int(mask.sum()) for name, mask in by_name(masks).items() if name in names}

@@ -17,9 +17,11 @@ from ..errors import RunError
 from ..growth import rounds
 from ..plots import run as run_plots
 from ..runs import snapshots, stopping
+from ..runs.files import read_json, write_whole
 from ..runs.load import Run, load_run
 from .prune import table
 
+GENERATOR = "<meta name='generator' content='parsimony'>"  # by which a page of ours is known
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.6rem; } h2 { margin-top: 2.4rem; border-bottom: 1px solid #ddd; } figure { margin: 1rem 0; }
@@ -49,20 +51,18 @@ def report(arguments: ReportOptions) -> Path:
     """Reads the runs, draws, writes the page whole, and returns its path."""
     runs = [load_run(directory, arguments.data_dir) for directory in arguments.runs]
     output = arguments.output or arguments.runs[0] / "report.html"
-    if output.exists() and "<meta name='generator' content='parsimony'>" not in output.read_text(errors="ignore"):
+    if output.exists() and GENERATOR not in output.read_text(encoding="utf-8", errors="ignore"):
         raise RunError(f"{output} is no report of ours; choose another --output.")
     parts = [_table_of_runs(runs), _mean_sweeps(runs)] if len(runs) > 1 else []
     parts += [_section(run) for run in runs]
     title = html.escape(", ".join(run.directory.name for run in runs))
     page = (
-        "<!doctype html>\n<html lang='en'><meta charset='utf-8'><meta name='generator' content='parsimony'>"
-        f"<title>Parsimony: {title}</title><style>{STYLE}</style>\n<h1>Parsimony: {title}</h1>\n"
+        "<!doctype html>\n<html lang='en'><meta charset='utf-8'>"
+        f"{GENERATOR}<title>Parsimony: {title}</title><style>{STYLE}</style>\n<h1>Parsimony: {title}</h1>\n"
         + "\n".join(parts)
         + "</html>\n"
     )
-    partial = output.with_name(output.name + ".part")
-    partial.write_text(page)
-    partial.replace(output)
+    write_whole(output, page)
     print(f"written: {output} ({len(page) / 1e6:.1f} MB)")
     return output
 
@@ -72,7 +72,7 @@ def _section(run: Run) -> str:
         return _growth(run)
     params, stats, opt_state = run.at()
     curve = snapshots.curve(run.directory)
-    record = _json(run.directory / "record.json")
+    record = _record(run)
     parts = [f"<h2>{html.escape(str(run.directory))}</h2>", _headline(run, curve, record)]
     for name, figure, caption in [
         (*run_plots.path(run.directory),
@@ -107,12 +107,12 @@ def _section(run: Run) -> str:
 
 def _growth(run: Run) -> str:
     """A network that has grown."""
-    rows, record = rounds.rounds(run.directory), _json(run.directory / "record.json")
+    rows, record = rounds.rounds(run.directory), _record(run)
     parts = [f"<h2>{html.escape(str(run.directory))}</h2>"]
     if record:
         final = record["final"]
-        told = ", ".join(f"{kind} {value:.2%}" for kind, value in final["test"].items())
-        parts.append(f"<p>{final['parameters']:,} parameters. Test accuracy: {html.escape(told)}.</p>")
+        accuracies = ", ".join(f"{kind} {value:.2%}" for kind, value in final["test"].items())
+        parts.append(f"<p>{final['parameters']:,} parameters. Test accuracy: {html.escape(accuracies)}.</p>")
     caption = "Left: the widths of the layers. Right: accuracy on the held-out images against the size."
     parts.append(_figure(*run_plots.widths(rows), caption))
     parts.append(f"<pre>{html.escape(rounds.table(rows))}\n\n{html.escape(rows[-1]['end'])}</pre>")
@@ -125,7 +125,8 @@ def _headline(run: Run, curve: list[dict], record: dict | None) -> str:
         final = record["final"]
         text = f"Test accuracy: W {final['test_accuracy']:.2%}, W̃ {final['test_sparse_accuracy']:.2%}, "
     else:
-        text = f"Not finished: {run.saved[-1]:,} of {run.order.end(run.config.epochs):,} steps at the last checkpoint; "
+        steps = run.sampler.end(run.config.epochs)
+        text = f"Not finished: {run.saved[-1]:,} of {steps:,} steps at the last checkpoint; "
     text += f"density of the penalised weights {curve[-1]['total_density']:.1%}."
     chosen = stopping.sparsest_within_one_error(curve, run.config.validation)
     if chosen:
@@ -140,7 +141,7 @@ def _headline(run: Run, curve: list[dict], record: dict | None) -> str:
 def _table_of_runs(runs: list[Run]) -> str:
     rows, finals = [["run", "seed", "W, test", "W̃, test", "density", "seconds"]], []
     for run in runs:
-        record = _json(run.directory / "record.json")
+        record = _record(run)
         row = [run.directory.name, str(run.config.seed)]
         if record:
             final, last = record["final"], record["curve"][-1]
@@ -210,8 +211,10 @@ def _figure(name: str, figure, caption: str) -> str:
 
 
 def _results(directory: Path, stem: str) -> list[dict]:
-    return [json.loads(path.read_text()) for path in sorted(directory.glob(f"{stem}*.json"))]
+    return [read_json(path) for path in sorted(directory.glob(f"{stem}*.json"))]
 
 
-def _json(path: Path) -> dict | None:
-    return json.loads(path.read_text()) if path.exists() else None
+def _record(run: Run) -> dict | None:
+    """What a finished run has recorded."""
+    file = run.directory / "record.json"
+    return read_json(file) if file.exists() else None

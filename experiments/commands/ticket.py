@@ -7,21 +7,17 @@ from typing import Literal
 
 import jax
 import numpy as np
-import optax
 import tyro
 
 import parsimony as pm
 
 from ..config import Grow
-from ..data.sampler import Order
 from ..errors import RunError
-from ..runs import snapshots
 from ..runs.files import free_file, write_json
 from ..runs.load import load_run, others, penalised
-from ..training.build import clip
-from ..training.fit import fit
-from ..training.network import merged
-from ..training.step import make_accuracy, make_step
+from ..training.fit import make_fine_tune
+from ..training.network import by_name, merge_variables
+from ..training.step import make_accuracy, validation_and_test
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +39,7 @@ class TicketOptions:
     layers: tuple[str, ...] = ("conv",)
     """Regular expressions of the parameters to mask."""
     epochs: int | None = None
-    """Epochs of the retraining; None: those of the run. The step falls by 0.1 after two thirds."""
+    """Epochs of the retraining; None: those of the run. The step falls to zero along a cosine."""
     data_dir: Path | None = None
     """Where TFDS keeps its data."""
 
@@ -65,7 +61,7 @@ def ticket(arguments: TicketOptions) -> dict:
     drawn = [name for name in names if not any(re.search(pattern, name) for pattern in protect)]
     if arguments.sparsity is None:
         masks = _only(drawn, pm.support(opt_state))
-        empty = [name for name in drawn if not snapshots.by_name(masks)[name].any()]
+        empty = [name for name in drawn if not by_name(masks)[name].any()]
         if empty:
             raise RunError(
                 f"nothing of {', '.join(empty)} was in the support at epoch {arguments.at_epoch} of {run.directory}; "
@@ -75,32 +71,22 @@ def ticket(arguments: TicketOptions) -> dict:
         masks = pm.select(params, opt_state, arguments.sparsity, scope=arguments.scope, order="dual", protect=protect)
     start, start_stats = {"init": run.start, "E": (params, stats), "none": run.at()[:2]}[arguments.rewind]
     epochs = arguments.epochs or run.config.epochs
-    steps = Order(run.config.seed, len(run.dataset.train), run.config.batch_size).end(epochs)
-    alpha = optax.piecewise_constant_schedule(run.config.learning_rate, {2 * steps // 3: 0.1})
-    sgd = optax.chain(clip(run.config), optax.sgd(alpha, momentum=run.config.momentum))
-    accuracy = make_accuracy(run.network.fn, run.dataset)
+    config, accuracy = run.config, make_accuracy(run.network.fn, run.dataset)
     everything = jax.tree.map(lambda mask: np.ones(mask.shape, bool), masks)
-    config, tx = run.config, pm.keep_support(sgd, everything)
-    step = make_step(run.network, tx, run.dataset, seed=config.seed, augment=config.augment)
+    retrain = make_fine_tune(run.network, run.dataset, config, config.learning_rate, epochs, config.seed)
     result = {"run": str(arguments.run), "epochs": epochs} | {
         name: value
         for name, value in dataclasses.asdict(arguments).items()
         if name not in ("run", "data_dir", "epochs")
     }
-    result["kept"] = {name: int(m.sum()) for name, m in snapshots.by_name(masks).items() if name in drawn}
+    result["kept"] = {name: int(m.sum()) for name, m in by_name(masks).items() if name in drawn}
     result["masked_sparsity"] = 1 - sum(result["kept"].values()) / sum(
-        m.size for name, m in snapshots.by_name(masks).items() if name in drawn
+        m.size for name, m in by_name(masks).items() if name in drawn
     )
-    for kind, own in (
-        ("dense", everything),
-        ("ticket", masks),
-        ("random", _random(run, params, opt_state, masks, drawn)),
-    ):
-        sparse = pm.apply_masks(start, own)
-        state = pm.keep_support(sgd, own).init(sparse)  # the masks are in the state: one compiled step serves all
-        end = fit(step, sparse, start_stats, state, run.dataset, epochs, config.batch_size, config.seed)
-        trained = merged(*end[:2])
-        result[kind] = {split: accuracy(trained, getattr(run.dataset, split)) for split in ("validation", "test")}
+    kinds = {"dense": everything, "ticket": masks, "random": _random(run, params, opt_state, masks, drawn)}
+    for kind, kept in kinds.items():
+        trained = merge_variables(*retrain(pm.apply_masks(start, kept), start_stats, kept))
+        result[kind] = validation_and_test(accuracy, trained, run.dataset)
         print(f"{kind:7s} validation {result[kind]['validation']:.2%}, test {result[kind]['test']:.2%}", flush=True)
     path = free_file(arguments.run, "ticket")
     write_json(path, result)
@@ -111,7 +97,7 @@ def ticket(arguments: TicketOptions) -> dict:
 
 def _only(drawn: list[str], masks):
     """The masks of the layers drawn from, and True everywhere else."""
-    named, treedef = snapshots.by_name(masks), jax.tree.structure(masks)
+    named, treedef = by_name(masks), jax.tree.structure(masks)
     return treedef.unflatten([m if name in drawn else np.ones(m.shape, bool) for name, m in named.items()])
 
 
@@ -122,11 +108,11 @@ def _random(run, params, opt_state, masks, drawn: list[str]):
     parts, treedef = {}, jax.tree.structure(masks)
     names = penalised(opt_state)
     sizes = {row.name: row.all_weights / (row.all_groups or 1) for row in pm.sparsity_summary(opt_state)}
-    for name, mask in snapshots.by_name(masks).items():
+    for name, mask in by_name(masks).items():
         parts[name] = np.ones(mask.shape, bool)
         if name in drawn:  # half a group more than are removed: whole groups go while they fit
             share = (mask.size - int(mask.sum()) + sizes[name] / 2) / mask.size
             protect = others(names, (f"^{name}$",))
             chosen = pm.select(params, opt_state, min(share, 1 - 0.5 / mask.size), order=lot, protect=protect)
-            parts[name] = snapshots.by_name(chosen)[name]
+            parts[name] = by_name(chosen)[name]
     return treedef.unflatten(list(parts.values()))

@@ -17,8 +17,8 @@ from tqdm import tqdm
 import parsimony as pm
 
 from ..config import Config
-from ..data.loader import feed
-from ..data.sampler import Order
+from ..data.loader import make_loader
+from ..data.sampler import Sampler
 from ..errors import RunError, StoppedError
 from ..runs import snapshots, stopping
 from ..runs.digest import digest, environment
@@ -26,9 +26,9 @@ from ..runs.files import write_json
 from ..runs.folder import open_run
 from ..runs.tensorboard import Events
 from ..training import distributed, signals
-from ..training.build import initial, lbi_state, load_data, optimizer, penalties
+from ..training.build import build_network, lbi_state, load_data, optimizer, penalties
 from ..training.checkpoints import latest, open_checkpoints, restore, save
-from ..training.network import merged
+from ..training.network import merge_variables
 from ..training.step import advance, make_accuracy, make_step
 
 
@@ -37,22 +37,22 @@ def train(name: str, config: Config) -> Path:
     start = time.perf_counter()
     distributed.join(config)
     where, first = environment(), distributed.first()  # now: the checkout may change while a run goes on
-    dataset, order = load_data(config)
-    network, params, stats = initial(config)
-    tx = optimizer(config, order, penalties(config, order, network, params, stats))
+    dataset, sampler = load_data(config)
+    network, params, stats = build_network(config)
+    tx = optimizer(config, sampler, penalties(config, sampler, network, params, stats))
     accuracy = make_accuracy(network.fn, dataset)
     step = make_step(network, tx, dataset, seed=config.seed, augment=config.augment)
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(signals.noticed())
         directory = Path(distributed.on_first(lambda: str(stack.enter_context(open_run(name, config)))))
         checkpoints = stack.enter_context(open_checkpoints(directory, writing=True)) if first else None
-        source = stack.enter_context(contextlib.closing(feed(dataset.train, order, config.epochs)))
-        weights, count, losses = _resumed(directory, checkpoints, (params, stats, tx.init(params)), source)
+        loader = stack.enter_context(contextlib.closing(make_loader(dataset.train, sampler, config.epochs)))
+        weights, count, losses = _resumed(directory, checkpoints, (params, stats, tx.init(params)), loader)
         curve = distributed.on_first(lambda: snapshots.resume(directory, count))
         events = stack.enter_context(contextlib.closing(Events(directory, count))) if first else None
 
-        marks, replicas = order.marks(config.epochs, config.snapshots), flax.jax_utils.replicate(weights)
-        total, first_step = marks[-1].step, None
+        due, replicas = sampler.snapshot_points(config.epochs, config.snapshots), flax.jax_utils.replicate(weights)
+        total, first_step = due[-1].step, None
         bar = tqdm(total=total, initial=count, unit="step", disable=None if first else True, dynamic_ncols=True)
         agreed, ending, chosen, kept = distributed.agreement(), False, _chosen(config, curve), count
         epoch_start = saved_at = time.perf_counter()
@@ -63,9 +63,10 @@ def train(name: str, config: Config) -> Path:
             return ending or time.perf_counter() - saved_at > 60 * config.checkpoint_minutes
 
         while count < total and chosen is None:
-            mark = next(mark for mark in marks if mark.step > count)
+            point = next(point for point in due if point.step > count)
             begin = count - len(losses)  # where the part began, of which a resume may have had some steps
-            for latest_replicas, taken, more in advance(step, replicas, _until(pause, source.calls(count, mark.step))):
+            chunks = _until(pause, loader.chunks(count, point.step))
+            for latest_replicas, taken, more in advance(step, replicas, chunks):
                 replicas = latest_replicas
                 first_step = first_step or time.perf_counter() - start
                 for loss in more:
@@ -73,23 +74,23 @@ def train(name: str, config: Config) -> Path:
                 count += taken
                 bar.update(taken)
             weights = flax.jax_utils.unreplicate(tuple(replicas))
-            if count == mark.step:
+            if count == point.step:
                 seen = {"loss": float(np.mean(losses)), "seconds": time.perf_counter() - epoch_start}
-                line = dataclasses.asdict(mark) | seen | _measured(weights, accuracy, dataset)
+                line = dataclasses.asdict(point) | seen | _measured(weights, accuracy, dataset)
                 curve, losses = [*curve, line], []
                 if events is not None:
                     snapshots.append(directory, line, weights[0], weights[2], config.snapshot_groups)
                     events.append(line)
                     _tell(bar, line, config)
-                if mark.epoch_end:
+                if point.epoch_end:
                     epoch_start = time.perf_counter()
                 chosen = _chosen(config, curve)
             over = ending or chosen or count == total
-            if over or count < mark.step or (mark.epoch_end and _saves(config, mark.epoch)):
+            if over or count < point.step or (point.epoch_end and _saves(config, point.epoch)):
                 if checkpoints is not None:
                     _check_finite(weights[0], count, directory, kept)
-                    save(checkpoints, count, weights, {"step": count, "losses": losses, "feed": source.position(count)})
-                    _drop_checkpoints(checkpoints, config, order, curve)
+                    save(checkpoints, count, weights, {"step": count, "losses": losses, "feed": loader.position(count)})
+                    _drop_checkpoints(checkpoints, config, sampler, curve)
                 kept, saved_at = count, time.perf_counter()
             if ending:
                 distributed.wait("saved")
@@ -120,7 +121,7 @@ def train(name: str, config: Config) -> Path:
     return directory
 
 
-def _resumed(directory: Path, checkpoints, start, source):
+def _resumed(directory: Path, checkpoints, start, loader):
     """(weights, step, losses since the last snapshot) where the run was; of a new run its start."""
     found = []
 
@@ -131,7 +132,7 @@ def _resumed(directory: Path, checkpoints, start, source):
     at = distributed.on_first(position)
     if not at:
         return start, 0, []
-    source.check(at["feed"])
+    loader.check(at["feed"])
     if found:
         print(f"resuming {directory} after step {at['step']}")
     weights = distributed.from_first(found[1] if found else start)
@@ -142,25 +143,25 @@ def _measured(weights, accuracy, dataset) -> dict[str, Any]:
     """Where the path is, and how good W and W̃ are on the held-out images."""
     params, stats, opt_state = weights
     line = {"time": float(np.asarray(lbi_state(opt_state).time))} | snapshots.density(opt_state)
-    line["accuracy"] = accuracy(merged(params, stats), dataset.validation)
-    sparse = merged(pm.sparse_params(params, opt_state), stats)
+    line["accuracy"] = accuracy(merge_variables(params, stats), dataset.validation)
+    sparse = merge_variables(pm.sparse_params(params, opt_state), stats)
     return line | {"sparse_accuracy": accuracy(sparse, dataset.validation)}
 
 
 def _tested(weights, accuracy, dataset) -> dict[str, float]:
     """The test set decides nothing; it is read here alone, at the end."""
     params, stats, opt_state = weights
-    sparse = merged(pm.sparse_params(params, opt_state), stats)
+    sparse = merge_variables(pm.sparse_params(params, opt_state), stats)
     return {
-        "test_accuracy": accuracy(merged(params, stats), dataset.test),
+        "test_accuracy": accuracy(merge_variables(params, stats), dataset.test),
         "test_sparse_accuracy": accuracy(sparse, dataset.test),
     }
 
 
-def _until(pause: Callable[[], bool], calls: Iterable) -> Iterator:
-    """The calls up to the one after which there is to be a pause."""
-    for call in calls:
-        yield call
+def _until(pause: Callable[[], bool], chunks: Iterable) -> Iterator:
+    """The chunks up to the one after which there is to be a pause."""
+    for chunk in chunks:
+        yield chunk
         if pause():
             return
 
@@ -176,10 +177,10 @@ def _saves(config: Config, epoch: int) -> bool:
     return epoch % config.checkpoint_every == 0 or epoch in config.keep_epochs or config.stop in ("one_se", "sparsity")
 
 
-def _drop_checkpoints(checkpoints, config: Config, order: Order, curve: list[dict]) -> None:
+def _drop_checkpoints(checkpoints, config: Config, sampler: Sampler, curve: list[dict]) -> None:
     """Keeps the latest two, those kept for good, and those that the rule one_se may still choose."""
     saved = sorted(checkpoints.all_steps())
-    keep = {*saved[-2:], *map(order.end, config.keep_epochs)}
+    keep = {*saved[-2:], *map(sampler.end, config.keep_epochs)}
     if config.stop == "one_se":
         ends = [line for line in curve if line["epoch_end"]]
         keep |= {line["step"] for line in stopping.within_one_error(ends, config.validation)}

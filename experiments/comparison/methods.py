@@ -15,7 +15,9 @@ import optax
 import parsimony as pm
 
 from .. import baselines
-from ..runs.snapshots import by_name
+from ..config import Config
+from ..training.fit import fine_tune_optimizer
+from ..training.network import by_name
 
 Range = tuple[float, float]
 
@@ -62,9 +64,9 @@ class Plan:
 
 def unit_strengths(params, level: str) -> pm.Rules:
     """The lasso on all kernels, or the group lasso on filters, so strong that V = W₀ has half of the groups inside."""
-    own = pm.Lasso() if level == "weight" else pm.GroupLasso(-1, scale="rms")
+    penalty = pm.Lasso() if level == "weight" else pm.GroupLasso(-1, scale="rms")
     names = [name for name, w in by_name(params).items() if baselines.prunable(w, level)]
-    return pm.path_speed(params, 1, 1.0, 1.0, pm.Rules([(f"^{name}$", own) for name in names]), share=1.0)
+    return pm.path_speed(params, 1, 1.0, 1.0, pm.Rules([(f"^{name}$", penalty) for name in names]), share=1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,8 +105,8 @@ def _momentum(plan: Plan, setting):
 
 def _gradual(plan: Plan, setting):
     end = jnp.round(setting["ramp"] * plan.steps).astype(jnp.int32)
-    own = _momentum(plan, setting)
-    return baselines.gradual_magnitude_pruning(own, setting["sparsity"], 0, end, plan.every, plan.level)
+    sgd = _momentum(plan, setting)
+    return baselines.gradual_magnitude_pruning(sgd, setting["sparsity"], 0, end, plan.every, plan.level)
 
 
 def _hard(plan: Plan, setting):
@@ -159,9 +161,9 @@ def _split_lbi(plan: Plan, setting, momentum: float | None = 0.9, weight_decay=N
 
 
 def fine_tuning(plan: Plan, setting):
-    """SGD with momentum inside the masks of a setting; its step falls to zero along a cosine."""
-    rate = lambda count: setting["learning_rate"] * 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(count / plan.steps, 1.0)))
-    return pm.keep_support(_clipped(plan, optax.sgd(rate, momentum=0.9)), setting["masks"])
+    """The recipe of all fine-tuning, with momentum 0.9 and no decay, inside the masks of a setting."""
+    config = Config(momentum=0.9, weight_decay=0.0, clip_norm=plan.clip_norm)
+    return pm.keep_support(fine_tune_optimizer(config, setting["learning_rate"], plan.steps), setting["masks"])
 
 
 def _sgd(momentum=None, nesterov=False, weight_decay=None, l1=False):

@@ -17,8 +17,8 @@ from .. import baselines, models
 from ..data.load import load
 from ..errors import RunError
 from ..runs.files import append_line, read_lines
-from ..training.build import checked_order, made
-from ..training.network import merged
+from ..training.build import build_model, checked_sampler
+from ..training.network import merge_variables
 from ..training.step import make_accuracy
 from ..training.sweep import Sweep, train
 from .config import Comparison
@@ -61,11 +61,11 @@ class Bench:
         self.config = config
         self.together = config.together or (1 if jax.default_backend() == "cpu" else 32)
         self.dataset = load(config.dataset, config.validation, config.data_dir, config.images)
-        order = checked_order(self.dataset, config.dataset, config.model, 0, config.batch_size)
-        steps = order.end(config.epochs)
+        sampler = checked_sampler(self.dataset, config.dataset, config.model, 0, config.batch_size)
+        steps = sampler.end(config.epochs)
         if config.every > steps / 10:
             raise RunError(f"every {config.every}: more than a tenth of the {steps} steps of a run.")
-        self.network, params, stats = made(config.model, config.tune_seed)
+        self.network, params, stats = build_model(config.model, config.tune_seed)
         if not any(baselines.prunable(w, config.level) for w in jax.tree.leaves(params)):
             raise RunError(f"model {config.model} has no {config.level}s to prune; choose another --level.")
         self.plan = Plan(
@@ -78,11 +78,11 @@ class Bench:
         )
         self.shared = self.network, self.dataset
         image = jax.ShapeDtypeStruct((1, *models.image_shape(config.model)), "float32")
-        self.whole = merged(params, stats)
+        self.whole = merge_variables(params, stats)
         self.units = pm.structure.find_units(self.network.fn, self.whole, image)
         self.size = sum(w.size for w in jax.tree.leaves(params))
         self.sweeps: dict[str, Sweep] = {}
-        tuning = dataclasses.replace(self.plan, steps=order.end(max(1, config.fine_tune)))
+        tuning = dataclasses.replace(self.plan, steps=sampler.end(max(1, config.fine_tune)))
         self.tuner = self.sweep(config.fine_tune, lambda setting: fine_tuning(tuning, setting))
         self.accuracy = make_accuracy(self.network.fn, self.dataset)
 
@@ -114,7 +114,7 @@ class Bench:
             | {"seed": np.int32(job.seed)}
             for job in jobs
         ]
-        starts = {seed: made(self.config.model, seed)[1:] for seed in {job.seed for job in jobs}}
+        starts = {seed: build_model(self.config.model, seed)[1:] for seed in {job.seed for job in jobs}}
         trained = train(self.sweeps[method], settings, [starts[job.seed] for job in jobs])
         jax.block_until_ready(trained)
         seconds = (time.perf_counter() - begin) / len(jobs)
@@ -167,7 +167,7 @@ class Bench:
         leaves = jax.tree.leaves(params)
         inside = [w for w in leaves if baselines.prunable(w, self.config.level)]
         zeros = lambda ws: sum(int((w == 0).sum()) for w in ws) / sum(w.size for w in ws)
-        variables = merged(params, stats)
+        variables = merge_variables(params, stats)
         told = told | {"validation": self.accuracy(variables, self.dataset.validation)}
         if job.kind == "final":
             told["test"] = self.accuracy(variables, self.dataset.test)

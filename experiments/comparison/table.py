@@ -1,7 +1,6 @@
 """What a comparison found: means over the seeds, a table in text and in Markdown, and the README's part."""
 
 import dataclasses
-import json
 import statistics
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ import tyro
 
 from ..errors import RunError
 from ..plots.text import aligned
-from ..runs.files import write_whole
+from ..runs.files import read_json, write_whole
 from .plots import picture
 
 
@@ -32,7 +31,7 @@ class ReportCompareOptions:
 def report_compare(arguments: ReportCompareOptions) -> None:
     """Reads the records; writes RUN/comparison.png, and the tables."""
     records = [_record(directory) for directory in arguments.runs]
-    text = arguments.readme.read_text() if arguments.readme else None
+    text = arguments.readme.read_text(encoding="utf-8") if arguments.readme else None
     for record in records:
         if text is not None:
             text = replaced(text, record["name"], markdown(record), arguments.readme)
@@ -167,7 +166,7 @@ def replaced(text: str, name: str, part: str, file: Path | None) -> str:
 
 def _record(directory: Path) -> dict[str, Any]:
     file = directory / "record.json"
-    record = json.loads(file.read_text()) if file.exists() else {}
+    record = read_json(file) if file.exists() else {}
     if "rows" not in record:
         raise RunError(f"{directory} holds no finished comparison; run `python -m experiments compare` first.")
     return record

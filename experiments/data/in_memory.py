@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import RunError
+from ..runs.files import whole_file
 from .dataset import Split
 
 
@@ -74,16 +75,15 @@ def _decoded(builder, split: str) -> Split:
     examples = prepared.read(range(prepared.check()))
     shape = builder.info.features["image"].shape
     for index, example in enumerate(examples):
-        if example["image"].shape != shape:
-            own = example["image"].shape
-            raise RunError(f"{prepared.place(index)} has an image of shape {own} instead of {shape}; prepare it anew.")
+        if (found := example["image"].shape) != shape:
+            raise RunError(
+                f"{prepared.place(index)} has an image of shape {found} instead of {shape}; prepare it anew."
+            )
     images = np.stack([example["image"] for example in examples])
     labels = np.array([example["label"] for example in examples], np.int32)
     cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache.with_name(f"{cache.name}.{os.getpid()}.part")
-    with partial.open("wb") as file:
+    with whole_file(cache, shared=True) as file:
         np.savez(file, images=images, labels=labels)
-    partial.replace(cache)  # a reader finds a whole file or none
     return Split(images, labels)
 
 

@@ -39,10 +39,10 @@ def load(
     mean, std = (0.0,), (float(maximum),)
     if train.images.shape[-1] == 3:
         mean, std = _moments(part(kept).images)
-    return Dataset(part(kept), part(held_out), test, maximum, mean, std, told(len(train), held_out))
+    return Dataset(part(kept), part(held_out), test, maximum, mean, std, held_out_record(len(train), held_out))
 
 
-def told(total: int, held_out: np.ndarray) -> dict[str, Any]:
+def held_out_record(total: int, held_out: np.ndarray) -> dict[str, Any]:
     """Which training images are held out, for the record of a run."""
     rule = f"sorted(numpy.random.default_rng(0).permutation({total})[:{len(held_out)}])"
     return {"indices": rule, "sha256": fingerprint(held_out)}

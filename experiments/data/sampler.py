@@ -12,7 +12,7 @@ import numpy as np
 
 
 @dataclasses.dataclass(frozen=True)
-class Order:
+class Sampler:
     """The batches of a training: `size` examples an epoch, `batch_size` of them in each batch."""
 
     seed: int
@@ -22,31 +22,31 @@ class Order:
     def end(self, epoch: int) -> int:
         """How many batches it takes to complete so many epochs.
 
-        >>> [Order(seed=0, size=10, batch_size=4).end(epoch) for epoch in range(4)]
+        >>> [Sampler(seed=0, size=10, batch_size=4).end(epoch) for epoch in range(4)]
         [0, 3, 5, 8]
         """
         return -(-epoch * self.size // self.batch_size)
 
-    def marks(self, epochs: int, snapshots: int) -> list["Mark"]:
+    def snapshot_points(self, epochs: int, snapshots: int) -> list["SnapshotPoint"]:
         """Where snapshots are due: so many in each epoch, the last at its end."""
-        found = []
+        points = []
         for epoch in range(epochs):
             parts = np.array_split(np.arange(self.end(epoch), self.end(epoch + 1)), snapshots)
-            found += [Mark(int(part[-1]) + 1, epoch + 1, part is parts[-1]) for part in parts]
-        return found
+            points += [SnapshotPoint(int(part[-1]) + 1, epoch + 1, part is parts[-1]) for part in parts]
+        return points
 
     def batches(self, first: int, last: int) -> np.ndarray:
         """Examples of the batches first … last − 1, int32 [last − first, batch_size]."""
         epochs, places = np.divmod(np.arange(first * self.batch_size, last * self.batch_size), self.size)
         examples = np.empty(len(places), np.int32)
         for epoch in np.unique(epochs):
-            own = epochs == epoch
-            examples[own] = permutation(self.seed, int(epoch), self.size)[places[own]]
+            of_epoch = epochs == epoch
+            examples[of_epoch] = permutation(self.seed, int(epoch), self.size)[places[of_epoch]]
         return examples.reshape(-1, self.batch_size)
 
 
 @dataclasses.dataclass(frozen=True)
-class Mark:
+class SnapshotPoint:
     """A snapshot that is due after so many steps, in an epoch (from 1), perhaps at its end."""
 
     step: int

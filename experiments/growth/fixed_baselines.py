@@ -4,9 +4,9 @@ from typing import Any
 
 from .. import models
 from ..data.dataset import Dataset
-from ..training.network import merged
+from ..training.network import merge_variables
 from ..training.step import make_accuracy
-from .stage import Stage, plainly_trained, stage
+from .stage import Stage, make_stage, trained_without_path
 
 
 def compared(grown: Stage, rows: list[dict[str, Any]], dataset: Dataset) -> list[dict[str, Any]]:
@@ -16,16 +16,16 @@ def compared(grown: Stage, rows: list[dict[str, Any]], dataset: Dataset) -> list
     """
     config = grown.config
     cost = sum(row["epochs"] * row["macs"] for row in rows) + config.fine_tune * grown.cost({}).macs
-    found = []
+    baselines = []
     for kind, widths in (("the same widths", grown.widths.values()), ("published proportions", _scaled(grown))):
-        now = stage(config, widths)
-        own = now.cost({})
-        epochs = max(1, round(cost / own.macs))
-        trained = merged(*plainly_trained(now, now.params, now.stats, dataset, epochs, config.seed))
-        test = make_accuracy(now.network.fn, dataset)(trained, dataset.test)
-        row = {"kind": kind, "widths": list(now.widths.values()), "parameters": own.parameters, "macs": own.macs}
-        found.append(row | {"epochs": epochs, "test": test})
-    return found
+        stage = make_stage(config, widths)
+        size = stage.cost({})
+        epochs = max(1, round(cost / size.macs))
+        trained = merge_variables(*trained_without_path(stage, stage.params, stage.stats, dataset, epochs, config.seed))
+        test = make_accuracy(stage.network.fn, dataset)(trained, dataset.test)
+        row = {"kind": kind, "widths": list(stage.widths.values()), "parameters": size.parameters, "macs": size.macs}
+        baselines.append(row | {"epochs": epochs, "test": test})
+    return baselines
 
 
 def _scaled(grown: Stage) -> list[int]:

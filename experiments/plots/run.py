@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 import parsimony as pm
 
 from ..runs import snapshots
-from ..training.network import merged
+from ..training.network import merge_variables
 from . import activation_maximization
 from .style import COLOURS, bare
 
@@ -146,7 +146,7 @@ def exciting_images(run, params, stats, opt_state, layer: str) -> tuple[str, Fig
     order = np.argsort(places)
     count = min(8, len(order) // 2)
     chosen = [int(i) for i in (*order[:count], *order[-count:])]
-    images = activation_maximization.most_exciting(run, merged(params, stats), layer, chosen)
+    images = activation_maximization.most_exciting(run, merge_variables(params, stats), layer, chosen)
     figure = Figure(figsize=(1.25 * count, 3.1), layout="constrained")
     for axes, i, image in zip(figure.subplots(2, count).ravel(), chosen, images, strict=True):
         axes.imshow(image[..., 0], cmap="gray", vmin=0, vmax=1)

@@ -1,18 +1,51 @@
 """Whole files or none: JSON, lines of JSON, and names that are still free."""
 
+import contextlib
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
+
+from ..errors import RunError
+
+
+@contextlib.contextmanager
+def whole_file(path: Path, shared: bool = False) -> Iterator[IO[bytes]]:
+    """A file to write into, which takes the place of `path` when all is written: a reader finds a whole file or none.
+
+    `shared`: other processes may be writing the same file.
+    """
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part" if shared else f"{path.name}.part")
+    try:
+        with partial.open("wb") as file:
+            yield file
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, text: str) -> None:
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, value) -> None:
     write_whole(path, json.dumps(value, indent=1) + "\n")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a whole file or none."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(text)
-    partial.replace(path)
+def read_json(path: Path) -> Any:
+    """What a file of JSON holds.
+
+    Raises:
+      RunError: if it is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError) as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"is not valid JSON ({error})"
+        raise RunError(f"{path} {reason}.") from None
 
 
 def append_line(path: Path, line: dict) -> None:
@@ -32,7 +65,7 @@ def read_lines(path: Path) -> list[dict]:
     """All lines of JSON; none where there is no file. A line that a kill left unfinished is no line."""
     if not path.exists():
         return []
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run, and its record.
+"""The folder of a run or a comparison: whose it is, and with which settings it was begun.
 
 runs/NAME/config.json     what was asked for; written first
 runs/NAME/curve.jsonl     a line a snapshot, and snapshots/ (`snapshots.py`)
@@ -8,42 +8,63 @@ runs/NAME/record.json     configuration, versions, curve, final numbers; written
 
 import contextlib
 import fcntl
-import json
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..config import Config
 from ..errors import RunError
-from .files import free, write_json
+from .files import free, read_json, write_json
 
 LOCK = ".lock"
 
 
 @contextlib.contextmanager
 def open_run(name: str, config: Config) -> Iterator[Path]:
-    """The folder of this run, and of no other process: a new one, or an unfinished run's with the same settings."""
+    """The folder of this run: a new one, or an unfinished run's with the same settings."""
     directory = config.run_dir or _first_free(Path("runs"), name)
-    if directory.exists():
-        _check(directory, config)  # before anything is put there
-    with locked(directory):
-        _check(directory, config)
-        write_json(directory / "config.json", config.settings())
+    with open_folder(directory, config.settings(), "run", finished="record.json"):
         yield directory
 
 
-def _check(directory: Path, config: Config) -> None:
-    if (directory / "record.json").exists():
-        raise RunError(f"{directory} holds a finished run; choose another folder by --run-dir.")
-    settings_file = directory / "config.json"
-    if settings_file.exists():
-        before = json.loads(settings_file.read_text())
-        now = config.settings()
-        if detail := differences(before, now, sorted(before.keys() | now.keys())):
+@contextlib.contextmanager
+def open_folder(
+    directory: Path, settings: dict[str, Any], kind: str, *, growing: Sequence[str] = (), finished: str | None = None
+) -> Iterator[None]:
+    """Keeps a folder for this process and writes its config.json, if it is new or was begun with the same settings.
+
+    Args:
+      settings: as JSON.
+      kind: what lies in the folder, "run" or "comparison", for the messages.
+      growing: settings that may have changed.
+      finished: a file with which nothing is left to do in the folder.
+
+    Raises:
+      RunError: if the folder holds something else, is finished, or is in use.
+    """
+    check = functools.partial(_check, directory, settings, kind, growing, finished)
+    if directory.exists():
+        check()  # before anything is put there
+    with locked(directory):
+        check()
+        write_json(directory / "config.json", settings)
+        yield
+
+
+def _check(directory: Path, settings: dict[str, Any], kind: str, growing: Sequence[str], finished: str | None) -> None:
+    if finished and (directory / finished).exists():
+        raise RunError(f"{directory} holds a finished {kind}; choose another folder by --run-dir.")
+    file = directory / "config.json"
+    if file.exists():
+        before = read_json(file)
+        names = sorted((before.keys() | settings.keys()) - set(growing))
+        if detail := differences(before, settings, names):
             raise RunError(
-                f"{directory} holds an unfinished run with other settings ({detail}); choose another folder."
+                f"{directory} holds a {kind} with other settings ({detail}); choose another folder by --run-dir."
             )
     elif any(path.name != LOCK for path in directory.iterdir()):
-        raise RunError(f"{directory} holds files that are no run of ours; choose another folder by --run-dir.")
+        raise RunError(f"{directory} holds files that are no {kind} of ours; choose another folder by --run-dir.")
 
 
 @contextlib.contextmanager
@@ -66,7 +87,7 @@ def _first_free(parent: Path, name: str) -> Path:
             return directory
 
 
-def differences(before: dict, now: dict, names: Iterable[str]) -> str:
+def differences(before: dict, after: dict, names: Iterable[str]) -> str:
     """Of the fields of these names those that changed: "nu 10.0 → 7.0, seed 0 → 1"; empty where none has."""
-    changed = [name for name in names if before.get(name) != now.get(name)]
-    return ", ".join(f"{name} {before.get(name)!r} → {now.get(name)!r}" for name in changed)
+    changed = [name for name in names if before.get(name) != after.get(name)]
+    return ", ".join(f"{name} {before.get(name)!r} → {after.get(name)!r}" for name in changed)

@@ -1,7 +1,6 @@
 """A run that was trained, back in memory: its configuration, data, network, and weights and state of an epoch."""
 
 import dataclasses
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,14 @@ import parsimony as pm
 
 from ..config import Config, Grow
 from ..data.dataset import Dataset
-from ..data.sampler import Order
+from ..data.sampler import Sampler
 from ..errors import RunError
 from ..growth import rounds
-from ..growth.stage import stage, transformation
-from ..training.build import initial, load_data, optimizer, penalties
+from ..growth.stage import make_stage, transformation
+from ..training.build import build_network, load_data, optimizer, penalties
 from ..training.checkpoints import open_checkpoints, restore
-from ..training.network import Network
-from . import snapshots
+from ..training.network import Network, by_name
+from .files import read_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +29,12 @@ class Run:
     network: Network
     start: tuple[dict, dict]  # (params, stats) that the seed makes
     tx: Any
-    order: Order
+    sampler: Sampler
     saved: list[int]  # the checkpoints: after which steps, or of a network that grows after which rounds
 
     def at(self, epoch: int | None = None):
         """(params, stats, opt_state) after an epoch; None: the last that is there."""
-        step = self.saved[-1] if epoch is None else self.order.end(epoch)
+        step = self.saved[-1] if epoch is None else self.sampler.end(epoch)
         if step not in self.saved:
             raise RunError(
                 f"{self.directory} has no checkpoint of epoch {epoch}, only of {self.epochs}; train with "
@@ -47,7 +46,7 @@ class Run:
     @property
     def epochs(self) -> list[int]:
         """Those that have a checkpoint of their end."""
-        return [epoch for epoch in range(1, self.config.epochs + 1) if self.order.end(epoch) in self.saved]
+        return [epoch for epoch in range(1, self.config.epochs + 1) if self.sampler.end(epoch) in self.saved]
 
 
 def load_run(directory: Path, data_dir: Path | None = None) -> Run:
@@ -62,21 +61,21 @@ def load_run(directory: Path, data_dir: Path | None = None) -> Run:
         saved = sorted(checkpoints.all_steps())
     if not saved:
         raise RunError(f"{directory} has no checkpoint yet; let it train on, or lower --checkpoint-every.")
-    dataset, order = load_data(config)
+    dataset, sampler = load_data(config)
     if isinstance(config, Grow):
-        return _grown(directory, config, dataset, order, saved[-1:])
-    network, params, stats = initial(config)
-    tx = optimizer(config, order, penalties(config, order, network, params, stats))
-    return Run(directory, config, dataset, network, (params, stats), tx, order, saved)
+        return _grown(directory, config, dataset, sampler, saved[-1:])
+    network, params, stats = build_network(config)
+    tx = optimizer(config, sampler, penalties(config, sampler, network, params, stats))
+    return Run(directory, config, dataset, network, (params, stats), tx, sampler, saved)
 
 
-def _grown(directory: Path, config: Grow, dataset: Dataset, order: Order, saved: list[int]) -> Run:
+def _grown(directory: Path, config: Grow, dataset: Dataset, sampler: Sampler, saved: list[int]) -> Run:
     rows = rounds.rounds(directory)
     if not rows or rows[-1]["end"] is None or saved[-1] <= len(rows):
         raise RunError(f"{directory} has not finished growing; start it again with --run-dir {directory}.")
-    now = stage(config, rows[rows[-1]["take"] - 1]["widths"].values())
-    tx = transformation(now, order, rows[0]["strengths"])
-    return Run(directory, config, dataset, now.network, (now.params, now.stats), tx, order, saved)
+    stage = make_stage(config, rows[rows[-1]["take"] - 1]["widths"].values())
+    tx = transformation(stage, sampler, rows[0]["strengths"])
+    return Run(directory, config, dataset, stage.network, (stage.params, stage.stats), tx, sampler, saved)
 
 
 def read_config(directory: Path) -> Config:
@@ -89,8 +88,8 @@ def read_config(directory: Path) -> Config:
             f"{directory} is no run folder ({found}); expected what `python -m experiments train` leaves, "
             "such as runs/digits."
         )
+    settings = read_json(file)
     try:
-        settings = json.loads(file.read_text())
         return (Grow if "tau" in settings else Config).from_settings(settings)
     except (TypeError, ValueError) as error:
         raise RunError(f"{file} is not of this version of the experiments: {error}") from None
@@ -98,7 +97,7 @@ def read_config(directory: Path) -> Config:
 
 def penalised(opt_state) -> list[str]:
     """Names of the parameters that have a penalty."""
-    return list(snapshots.by_name(pm.group_norms(opt_state)))
+    return list(by_name(pm.group_norms(opt_state)))
 
 
 def others(names, patterns: tuple[str, ...]) -> list[str]:

@@ -9,18 +9,12 @@ A killed run keeps what it had; a resumed one drops what came after its checkpoi
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 import parsimony as pm
 
-from .files import append_line, read_lines, write_lines
-
-
-def by_name(tree) -> dict:
-    """{"conv1/kernel": leaf, ...} of a tree of parameters."""
-    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+from ..training.network import by_name
+from .files import append_line, read_lines, whole_file, write_lines
 
 
 def density(opt_state) -> dict:
@@ -44,9 +38,8 @@ def append(directory: Path, line: dict, params, opt_state, most_groups: int) -> 
     }
     folder = directory / "snapshots"
     folder.mkdir(exist_ok=True)
-    partial = folder / "partial.npz"
-    np.savez_compressed(partial, **arrays)
-    partial.replace(folder / f"{line['step']:08d}.npz")
+    with whole_file(folder / f"{line['step']:08d}.npz") as file:
+        np.savez_compressed(file, **arrays)
     append_line(directory / "curve.jsonl", line)
 
 

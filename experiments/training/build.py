@@ -1,4 +1,4 @@
-"""What a configuration trains: data in their order, network, penalties, and Split LBI with momentum."""
+"""What a configuration trains: data and sampler, network, penalties, and Split LBI with momentum."""
 
 import dataclasses
 import math
@@ -15,36 +15,35 @@ from .. import models
 from ..config import Config
 from ..data.dataset import Dataset
 from ..data.load import load
-from ..data.sampler import Order
+from ..data.sampler import Sampler
 from ..errors import RunError
-from ..runs import snapshots
-from .network import Network, merged, parts_of
+from .network import Network, by_name, merge_variables, parts_of
 
 
-def load_data(config: Config) -> tuple[Dataset, Order]:
-    """The data of a run and the order of its batches, checked against the model, the batch and the devices."""
+def load_data(config: Config) -> tuple[Dataset, Sampler]:
+    """The data of a run and the sampler of its batches, checked against the model, the batch and the devices."""
     devices, shape = jax.device_count(), models.image_shape(config.model)
     if config.batch_size % devices:
         raise RunError(f"batch_size {config.batch_size} does not divide among {devices} devices.")
     dataset = load(config.dataset, config.validation, config.data_dir, config.images, shape[0], config.workers)
-    order = checked_order(dataset, config.dataset, config.model, config.seed, config.batch_size)
-    steps = order.size // order.batch_size
+    sampler = checked_sampler(dataset, config.dataset, config.model, config.seed, config.batch_size)
+    steps = sampler.size // sampler.batch_size
     if config.snapshots > steps:
         raise RunError(f"snapshots {config.snapshots} are more than the {steps} whole batches of an epoch.")
-    return dataset, order
+    return dataset, sampler
 
 
-def checked_order(dataset: Dataset, name: str, model: str, seed: int, batch_size: int) -> Order:
-    """The order of the batches of a data set, whose images the model takes."""
-    order = Order(seed, len(dataset.train), batch_size)
-    if order.size < order.batch_size:
-        raise RunError(f"batch_size {order.batch_size} is more than the {order.size} training images.")
+def checked_sampler(dataset: Dataset, name: str, model: str, seed: int, batch_size: int) -> Sampler:
+    """The sampler of the batches of a data set, whose images the model takes."""
+    sampler = Sampler(seed, len(dataset.train), batch_size)
+    if sampler.size < sampler.batch_size:
+        raise RunError(f"batch_size {sampler.batch_size} is more than the {sampler.size} training images.")
     if dataset.shape != models.image_shape(model):
         raise RunError(f"model {model} takes images of another size than {name} has.")
-    return order
+    return sampler
 
 
-def initial(config: Config, fresh: bool = True) -> tuple[Network, dict, dict]:
+def build_network(config: Config, fresh: bool = True) -> tuple[Network, dict, dict]:
     """(network, params, stats), as the seed makes them; without `fresh` only their shapes and dtypes."""
     classes = {"cifar100": 100, "imagenet2012": 1000}.get(config.dataset, 10)
     options: dict[str, Any] = {} if models.default_classes(config.model) == classes else {"classes": classes}
@@ -56,81 +55,74 @@ def initial(config: Config, fresh: bool = True) -> tuple[Network, dict, dict]:
     if unknown:
         raise RunError(f"model {config.model} has no choice of {' and '.join(sorted(unknown))}; leave it as it is.")
     try:
-        return made(config.model, config.seed, fresh, **options)
+        return build_model(config.model, config.seed, fresh, **options)
     except ValueError as error:
         raise RunError(f"model {config.model}: {error}") from None
 
 
-def made(model: str, seed: int, fresh: bool = True, **options) -> tuple[Network, dict, dict]:
+def build_model(model: str, seed: int, fresh: bool = True, **options) -> tuple[Network, dict, dict]:
     """(network, params, stats) of a model by name, with options of its own."""
     make = lambda: models.models[model](rngs=nnx.Rngs(seed), **options)
     return parts_of(make() if fresh else nnx.eval_shape(make))
 
 
-def rate(config: Config, order: Order) -> optax.Schedule:
+def lr_schedule(config: Config, sampler: Sampler) -> optax.Schedule:
     """α: falls by 0.1 at the start of each of `drop_epochs`."""
-    return optax.piecewise_constant_schedule(config.learning_rate, {order.end(e): 0.1 for e in config.drop_epochs})
+    return optax.piecewise_constant_schedule(config.learning_rate, {sampler.end(e): 0.1 for e in config.drop_epochs})
 
 
-def dual_rate(config: Config, order: Order) -> optax.Schedule:
+def dual_rate(config: Config, sampler: Sampler) -> optax.Schedule:
     """The step of V: a multiple of α, or from the first drop on of the α of the start."""
-    alpha, finish = rate(config, order), config.dual_finish
+    alpha, finish = lr_schedule(config, sampler), config.dual_finish
     if finish is None:
         return lambda count: config.dual_ratio * alpha(count)
-    drop = order.end(min(config.drop_epochs))
+    drop = sampler.end(min(config.drop_epochs))
     return lambda count: jnp.where(
         jnp.asarray(count) < drop, config.dual_ratio * alpha(count), finish * config.learning_rate
     )
 
 
-def penalties(config: Config, order: Order, network: Network, params, stats) -> pm.Rules:
-    """Filters as groups or all weights one by one, or whole units; paced where a share is given."""
+def penalties(config: Config, sampler: Sampler, network: Network, params, stats) -> pm.Rules:
+    """Of filters, of all weights one by one, or of whole units; with the speed that a share asks for."""
     if config.groups == "units":
         images = jax.ShapeDtypeStruct((1, *models.image_shape(config.model)), "float32")
-        units = pm.structure.find_units(network.fn, merged(params, stats), images)
+        units = pm.structure.find_units(network.fn, merge_variables(params, stats), images)
         penalty = pm.Rules([("", pm.structure.unit_penalty(units, config.filter_strength, config.filter_scale))])
     else:
         filters = pm.GroupLasso(-1, config.filter_strength, config.filter_scale)
         weights = pm.Lasso(config.weight_strength)
         of_rank = {4: weights if config.groups == "weights" else filters, 2: weights}
-        kernels = {name: leaf.ndim for name, leaf in snapshots.by_name(params).items() if name.endswith("kernel")}
+        kernels = {name: leaf.ndim for name, leaf in by_name(params).items() if name.endswith("kernel")}
         penalty = pm.Rules([(f"^{name}$", of_rank[rank]) for name, rank in kernels.items() if rank in of_rank])
-    return paced(config, order, params, penalty)
+    return with_path_speed(config, sampler, params, penalty)
 
 
-def paced(config: Config, order: Order, params, penalty: pm.Rules) -> pm.Rules:
+def with_path_speed(config: Config, sampler: Sampler, params, penalty: pm.Rules) -> pm.Rules:
     """The penalty of strengths that open the path over the training, where a share of it is given."""
     if config.share is None:
         return penalty
     # The pace is that of the path before its finish, which comes after W has found its place.
-    speed = dual_rate(dataclasses.replace(config, dual_finish=None), order)
-    return pm.path_speed(params, order.end(config.epochs), speed, config.nu, penalty, share=config.share)
+    speed = dual_rate(dataclasses.replace(config, dual_finish=None), sampler)
+    return pm.path_speed(params, sampler.end(config.epochs), speed, config.nu, penalty, share=config.share)
 
 
-def optimizer(config: Config, order: Order, penalty: pm.Rules) -> optax.GradientTransformationExtraArgs:
+def optimizer(config: Config, sampler: Sampler, penalty: pm.Rules) -> optax.GradientTransformationExtraArgs:
     """Split LBI with momentum, its path recorded."""
     split_lbi = pm.split_lbi(
-        rate(config, order),
+        lr_schedule(config, sampler),
         config.kappa,
         config.nu,
         penalty,
         momentum=config.momentum,
         nesterov=config.nesterov,
         weight_decay=config.weight_decay or None,
-        dual_learning_rate=dual_rate(config, order),
+        dual_learning_rate=dual_rate(config, sampler),
     )
     return pm.record_path(optax.chain(clip(config), split_lbi))
 
 
 def clip(config: Config) -> optax.GradientTransformation:
     return optax.identity() if config.clip_norm == math.inf else optax.clip_by_global_norm(config.clip_norm)
-
-
-def cosine_sgd(config: Config, alpha: float, steps: int) -> optax.GradientTransformation:
-    """Momentum and decay of a configuration, a step that falls from α to zero along a cosine, and no Γ."""
-    rate = optax.cosine_decay_schedule(alpha, steps)
-    decay = optax.add_decayed_weights(config.weight_decay)
-    return optax.chain(clip(config), decay, optax.sgd(rate, momentum=config.momentum, nesterov=config.nesterov))
 
 
 def lbi_state(opt_state) -> pm.SplitLBIState:

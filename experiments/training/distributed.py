@@ -62,10 +62,10 @@ def on_first(work: Callable[[], Any]) -> Any:
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(answer))))
     padded = np.zeros(size, np.uint8)
     padded[: len(answer)] = np.frombuffer(answer, np.uint8)
-    told = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).astype(np.uint8).tobytes())
-    if "error" in told:
-        raise RunError(told["error"])
-    return told["value"]
+    answered = json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).astype(np.uint8).tobytes())
+    if "error" in answered:
+        raise RunError(answered["error"])
+    return answered["value"]
 
 
 def from_first(tree):

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from flax import nnx
 
 
@@ -11,8 +12,9 @@ from flax import nnx
 class Network:
     """At inference fn(variables, images): logits. In training forward(params, stats, images, key): (logits, new stats).
 
-    `params` holds what is trained and `stats` the batch statistics; `variables` is both in one tree (`merged`), which
-    is what the tools of `parsimony.structure` take: a unit has entries in both. All are dicts of arrays.
+    `params` holds what is trained and `stats` the batch statistics; `variables` is both in one tree
+    (`merge_variables`), which the tools of `parsimony.structure` take: a unit has entries in both. All are dicts of
+    arrays.
     """
 
     fn: Callable[..., Any]
@@ -31,7 +33,7 @@ def parts_of(module: nnx.Module) -> tuple[Network, dict, dict]:
         return nnx.merge(inference, variables)(images)
 
     def forward(params, stats, images, key):
-        network = nnx.merge(training, merged(params, stats))
+        network = nnx.merge(training, merge_variables(params, stats))
         network.set_attributes(nnx.Dropout, rngs=nnx.Rngs(dropout=key), raise_if_not_found=False)
         logits = network(images)
         return logits, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
@@ -41,35 +43,41 @@ def parts_of(module: nnx.Module) -> tuple[Network, dict, dict]:
 
 def frozen(fn: Callable[..., Any]) -> Network:
     """A function as a network whose statistics stay as they are, in training too: a rewritten program has no others."""
-    return Network(fn, lambda params, stats, images, key: (fn(merged(params, stats), images), stats))
+    return Network(fn, lambda params, stats, images, key: (fn(merge_variables(params, stats), images), stats))
 
 
-def merged(params: dict, stats: dict) -> dict:
+def by_name(tree) -> dict[str, Any]:
+    """{"conv1/kernel": leaf, ...} of a tree of parameters."""
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def merge_variables(params: dict, stats: dict) -> dict:
     """One tree of both.
 
-    >>> merged({"norm": {"scale": 1}, "head": 2}, {"norm": {"mean": 0}})
+    >>> merge_variables({"norm": {"scale": 1}, "head": 2}, {"norm": {"mean": 0}})
     {'norm': {'scale': 1, 'mean': 0}, 'head': 2}
     """
     both = dict(params)
     for name, part in stats.items():
-        both[name] = merged(both.get(name, {}), part) if isinstance(part, dict) else part
+        both[name] = merge_variables(both.get(name, {}), part) if isinstance(part, dict) else part
     return both
 
 
-def parted(variables: dict, stats: dict) -> tuple[dict, dict]:
+def split_variables(variables: dict, stats: dict) -> tuple[dict, dict]:
     """(params, stats) of a merged tree; `stats` says by its names which is which.
 
-    >>> parted({"norm": {"scale": 1, "mean": 0}, "head": 2}, {"norm": {"mean": None}})
+    >>> split_variables({"norm": {"scale": 1, "mean": 0}, "head": 2}, {"norm": {"mean": None}})
     ({'norm': {'scale': 1}, 'head': 2}, {'norm': {'mean': 0}})
     """
-    params, own = {}, {}
+    params, statistics = {}, {}
     for name, part in variables.items():
         if name not in stats:
             params[name] = part
         elif not isinstance(part, dict):
-            own[name] = part
+            statistics[name] = part
         else:
-            inner, own[name] = parted(part, stats[name])
+            inner, statistics[name] = split_variables(part, stats[name])
             if inner:
                 params[name] = inner
-    return params, own
+    return params, statistics

@@ -1,4 +1,4 @@
-"""The data-parallel loop: a compiled step under `pmap`, accuracy, and plain training."""
+"""One training step, the data-parallel loop of them under `pmap`, and accuracy."""
 
 from collections.abc import Iterable, Iterator
 
@@ -14,62 +14,73 @@ from .network import Network
 
 
 def make_step(network: Network, tx, dataset: Dataset, *, seed: int = 0, augment: bool = False):
-    """The compiled data-parallel step: each device takes its share of a batch, and all take the same update.
+    """The compiled data-parallel step: each device takes its shard of a batch, and all take the same update.
 
     step(params, stats, opt_state, images, labels, index, number) → (params, stats, opt_state, losses): as many steps
-    as `index`, [devices, steps, share of the batch], has. `number`, [steps], counts them over the whole training: with
+    as `index`, [devices, steps, shard of the batch], has. `number`, [steps], counts them over the whole training: with
     the seed it decides what is random in a step, whatever the number of devices.
     """
-
-    loss_and_grad = jax.value_and_grad(make_loss(network, dataset), has_aux=True)
-
-    def one(state, images, labels, index, number):
-        params, stats, opt_state = state
-        key, device = jax.random.fold_in(jax.random.key(seed), number), jax.lax.axis_index("devices")
-        taken = augmented(images[index], key, device * len(index)) if augment else images[index]
-        (loss, stats), grads = loss_and_grad(params, stats, taken, labels[index], jax.random.fold_in(key, device))
-        loss, stats, grads = jax.lax.pmean((loss, stats, grads), "devices")
-        updates, opt_state = tx.update(grads, opt_state, params)
-        return (optax.apply_updates(params, updates), stats, opt_state), loss
+    update = make_update(network, tx, dataset, seed=seed, augment=augment, axis="devices")
 
     def step(params, stats, opt_state, images, labels, index, number):
-        own = lambda state, index, number: one(state, images, labels, index, number)
-        state, losses = take_steps(own, (params, stats, opt_state), index, number)
+        state, losses = take_steps(update, (params, stats, opt_state), images, labels, index, number)
         return *state, losses
 
     # Outputs in the order of the donated inputs: JAX pairs buffers of one shape in order, and a wrong pair is a copy.
     return jax.pmap(step, axis_name="devices", in_axes=(0, 0, 0, 0, 0, 0, None), donate_argnums=(0, 1, 2))
 
 
-def make_loss(network: Network, dataset: Dataset):
-    """loss(params, stats, images, labels, key) → (mean cross entropy, new stats), in training."""
+def make_update(network: Network, tx, dataset: Dataset, *, seed, augment: bool = False, axis: str | None = None):
+    """One training step: update(state, images, labels, index, number) → (state, loss).
+
+    `state` is (params, stats, opt_state), and the batch is what `index` takes of the images. Where the step runs on
+    several devices, `axis` is the name of theirs: each has its shard of the batch, and all take the means of what they
+    find. `seed` may be traced.
+    """
 
     def loss_of(params, stats, images, labels, key):
         logits, stats = network.forward(params, stats, dataset.normalised(images), key)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
 
-    return loss_of
+    loss_and_grad = jax.value_and_grad(loss_of, has_aux=True)
+
+    def update(state, images, labels, index, number):
+        params, stats, opt_state = state
+        batch, key, device = images[index], jax.random.fold_in(jax.random.key(seed), number), 0
+        if axis is not None:
+            device = jax.lax.axis_index(axis)
+        if augment:
+            batch = augmented(batch, key, device * len(index))
+        dropout_key = key if axis is None else jax.random.fold_in(key, device)
+        (loss, stats), grads = loss_and_grad(params, stats, batch, labels[index], dropout_key)
+        if axis is not None:
+            loss, stats, grads = jax.lax.pmean((loss, stats, grads), axis)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        return (optax.apply_updates(params, updates), stats, opt_state), loss
+
+    return update
 
 
-def take_steps(one, state, index, number):
-    """one(state, batch, number) → (state, loss) for each batch of `index`: (state, losses).
+def take_steps(update, state, images, labels, index, number):
+    """(state, losses) after an update by each batch of `index`, [steps, batch].
 
-    A step alone is not put into a scan (`loader.steps_a_call` says why).
+    A step alone is not put into a scan (`loader.steps_per_call` says why).
     """
+    one = lambda state, batch: update(state, images, labels, *batch)
     if len(index) == 1:
-        state, loss = one(state, index[0], number[0])
+        state, loss = one(state, (index[0], number[0]))
         return state, loss[None]
-    return jax.lax.scan(lambda state, now: one(state, *now), state, (index, number))
+    return jax.lax.scan(one, state, (index, number))
 
 
-def advance(step, replicas, calls: Iterable[tuple]) -> Iterator[tuple[list, int, list[float]]]:
-    """Takes the steps of some calls of a feed; yields (replicas, number of steps taken, losses) for each.
+def advance(step, replicas, chunks: Iterable[tuple]) -> Iterator[tuple[list, int, list[float]]]:
+    """Takes the steps of some chunks of a loader; yields (replicas, number of steps taken, losses) for each.
 
-    The losses are those of the call before, and at last once more of the last one, so that the device is never left
+    The losses are those of the chunk before, and at last once more of the last one, so that the device is never left
     waiting for the host.
     """
     previous = None
-    for images, labels, index, number in calls:
+    for images, labels, index, number in chunks:
         *replicas, losses = step(*replicas, images, labels, index, number)
         yield replicas, len(number), [] if previous is None else np.asarray(previous)[0].tolist()
         previous = losses
@@ -101,6 +112,11 @@ def make_accuracy(fn, dataset: Dataset):
         return right / len(split)
 
     return accuracy
+
+
+def validation_and_test(accuracy, variables, dataset: Dataset) -> dict[str, float]:
+    """{split: accuracy} of the validation and the test images."""
+    return {split: accuracy(variables, getattr(dataset, split)) for split in ("validation", "test")}
 
 
 def _filled(part: Split, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,14 +12,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from ..data.augment import augmented
 from ..data.dataset import Dataset
-from ..data.loader import steps_a_call
-from ..data.sampler import Order
+from ..data.loader import steps_per_call
+from ..data.sampler import Sampler
 from .network import Network
-from .step import make_loss, take_steps
+from .step import make_update, take_steps
 
 Setting = Mapping[str, Any]
 """The numbers of a run, by name: scalars, or trees of arrays such as masks."""
@@ -45,22 +43,22 @@ class Sweep:
     @property
     def steps(self) -> int:
         """Of a whole training."""
-        return self.order(0).end(self.epochs)
+        return self.sampler(0).end(self.epochs)
 
-    def order(self, seed: int) -> Order:
-        """The order of the batches of a run."""
-        return Order(seed, len(self.dataset.train), self.batch_size)
+    def sampler(self, seed: int) -> Sampler:
+        """The sampler of the batches of a run."""
+        return Sampler(seed, len(self.dataset.train), self.batch_size)
 
     def batches(self, seeds: Sequence[int], first: int, last: int) -> np.ndarray:
         """Indices of images, as a step of as many runs takes them."""
-        each = np.stack([self.order(seed).batches(first, last) for seed in seeds])
+        each = np.stack([self.sampler(seed).batches(first, last) for seed in seeds])
         return each if len(seeds) > 1 else each[0]
 
     @functools.cached_property
     def begin(self):
         """state(setting, params), compiled: of one run, and of several with a leading axis on all of them."""
-        own = lambda setting, params: self.transformation(setting).init(params)
-        return {False: jax.jit(own), True: jax.jit(jax.vmap(own))}
+        init = lambda setting, params: self.transformation(setting).init(params)
+        return {False: jax.jit(init), True: jax.jit(jax.vmap(init))}
 
     @functools.cached_property
     def images(self):
@@ -71,33 +69,24 @@ class Sweep:
     def step(self):
         """As many steps as the batches `index`, [steps, batch], has; the same two."""
 
-        loss_and_grad = jax.value_and_grad(make_loss(self.network, self.dataset), has_aux=True)
+        def step(params, stats, opt_state, setting, images, labels, index, number):
+            tx = self.transformation(setting)
+            update = make_update(self.network, tx, self.dataset, seed=setting["seed"], augment=self.augment)
+            return take_steps(update, (params, stats, opt_state), images, labels, index, number)[0]
 
-        def one(setting, state, images, labels, index, number):
-            params, stats, opt_state = state
-            key = jax.random.fold_in(jax.random.key(setting["seed"]), number)
-            taken = augmented(images[index], key) if self.augment else images[index]
-            (loss, stats), grads = loss_and_grad(params, stats, taken, labels[index], key)
-            updates, opt_state = self.transformation(setting).update(grads, opt_state, params)
-            return (optax.apply_updates(params, updates), stats, opt_state), loss
-
-        def several(params, stats, opt_state, setting, images, labels, index, number):
-            own = lambda state, index, number: one(setting, state, images, labels, index, number)
-            return take_steps(own, (params, stats, opt_state), index, number)[0]
-
-        many = jax.vmap(several, in_axes=(0, 0, 0, 0, None, None, 0, None))
-        return {mapped: jax.jit(own, donate_argnums=(0, 1, 2)) for mapped, own in ((False, several), (True, many))}
+        many = jax.vmap(step, in_axes=(0, 0, 0, 0, None, None, 0, None))
+        return {mapped: jax.jit(fn, donate_argnums=(0, 1, 2)) for mapped, fn in ((False, step), (True, many))}
 
 
 def train(sweep: Sweep, settings: Sequence[Setting], starts: Sequence[tuple[dict, dict]]) -> list[tuple[Any, Any, Any]]:
     """(params, stats, opt_state) of each run after its training; all runs at once.
 
     Args:
-      settings: one a run, all with the same names; "seed" is the order of the batches and what is random in a step.
+      settings: one a run, all with the same names; "seed" is that of the sampler and of what is random in a step.
       starts: (params, stats) of each.
     """
     mapped, (setting, state) = len(settings) > 1, started(sweep, settings, starts)
-    per_call, seeds = steps_a_call(), [int(own["seed"]) for own in settings]
+    per_call, seeds = steps_per_call(), [int(setting["seed"]) for setting in settings]
     for first in range(0, sweep.steps, per_call):
         last = min(first + per_call, sweep.steps)
         number = np.arange(first, last, dtype=np.int32)

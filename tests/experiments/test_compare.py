@@ -116,12 +116,12 @@ SETTINGS = [
 
 def test_runs_that_train_as_one_are_what_they_are_alone():
     """To the rounding of float32: 36 steps of SmallCNN, with weights of up to 0.6."""
-    network, params, _ = build.made("small_cnn", 0)
+    network, params, _ = build.build_model("small_cnn", 0)
     dataset = load("digits", 180)
     own = methods.Plan(36, (0.625, 0.875), 1.0, "weight", methods.unit_strengths(params, "weight"), 4)
     runs = sweep.Sweep(network, dataset, 4, 128, lambda setting: methods.METHODS["split_lbi"].make(own, setting))
     numbers = [{name: np.float32(x) for name, x in s.items() if name != "seed"} | {"seed": s["seed"]} for s in SETTINGS]
-    starts = [build.made("small_cnn", s["seed"])[1:] for s in SETTINGS]
+    starts = [build.build_model("small_cnn", s["seed"])[1:] for s in SETTINGS]
     together = sweep.train(runs, numbers, starts)
     for setting, start, (params, _, state) in zip(numbers, starts, together, strict=True):
         ((alone, _, alone_state),) = sweep.train(runs, [setting], [start])
@@ -218,7 +218,9 @@ def test_a_recorded_run_is_not_made_again_and_more_seeds_add_only_theirs(directo
     compare.compare("compare_digits", dataclasses.replace(again, seeds=3, methods=("gradual",)))
     assert {(job.kind, job.seed) for job in made} == {("final", 2)}
     assert (directory / "results.jsonl").read_text().startswith(before)
-    with pytest.raises(RunError, match=r"another comparison \(epochs 4 → 5\); choose another folder by --run-dir"):
+    with pytest.raises(
+        RunError, match=r"a comparison with other settings \(epochs 4 → 5\); choose another folder by --run-dir"
+    ):
         compare.compare("compare_digits", dataclasses.replace(again, epochs=5))
     compare.compare("compare_digits", again)  # as the other tests find it
 

@@ -14,14 +14,14 @@ import parsimony as pm
 from experiments import __main__ as cli
 from experiments.commands import grow
 from experiments.config import Grow
-from experiments.data.sampler import Order
+from experiments.data.sampler import Sampler
 from experiments.errors import RunError
 from experiments.growth import policy, rounds, stage
 from experiments.runs.load import load_run
-from experiments.training.network import merged
+from experiments.training.network import merge_variables
 from helpers.processes import damage, largest
 
-ORDER = Order(seed=0, size=40, batch_size=4)
+SAMPLER = Sampler(seed=0, size=40, batch_size=4)
 SHORT = Grow(widths=(2,), epochs=3, share=0.3, rounds=3, fine_tune=4, nu=10.0, patience=9)
 
 
@@ -73,10 +73,10 @@ def test_fixed_networks_cost_as_much_training(directory):
 def test_the_next_stage_goes_on_where_the_last_one_was():
     """With batch statistics: the same outputs, and an optimizer state of the new penalties with the old numbers."""
     config = dataclasses.replace(SHORT, dataset="mnist", model="tiny_cnn", widths=(3, 4))
-    now = stage.stage(config)
-    strength = stage.strengths(now, ORDER)
+    now = stage.make_stage(config)
+    strength = stage.strengths(now, SAMPLER)
     assert set(strength) == {"conv1/conv", "conv2/conv"}
-    tx_of = functools.partial(stage.transformation, order=ORDER, strength=strength)
+    tx_of = functools.partial(stage.transformation, sampler=SAMPLER, strength=strength)
     tx = tx_of(now)
     state = tx.init(now.params)
     _, state = jax.jit(tx.update)(jax.tree.map(lambda w: 0.1 * w, now.params), state, now.params)
@@ -86,8 +86,8 @@ def test_the_next_stage_goes_on_where_the_last_one_was():
     assert new.widths == {"conv1/conv": 3, "conv2/conv": 6}
     assert jax.tree.structure(new_state) == jax.tree.structure(tx_of(new).init(params))
     x = np.random.default_rng(0).random((5, 28, 28, 1)).astype("float32")
-    before = now.network.fn(merged(now.params, stats), x)
-    np.testing.assert_allclose(new.network.fn(merged(params, new_stats), x), before, rtol=1e-5, atol=1e-5)
+    before = now.network.fn(merge_variables(now.params, stats), x)
+    np.testing.assert_allclose(new.network.fn(merge_variables(params, new_stats), x), before, rtol=1e-5, atol=1e-5)
     old, wide = (pm.group_norms(own)["conv2"]["conv"]["kernel"] for own in (state, new_state))
     np.testing.assert_array_equal(wide[:4], old)
     assert (
@@ -141,7 +141,7 @@ def rows_of(*accuracies, share=1.0, seconds=1.0):
 
 
 def after(rows, **fields):
-    return policy.after(stage.stage(dataclasses.replace(SHORT, **fields)), rows)
+    return policy.after(stage.make_stage(dataclasses.replace(SHORT, **fields)), rows)
 
 
 def test_what_ends_growing():
@@ -159,7 +159,7 @@ def test_what_ends_growing():
 
 @pytest.mark.parametrize("kind", ["parameters", "macs"])
 def test_a_budget_is_filled_and_never_exceeded(kind):
-    now = stage.stage(dataclasses.replace(SHORT, widths=(4,), ratio=1.0))
+    now = stage.make_stage(dataclasses.replace(SHORT, widths=(4,), ratio=1.0))
     least, most = getattr(now.cost({}), kind), getattr(now.cost(dict.fromkeys(now.widths, 8)), kind)
     for budget in np.linspace(least, most, 9).astype(int).tolist():
         decided = after(rows_of(0.5), widths=(4,), ratio=1.0, **{kind: budget})
@@ -180,7 +180,7 @@ def test_a_grown_network_is_cut_and_pruned_like_any_other(directory, capsys):
     params, stats, _ = run.at()
     record = json.loads((directory / "record.json").read_text())
     test = run.dataset.test
-    answers = np.argmax(run.network.fn(merged(params, stats), run.dataset.normalised(test.images)), -1)
+    answers = np.argmax(run.network.fn(merge_variables(params, stats), run.dataset.normalised(test.images)), -1)
     assert np.mean(answers == test.labels) == pytest.approx(record["final"]["test"]["fine-tuned"])
     assert cli.main(["compact", str(directory), "--order", "dual", "--macs", "0.8", "--rounds", "1"]) == 0
     assert cli.main(["prune", str(directory), "--sparsity", "0.5", "--orders", "dual", "magnitude"]) == 0
@@ -218,7 +218,7 @@ def test_what_cannot_start_is_told_before_a_folder_is_made(tmp_path, fields, mes
 )
 def test_a_model_that_cannot_be_made_at_other_widths_is_refused_at_the_start(fields, message):
     with pytest.raises(RunError, match=message):
-        policy.check(stage.stage(dataclasses.replace(SHORT, dataset="cifar10", **fields)))
+        policy.check(stage.make_stage(dataclasses.replace(SHORT, dataset="cifar10", **fields)))
 
 
 def test_a_line_that_a_kill_cut_off_is_not_in_the_way_of_the_next(tmp_path):

@@ -260,16 +260,16 @@ def test_a_training_goes_on_in_the_middle_of_an_epoch_to_the_same_bits(data_dir,
     assert [line["step"] for line in record["curve"]] == [3, 5, 8]
     assert record["images"] == {"train": 40, "validation": 30, "test": 19}
 
-    number, take = [0], loader.Streamed.calls
+    number, take = [0], loader.StreamLoader.chunks
 
     def interrupted(self, first, last):
-        for call in take(self, first, last):
+        for chunk in take(self, first, last):
             number[0] += 1
             if number[0] in (2, 4):
                 os.kill(os.getpid(), signal.SIGTERM)
-            yield call
+            yield chunk
 
-    monkeypatch.setattr(loader.Streamed, "calls", interrupted)
+    monkeypatch.setattr(loader.StreamLoader, "chunks", interrupted)
     for step in (2, 4):
         with pytest.raises(StoppedError, match=f"saved after step {step} of 8"):
             run("b")

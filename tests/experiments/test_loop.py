@@ -12,17 +12,17 @@ from experiments.data import load as data_load
 from experiments.data.augment import crop_and_flip
 from experiments.data.dataset import Dataset, Split
 from experiments.data.load import load
-from experiments.data.loader import Resident
-from experiments.data.sampler import Order
+from experiments.data.loader import DeviceLoader
+from experiments.data.sampler import Sampler
 from experiments.errors import RunError
-from experiments.training.network import frozen, merged, parted, parts_of
+from experiments.training.network import frozen, merge_variables, parts_of, split_variables
 from experiments.training.step import advance, make_step
 
 RNG = np.random.default_rng(0)
 IMAGES, LABELS = RNG.integers(0, 256, (64, 28, 28, 1), np.uint8), RNG.integers(0, 10, 64).astype(np.int32)
 SPLIT = Split(IMAGES, LABELS)
 DATASET = Dataset(SPLIT, SPLIT, SPLIT, 255, (100.0,), (50.0,))
-ORDER = Order(seed=0, size=64, batch_size=16)
+SAMPLER = Sampler(seed=0, size=64, batch_size=16)
 TX = optax.sgd(0.1, momentum=0.9)
 
 
@@ -33,7 +33,7 @@ def start():
 def trained(network, params, stats, per_call=1, **options):
     step = make_step(network, TX, DATASET, **options)
     replicas, losses = jax_utils.replicate((params, stats, TX.init(params))), []
-    for latest, _, more in advance(step, replicas, Resident(SPLIT, ORDER).calls(0, 4, per_call)):
+    for latest, _, more in advance(step, replicas, DeviceLoader(SPLIT, SAMPLER).chunks(0, 4, per_call)):
         replicas, losses = latest, losses + more
     return jax_utils.unreplicate(tuple(replicas)), losses
 
@@ -43,9 +43,9 @@ def test_a_step_takes_the_mean_of_the_devices_losses_and_statistics():
     network, params, stats = start()
     step = make_step(network, optax.sgd(0.0), DATASET)
     replicas = jax_utils.replicate((params, stats, optax.sgd(0.0).init(params)))
-    *_, ((_, after, _), _, losses) = advance(step, replicas, Resident(SPLIT, ORDER).calls(0, 1))
+    *_, ((_, after, _), _, losses) = advance(step, replicas, DeviceLoader(SPLIT, SAMPLER).chunks(0, 1))
     expected, means = [], []
-    for share in ORDER.batches(0, 1).reshape(8, 2):
+    for share in SAMPLER.batches(0, 1).reshape(8, 2):
         logits, own = network.forward(params, stats, DATASET.normalised(IMAGES[share]), jax.random.key(0))
         expected.append(optax.softmax_cross_entropy_with_integer_labels(logits, LABELS[share]).mean())
         means.append(own["conv1"]["norm"]["mean"])
@@ -84,10 +84,10 @@ def test_augmentation_moves_and_mirrors_each_image_by_its_own_key():
 
 def test_parameters_and_statistics_come_apart_as_they_were_put_together():
     _, params, stats = start()
-    variables = merged(params, stats)
-    assert jax.tree.structure(parted(variables, stats)) == jax.tree.structure((params, stats))
+    variables = merge_variables(params, stats)
+    assert jax.tree.structure(split_variables(variables, stats)) == jax.tree.structure((params, stats))
     assert len(jax.tree.leaves(variables)) == len(jax.tree.leaves(params)) + len(jax.tree.leaves(stats))
-    assert parted(params, {}) == (params, {})
+    assert split_variables(params, {}) == (params, {})
 
 
 def test_a_frozen_network_trains_and_leaves_its_statistics():

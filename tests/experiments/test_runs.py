@@ -16,8 +16,8 @@ from experiments import __main__ as cli
 from experiments.commands import train
 from experiments.config import Config
 from experiments.errors import RunError
-from experiments.runs import folder as records
 from experiments.runs import snapshots, stopping
+from experiments.runs.digest import digest
 from experiments.runs.load import load_run, read_config
 
 SHORT = Config(epochs=8, drop_epochs=(6,), checkpoint_every=4, keep_epochs=(3,), snapshots=3, snapshot_groups=1000)
@@ -72,7 +72,7 @@ def test_a_run_comes_back_as_it_was(directory):
     assert run.epochs == [3, 4, 8]
     params, _, state = run.at()
     record = json.loads((directory / "record.json").read_text())
-    assert records.digest((params, state)) == record["digest"]
+    assert digest((params, state)) == record["digest"]
     early = run.at(3)[2]
     assert snapshots.density(early)["groups"] == snapshots.curve(directory)[8]["groups"]
     steps = np.asarray(pm.entry_steps(state)["conv2"]["kernel"])
@@ -103,10 +103,10 @@ def test_prune_reports_every_order_and_overwrites_nothing(copy, capsys):
 
 def test_a_ticket_starts_from_the_right_weights_and_keeps_to_its_mask(copy, monkeypatch):
     """The start, the masks and the end of each of the three retrainings, seen from where they are trained."""
-    from experiments.commands import ticket
+    from experiments.training import fit as training_fit
 
     seen = []
-    fit = ticket.fit
+    fit = training_fit.fit
 
     def watched(step, params, *more):
         params = jax.tree.map(np.asarray, params)
@@ -114,7 +114,7 @@ def test_a_ticket_starts_from_the_right_weights_and_keeps_to_its_mask(copy, monk
         seen.append((params, trained[0]))
         return trained
 
-    monkeypatch.setattr(ticket, "fit", watched)
+    monkeypatch.setattr(training_fit, "fit", watched)
     run = load_run(copy)
     for rewind, start in [("init", run.start[0]), ("E", run.at(3)[0]), ("none", run.at()[0])]:
         seen.clear()

@@ -72,8 +72,8 @@ def test_two_split_lbi_groups_under_partition_run_as_if_alone_and_read_as_one(ot
     for label, tx in (("one", bare(penalty=GROUPS)), ("other", other)):
         alone, alone_state = train(tx, part_of(initial_params(), label))
         assert_close(part_of(params, label), alone)
-        merged = tuple(part_of(tree, label) for tree in readouts(params, state))
-        assert_close(merged, readouts(alone, alone_state))
+        merge_variables = tuple(part_of(tree, label) for tree in readouts(params, state))
+        assert_close(merge_variables, readouts(alone, alone_state))
     assert_partly_in(pm.support(state)["conv"], pm.support(state)["dense"])
 
 

@@ -9,8 +9,8 @@ import jax
 
 from ..dataset import Dataset, Split
 from ..in_memory import tfds_dir
-from ..load import held_out_and_kept, told
-from ..sampler import Order
+from ..load import held_out_and_kept, held_out_record
+from ..sampler import Sampler
 from ..tfds_source import NAME, Prepared
 from .batches import TFDS_SPLITS, Parts
 from .stream import Stream, cores
@@ -19,7 +19,7 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of ImageNet's 
 
 
 @dataclasses.dataclass(frozen=True)
-class Streamed:
+class StreamedSplit:
     """A split of ImageNet, of whose TFDS split all `total` examples were found to be there."""
 
     split: str
@@ -36,10 +36,10 @@ class Streamed:
     def shape(self) -> tuple[int, int, int]:
         return self.size, self.size, 3
 
-    def training(self, order: Order, epochs: int) -> Stream:
-        """Random crops in the given order, this process's share of each batch."""
+    def training(self, sampler: Sampler, epochs: int) -> Stream:
+        """Random crops in the order of a sampler, this process's share of each batch."""
         process = jax.process_index(), jax.process_count()
-        return self._stream(order.batch_size, True, order.seed, epochs, process)
+        return self._stream(sampler.batch_size, True, sampler.seed, epochs, process)
 
     def parts(self, size: int, process: tuple[int, int] = (0, 1)) -> Iterator[Split]:
         """Centre crops as they lie on disk, `size` images each; of each the share of process (index, count)."""
@@ -60,7 +60,7 @@ def dataset(validation: int, data_dir: Path | None, size: int, workers: int | No
     totals = {name: Prepared(name, directory).check() for name in set(TFDS_SPLITS.values())}
     held_out, _ = held_out_and_kept(NAME, totals[TFDS_SPLITS["train"]], validation)
     train, own, test = (
-        Streamed(name, totals[tfds_split], size, validation, directory, workers)
+        StreamedSplit(name, totals[tfds_split], size, validation, directory, workers)
         for name, tfds_split in TFDS_SPLITS.items()
     )
-    return Dataset(train, own, test, 255, MEAN, STD, told(train.total, held_out))
+    return Dataset(train, own, test, 255, MEAN, STD, held_out_record(train.total, held_out))
