@@ -187,6 +187,7 @@ def orders(errors):
     return np.log2(errors[:-1]) - np.log2(errors[1:])
 
 
+@pytest.mark.slow
 def test_the_iteration_tends_to_it_at_first_order_as_kappa_grows_and_alpha_shrinks(limit):
     """κα fixed, κ doubled: V, ∫|Γ − Γ_exact|, ∫|W − W_exact| and the times of entry halve their error."""
     path, H, q, nu, alpha, until = limit
@@ -206,6 +207,7 @@ def test_the_iteration_tends_to_it_at_first_order_as_kappa_grows_and_alpha_shrin
     np.testing.assert_allclose(found[1][at], path.at(times[at])[1], rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_iteration_tends_to_the_flow_of_its_kappa_at_first_order_as_alpha_shrinks(limit):
     """κ fixed, α halved: V tends to one that is Γ/κ from the exact one, where V lies in ∂Ω(Γ) + Γ/κ."""
     path, H, q, nu, alpha, until = limit

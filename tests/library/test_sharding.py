@@ -12,12 +12,16 @@ import pytest
 from jax.sharding import AxisType
 
 import parsimony as pm
+from helpers.cases import in_turn
 from helpers.spread import PENALTIES, SETTINGS, assert_lie_alike, params_of, run, spread
 
+BOTH = "explicit, both"  # both axes: what most can go wrong in
+OTHERS = {name: setting for name, setting in SETTINGS.items() if name != BOTH}
 
-@pytest.mark.parametrize(("kind", "place"), SETTINGS.values(), ids=SETTINGS)
-@pytest.mark.parametrize(("penalty", "shape"), PENALTIES.values(), ids=PENALTIES)
-def test_a_spread_run_is_the_run_on_one_device(penalty, shape, kind, place):
+
+@pytest.mark.parametrize(("of", "setting"), in_turn(PENALTIES, {BOTH: SETTINGS[BOTH]}) + in_turn(PENALTIES, OTHERS))
+def test_a_spread_run_is_the_run_on_one_device(of, setting):
+    (penalty, shape), (kind, place) = of, setting
     tx = pm.split_lbi(0.3, kappa=1.2, nu=1.5, penalty=penalty, momentum=0.5)
     alone, alone_state = run(tx, jax.tree.map(jnp.asarray, params_of(shape)))
     mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind, kind))

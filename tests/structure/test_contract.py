@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import parsimony as pm
-from helpers.architectures import ARCHITECTURES, built, error, flat
+from helpers.architectures import ARCHITECTURES, QUICK, built, error, flat
+from helpers.cases import mostly
 
 NAMES = sorted(ARCHITECTURES)
 
@@ -24,8 +25,14 @@ def random_keep(units, seed):
     return keep | {first.name: np.arange(first.size) > 0}
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        pytest.param(name, seed, marks=() if name in QUICK else pytest.mark.slow)
+        for seed, names in ((1, NAMES), (0, NAMES[::3]))  # some sets whole, and none
+        for name in names
+    ],
+)
 def test_compact_is_the_model_with_the_removed_units_at_zero(name, seed):
     fn, params, args, units = built(name)
     keep = random_keep(units, seed)
@@ -36,7 +43,7 @@ def test_compact_is_the_model_with_the_removed_units_at_zero(name, seed):
     assert error(jax.jit(small.fn)(small.params, *args), whole) < 1e-5
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", mostly(NAMES, QUICK))
 def test_in_float64_it_is_so_to_twelve_digits_and_so_are_its_gradients(name):
     with jax.enable_x64(True):
         fn, params, args = ARCHITECTURES[name]()

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from helpers.architectures import ARCHITECTURES, built, flat
+from helpers.architectures import ARCHITECTURES, QUICK, built, flat
+from helpers.cases import mostly
 from parsimony._tree import named_leaves
 from parsimony.structure import find_units
 from parsimony.structure._analysis import interpreter
@@ -140,7 +141,7 @@ def unneeded(fn, params, args, units):
     return found, tried
 
 
-@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+@pytest.mark.parametrize("name", mostly(sorted(ARCHITECTURES), QUICK))
 def test_what_is_fixed_cannot_be_removed(name):
     found, tried = unneeded(*built(name))
     assert found == {}
