@@ -241,6 +241,7 @@ def path_recovers(X, y, support, nu):
     return ((exact_path(*least_squares(X, y), nu=nu).gammas != 0) == support).all(1).any()
 
 
+@pytest.mark.slow
 def test_the_support_is_recovered_where_the_lasso_path_does_not():
     """Decoys break the irrepresentable condition whatever the noise; the others have 100 columns for 60 equations."""
     tall = [decoys(seed) for seed in range(20)]

@@ -110,6 +110,7 @@ def test_an_nnx_optimizer_takes_split_lbi_beside_another_transformation():
     chex.assert_trees_all_equal(sparse["dense"], nnx.state(net, nnx.Param)["dense"])
 
 
+@pytest.mark.slow
 def test_a_hyper_parameter_of_an_nnx_optimizer_is_changed_in_place():
     """A learning rate of zero stops W and V where they are."""
     net, optimizer = optimizer_run(WRAPPED["inject_hyperparams"]())

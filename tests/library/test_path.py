@@ -147,8 +147,8 @@ def test_an_entry_for_what_each_penalty_thresholds_together(penalty, shape):
 
 @pytest.mark.slow
 @mapped.every_transformation
-def test_scans_and_seeds_under_vmap_record_what_single_runs_record(make):
-    tx = pm.record_path(make())
+def test_scans_and_seeds_under_vmap_record_what_single_runs_record(name):
+    tx = pm.record_path(mapped.TRANSFORMATIONS[name]())
     single = [mapped.run(tx, *mapped.problem(seed)) for seed in range(2)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(mapped.problem, range(2)))
     _, states = jax.jit(jax.vmap(lambda *arguments: mapped.scanned(tx, *arguments)))(*stacked)
@@ -222,6 +222,7 @@ def test_an_nnx_optimizer_records_selects_and_fine_tunes(transform):
     assert (after != before).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [lambda tree: tree, flax.core.freeze], ids=["dict", "FrozenDict"])
 def test_linens_train_state_records_and_selects(freeze):
     net = flax_runs.LinenNet()
