@@ -4,13 +4,17 @@ BIN := .venv/bin
 # A worker takes whole files, in the order of collection: tests/conftest.py puts the long ones first.
 PYTEST := -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test lint docs notebooks package test-matrix clean
+.PHONY: demo test test-quick lint docs notebooks package test-matrix clean
 
 demo: .venv/demo-installed
 	$(BIN)/python -m experiments train
 
 test: .venv/test-installed
 	$(BIN)/python $(PYTEST)
+
+# Without what is marked slow: about two minutes, for the next change.
+test-quick: .venv/test-installed
+	$(BIN)/python $(PYTEST) -m "not slow"
 
 lint: .venv/test-installed
 	$(BIN)/ruff check .

@@ -26,6 +26,13 @@ assert jax.device_count() == 8, f"some plugin started JAX before tests/conftest.
 LONG = ("test_survival.py", "test_distributed.py", "test_notebooks.py")
 
 
+# What takes one of these fixtures waits for a training, or for processes.
+TRAININGS = {"directory", "undisturbed", "here", "copy"}
+
+
 def pytest_collection_modifyitems(items):
     """Files that take minutes come first, so that at the end no worker is left alone with one of them."""
     items.sort(key=lambda item: item.path.name not in LONG)
+    for item in items:
+        if TRAININGS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)

@@ -65,6 +65,7 @@ def test_fine_tuning_works_on_the_small_network_and_nothing_is_overwritten(direc
     assert scores["tuned"]["test"] > 0.3
 
 
+@pytest.mark.slow
 def test_the_support_of_a_path_over_units_is_removed_without_a_change(tmp_path):
     """No retraining, no loss: the small network is W̃."""
     config = dataclasses.replace(SHORT, epochs=20, drop_epochs=(18,), groups="units", share=0.8, checkpoint_every=20)
@@ -95,6 +96,7 @@ def test_bad_words_end_in_one_sentence(directory, words, code, message, capsys):
     assert sorted(path.name for path in directory.iterdir()) == before
 
 
+@pytest.mark.slow
 def test_the_benchmark_of_structure_says_what_it_measured(capsys):
     structure(rounds=1)
     printed = capsys.readouterr().out

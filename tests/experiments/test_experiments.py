@@ -1,8 +1,11 @@
 """The main job: what a run leaves behind, and what it refuses."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -28,9 +31,18 @@ def run(tmp_path: Path, name: str, **fields) -> dict:
     return json.loads((directory / "record.json").read_text())
 
 
-def test_a_run_leaves_record_curve_checkpoint_and_pictures(tmp_path, capsys):
-    record = run(tmp_path, "a")
-    assert {path.name for path in (tmp_path / "a").iterdir()} == {
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """(record, directory, output) of one short run that several tests look at; none writes into it."""
+    folder, output = tmp_path_factory.mktemp("undisturbed"), io.StringIO()
+    with contextlib.redirect_stdout(output):
+        record = run(folder, "a")
+    return record, folder / "a", output.getvalue()
+
+
+def test_a_run_leaves_record_curve_checkpoint_and_pictures(undisturbed):
+    record, directory, output = undisturbed
+    assert {path.name for path in directory.iterdir()} == {
         "config.json", "curve.jsonl", "snapshots", "checkpoints", "record.json", "path.png", "accuracy.png", "events",
         ".lock",
     }  # fmt: skip
@@ -38,17 +50,17 @@ def test_a_run_leaves_record_curve_checkpoint_and_pictures(tmp_path, capsys):
     assert record["configuration"]["epochs"] == 4
     assert len(record["digest"]) == 64
     assert record["images"] == {"train": 1257, "validation": 180, "test": 360}
-    output = capsys.readouterr().out
     assert "groups in supp Γ" in output
     assert f"W {record['final']['test_accuracy']:.2%}" in output
 
 
-def test_tensorboard_finds_the_curve(tmp_path):
+def test_tensorboard_finds_the_curve(undisturbed):
     """Event files are records of a length, its checksum, a protocol buffer and its checksum."""
     from tensorboardX.proto.event_pb2 import Event
 
-    curve = run(tmp_path, "a", snapshots=2)["curve"]
-    (file,) = (tmp_path / "a" / "events").iterdir()
+    record, directory, _ = undisturbed
+    curve = record["curve"]
+    (file,) = (directory / "events").iterdir()
     content, at, seen = file.read_bytes(), 0, {}
     while at < len(content):
         (size,) = struct.unpack("<Q", content[at : at + 8])
@@ -60,8 +72,8 @@ def test_tensorboard_finds_the_curve(tmp_path):
         assert seen["density/conv2/kernel", line["step"]] == pytest.approx(line["density"]["conv2/kernel"])
 
 
-def test_training_learns_and_the_path_opens(tmp_path):
-    record = run(tmp_path, "a")
+def test_training_learns_and_the_path_opens(undisturbed):
+    record, *_ = undisturbed
     assert record["final"]["test_accuracy"] > 0.3
     densities = [line["density"]["dense1/kernel"] for line in record["curve"]]
     assert densities == sorted(densities)
@@ -69,28 +81,29 @@ def test_training_learns_and_the_path_opens(tmp_path):
     assert record["curve"][-1]["groups"]["conv2/kernel"] > 0
 
 
+@pytest.mark.slow
 def test_without_a_share_the_strengths_are_taken_as_given(tmp_path):
     record = run(tmp_path, "a", share=None, filter_strength=0.1, weight_strength=0.005)
     assert record["penalties"]["^conv1/kernel$"] == "GroupLasso(axis=-1, strength=0.1, scale=None)"
     assert record["penalties"]["^dense1/kernel$"] == "Lasso(strength=0.005)"
 
 
-def test_the_path_can_run_on_while_the_weights_converge(tmp_path):
+def test_the_path_can_run_on_while_the_weights_converge(undisturbed, tmp_path):
     """V's step rises at the drop of α, and with it the time and the density that a last epoch adds."""
-    slow, fast = (run(tmp_path, name, dual_finish=finish)["curve"] for name, finish in [("a", None), ("b", 2.0)])
+    slow, fast = undisturbed[0]["curve"], run(tmp_path, "a", dual_finish=2.0)["curve"]
     assert [line["density"] for line in slow[:3]] == [line["density"] for line in fast[:3]]
     assert slow[3]["time"] - slow[2]["time"] == pytest.approx(10 * 0.005, rel=1e-4)
     assert fast[3]["time"] - fast[2]["time"] == pytest.approx(10 * 0.1, rel=1e-4)
     assert fast[3]["total_density"] > slow[3]["total_density"]
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(tmp_path):
-    digests = [run(tmp_path, name, seed=seed)["digest"] for name, seed in [("a", 0), ("b", 0), ("c", 1)]]
-    assert digests[0] == digests[1] != digests[2]
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(undisturbed, tmp_path):
+    digests = [run(tmp_path, name, seed=seed)["digest"] for name, seed in [("b", 0), ("c", 1)]]
+    assert undisturbed[0]["digest"] == digests[0] != digests[1]
 
 
-def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
-    undisturbed = run(tmp_path, "whole")
+def test_an_interrupted_run_resumes_to_the_same_bits(undisturbed, tmp_path, monkeypatch):
+    whole, *_ = undisturbed
     append = snapshots.append
 
     def interrupt(directory, line, *more):
@@ -104,13 +117,13 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, monkeypatch):
     assert [line["epoch"] for line in snapshots.curve(tmp_path / "broken")] == [1, 2, 3]  # what it had is kept
     monkeypatch.setattr(snapshots, "append", append)
     resumed = run(tmp_path, "broken")
-    assert resumed["digest"] == undisturbed["digest"]
+    assert resumed["digest"] == whole["digest"]
     measured = lambda record: [{k: v for k, v in line.items() if k != "seconds"} for line in record["curve"]]
-    assert measured(resumed) == measured(undisturbed)
+    assert measured(resumed) == measured(whole)
 
 
-def test_a_finished_run_other_settings_and_strange_files_are_left_alone(tmp_path, monkeypatch):
-    run(tmp_path, "a")
+def test_a_finished_run_other_settings_and_strange_files_are_left_alone(undisturbed, tmp_path):
+    shutil.copytree(undisturbed[1], tmp_path / "a")
     before = (tmp_path / "a" / "record.json").read_bytes()
     with pytest.raises(RunError, match="finished run; choose another folder by --run-dir"):
         run(tmp_path, "a")
@@ -124,12 +137,14 @@ def test_a_finished_run_other_settings_and_strange_files_are_left_alone(tmp_path
         run(tmp_path, "b")
 
 
+@pytest.mark.slow
 def test_a_run_without_a_folder_takes_the_first_free_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     quick = dataclasses.replace(SHORT, epochs=1, drop_epochs=())
     assert [train.train("digits", quick) for _ in range(2)] == [Path("runs/digits"), Path("runs/digits-2")]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path):
     with pytest.raises(RunError, match=r"loss is nan at step \d+ .* Try a smaller --learning-rate"):
         run(tmp_path, "a", learning_rate=1e4, nu=1e6)
@@ -234,6 +249,7 @@ def test_digits_are_split_once_and_for_all():
         load("digits", 2000)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("TFDS_DATA_DIR" not in os.environ, reason="needs TFDS_DATA_DIR with a prepared mnist")
 def test_mnist_is_decoded_once_and_then_read_from_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -250,6 +266,7 @@ def test_mnist_is_decoded_once_and_then_read_from_the_cache(tmp_path, monkeypatc
     np.testing.assert_array_equal(cached.test.labels, decoded.test.labels)
 
 
+@pytest.mark.slow
 def test_eight_devices_train_as_one_device_does(tmp_path):
     """Against the same run in a process with one device; not to the bit, since the sums are ordered otherwise."""
     here = run(tmp_path, "eight", epochs=1, drop_epochs=(), augment=True)

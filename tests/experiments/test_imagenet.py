@@ -86,6 +86,7 @@ def test_seeds_decide_order_and_crops(data_dir):
     assert not np.array_equal(one["images"][row], other["images"][column])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("split", "train"), [("train", True), ("test", False)])
 def test_processes_take_slices_of_the_same_batches(data_dir, split, train):
     """80 a batch, so that the slices are cut at other places than the parts the workers prepare."""
@@ -100,6 +101,7 @@ def test_processes_take_slices_of_the_same_batches(data_dir, split, train):
         assert_same(joined, whole)
 
 
+@pytest.mark.slow
 def test_workers_change_nothing_and_a_position_is_good_for_any_number_of_them(data_dir):
     options = {"train": True, "size": SIZE, "seed": 5, "epochs": 2, "data_dir": data_dir, "process": (0, 1)}
     whole = batches(data_dir, batch_size=40, epochs=2)
@@ -149,6 +151,7 @@ def test_prefetch_puts_shares_on_devices_and_its_position_is_that_of_what_was_ta
         prefetch(imagenet("train", 20, **options))
 
 
+@pytest.mark.slow
 def test_an_error_behind_prefetch_reaches_the_one_who_takes_the_batch(tmp_path, files):
     broken = [[{**one, "label": 3} for one in group] for group in files["train"]]
     broken[0][3]["image"] = b"no picture"
@@ -226,6 +229,7 @@ def test_imagenet_itself():
     assert -1 not in found[0]["labels"]
 
 
+@pytest.mark.slow
 def test_the_benchmark_counts_the_cores(tmp_path, files, capsys):
     from experiments.bench.data import data
 
@@ -248,6 +252,7 @@ class Tiny(nnx.Module):
         return self.head(nnx.relu(self.conv(x)).mean((1, 2)))
 
 
+@pytest.mark.slow
 def test_a_training_goes_on_in_the_middle_of_an_epoch_to_the_same_bits(data_dir, tmp_path, monkeypatch):
     """40 of the 70 examples, 3 epochs of 2.5 batches; asked to end after the first snapshot, and in the first epoch."""
     monkeypatch.setitem(models.models, "tiny", Tiny)

@@ -16,6 +16,7 @@ def files():
     return whole()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize(
     ("change", "message"),

@@ -54,6 +54,7 @@ def test_a_step_takes_the_mean_of_the_devices_losses_and_statistics():
     assert np.any(np.mean(means, 0) != stats["conv1"]["norm"]["mean"])
 
 
+@pytest.mark.slow
 def test_many_steps_a_call_are_the_steps_one_by_one():
     network, params, stats = start()
     one, losses = trained(network, params, stats, 1, augment=True)

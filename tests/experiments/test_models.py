@@ -24,6 +24,7 @@ def images(name: str, batch: int = 2):
     return jax.ShapeDtypeStruct((batch, *models.image_shape(name)), "float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "count"),
     [
@@ -54,6 +55,7 @@ def test_the_published_numbers_of_parameters(make, count):
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(abstract(make), nnx.Param))) == count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", models.models)
 def test_parameters_and_batch_statistics_are_all_that_inference_needs(name):
     network = abstract(models.models[name])
@@ -63,6 +65,7 @@ def test_parameters_and_batch_statistics_are_all_that_inference_needs(name):
     assert logits.shape == (2, 10 if models.image_shape(name)[0] < 224 else 1000)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_bfloat16_is_for_convolutions_and_products_only(name):
     network = abstract(models.models[name], dtype=jnp.bfloat16, classes=7)
@@ -76,6 +79,7 @@ def test_bfloat16_is_for_convolutions_and_products_only(name):
     assert inputs.count("bf16") == len(inputs) - 1 > 0
 
 
+@pytest.mark.slow
 def test_training_moves_the_batch_statistics_and_evaluation_does_not():
     x = jax.random.uniform(jax.random.key(0), (4, 16, 16, 3))
     network = ResNet(20, rngs=nnx.Rngs(0))

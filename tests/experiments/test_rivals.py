@@ -236,6 +236,7 @@ MAPPED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MAPPED.values(), ids=MAPPED)
 def test_several_sparsities_train_as_one(make):
     params, several = jax.tree.map(jnp.asarray, PARAMS), jnp.array([0.3, 0.6, 0.9])

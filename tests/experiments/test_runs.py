@@ -173,6 +173,7 @@ def test_rules_during_the_training_and_afterwards_are_the_same():
     assert stopping.point("stable", CURVE[:6], 1000, patience=2) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["sparsity", "one_se"])
 def test_a_rule_ends_the_training_and_its_model_is_kept(tmp_path, rule):
     config = dataclasses.replace(

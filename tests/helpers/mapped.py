@@ -10,6 +10,7 @@ import optax
 import pytest
 
 import parsimony as pm
+from helpers.cases import mostly
 
 STEPS, BATCH = 12, 8
 RULES = pm.Rules([("conv", pm.GroupLasso(-1, strength=0.8)), ("kernel", pm.Lasso(0.2))])
@@ -36,7 +37,7 @@ TRANSFORMATIONS = {
 }
 
 
-every_transformation = pytest.mark.parametrize("make", TRANSFORMATIONS.values(), ids=TRANSFORMATIONS)
+every_transformation = pytest.mark.parametrize("name", mostly(TRANSFORMATIONS, ["plain", "injected schedule"]))
 
 
 def draw(seed, *leading):

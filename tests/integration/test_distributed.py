@@ -15,27 +15,35 @@ from experiments.runs.load import load_run
 from experiments.training import distributed
 from helpers.processes import finished, start, wait_for
 
+pytestmark = pytest.mark.slow
+
 WORDS = ("train", "--epochs", "2", "--drop-epochs")
 LONG = ("train", "--epochs", "200", "--drop-epochs", "--checkpoint-every", "1")
 
 
-def pair(directory, words):
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    """Programs compiled once for all."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+def pair(directory, words, compiled):
     """Two processes of two devices each."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     together = ("--coordinator", address, "--processes", "2", "--process")
-    return [start(directory, *together, number, devices=2, words=words) for number in ("0", "1")]
+    return [start(directory, *together, number, devices=2, words=words, compiled=compiled) for number in ("0", "1")]
 
 
-def test_two_processes_of_two_devices_train_as_one_of_four(tmp_path):
+def test_two_processes_of_two_devices_train_as_one_of_four(tmp_path, compiled):
     """20 steps: weights, V, the path record, Γ and the curve."""
-    first, second = pair(tmp_path / "two", WORDS)
+    first, second = pair(tmp_path / "two", WORDS, compiled)
     together = finished(first)
     output, errors = second.communicate()
     assert second.returncode == 0, errors
     assert "epoch" not in output  # one of them speaks
-    alone = finished(start(tmp_path / "one", devices=4, words=WORDS))
+    alone = finished(start(tmp_path / "one", devices=4, words=WORDS, compiled=compiled))
     assert together["curve"][-1]["step"] == 20
     assert len(together["devices"]) == len(alone["devices"]) == 4
     one, two = (load_run(tmp_path / name).at() for name in ("one", "two"))
@@ -46,15 +54,15 @@ def test_two_processes_of_two_devices_train_as_one_of_four(tmp_path):
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-6)
 
 
-def test_when_a_process_dies_the_other_ends_and_a_restart_resumes(tmp_path):
+def test_when_a_process_dies_the_other_ends_and_a_restart_resumes(tmp_path, compiled):
     """By however many processes: here by one."""
-    first, second = pair(tmp_path / "run", LONG)
+    first, second = pair(tmp_path / "run", LONG, compiled)
     wait_for(first, lambda: len(snapshots.curve(tmp_path / "run")) >= 3)
     second.kill()
     second.communicate()
     first.communicate(timeout=60 + distributed.HEARTBEAT)
     assert first.returncode != 0
-    alone = start(tmp_path / "run", devices=4, words=LONG)
+    alone = start(tmp_path / "run", devices=4, words=LONG, compiled=compiled)
     wait_for(alone, lambda: len(snapshots.curve(tmp_path / "run")) >= 6)
     alone.send_signal(signal.SIGTERM)
     output, _ = alone.communicate()
@@ -65,8 +73,8 @@ def test_when_a_process_dies_the_other_ends_and_a_restart_resumes(tmp_path):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["epochs"] == 200
 
 
-def test_one_of_two_that_is_asked_to_end_ends_both_with_a_checkpoint(tmp_path):
-    processes = pair(tmp_path / "run", LONG)
+def test_one_of_two_that_is_asked_to_end_ends_both_with_a_checkpoint(tmp_path, compiled):
+    processes = pair(tmp_path / "run", LONG, compiled)
     wait_for(processes[0], lambda: len(snapshots.curve(tmp_path / "run")) >= 2)
     processes[1].send_signal(signal.SIGTERM)
     errors = [process.communicate()[1] for process in processes]
@@ -75,10 +83,10 @@ def test_one_of_two_that_is_asked_to_end_ends_both_with_a_checkpoint(tmp_path):
     assert load_run(tmp_path / "run").saved[-1] == step
 
 
-def test_an_error_of_the_first_process_is_everybodys(tmp_path):
+def test_an_error_of_the_first_process_is_everybodys(tmp_path, compiled):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("mine")
-    for process in pair(tmp_path / "run", WORDS):
+    for process in pair(tmp_path / "run", WORDS, compiled):
         _, errors = process.communicate()
         assert process.returncode == 1
         assert "holds files that are no run of ours" in errors

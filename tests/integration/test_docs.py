@@ -20,6 +20,7 @@ def blocks(page: Path):
         yield text.count("\n", 0, found.start(1)), found[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if list(blocks(page))], ids=lambda page: page.stem)
 def test_the_code_of_a_page_runs(page, capsys):
     namespace = {"__name__": "__main__"}

@@ -1,5 +1,6 @@
 """Runs that are killed, asked to end, damaged or out of space keep what they had and end as undisturbed ones do."""
 
+import json
 import random
 import shutil
 import signal
@@ -12,7 +13,9 @@ from experiments import __main__ as cli
 from experiments.runs import snapshots
 from helpers.processes import LONG, WORDS, assert_same, damage, finished, largest, start, wait_for
 
-KILLS = 20
+pytestmark = pytest.mark.slow
+
+KILLS = 6
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +25,26 @@ def undisturbed(tmp_path_factory):
     return finished(start(directory)), directory
 
 
+@pytest.fixture(scope="module")
+def here(tmp_path_factory):
+    """(record, directory) of the same run in this process, on its eight devices."""
+    directory = tmp_path_factory.mktemp("here") / "run"
+    return trained(directory), directory
+
+
+def trained(directory):
+    assert cli.main([*WORDS, "--run-dir", str(directory)]) == 0
+    return json.loads((directory / "record.json").read_text())
+
+
+@pytest.fixture
+def unfinished(here, tmp_path):
+    """A copy of it that lacks its end."""
+    folder = shutil.copytree(here[1], tmp_path / "run")
+    (folder / "record.json").unlink()
+    return folder
+
+
 @pytest.fixture
 def folder(undisturbed, tmp_path):
     """A folder beside which the programs are compiled already."""
@@ -29,8 +52,11 @@ def folder(undisturbed, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_run_killed_twenty_times_ends_as_an_undisturbed_one(folder, tmp_path):
-    """Each time a little after a snapshot, at a moment drawn by lot, or while a checkpoint is being written."""
+def test_a_run_killed_many_times_ends_as_an_undisturbed_one(folder, tmp_path, capsys):
+    """A little after a snapshot, at a moment drawn by lot, or while a checkpoint is being written.
+
+    While it lives, no second run works in its folder.
+    """
     undisturbed = finished(start(tmp_path / "undisturbed", words=LONG)), tmp_path / "undisturbed"
     lot, writing = random.Random(0), 0
     lines = lambda: len(snapshots.curve(folder))
@@ -38,6 +64,11 @@ def test_a_run_killed_twenty_times_ends_as_an_undisturbed_one(folder, tmp_path):
     for kill in range(KILLS):
         process, before = start(folder, words=LONG), lines()
         wait_for(process, lambda own=before: lines() > own)
+        if kill == 0:
+            process.send_signal(signal.SIGSTOP)
+            assert cli.main([*LONG, "--run-dir", str(folder)]) == 1
+            assert f"another process works in {folder}" in capsys.readouterr().err
+            process.send_signal(signal.SIGCONT)
         if kill % 2:
             wait_for(process, half)
         else:
@@ -50,45 +81,43 @@ def test_a_run_killed_twenty_times_ends_as_an_undisturbed_one(folder, tmp_path):
     assert_same(undisturbed, (finished(start(folder, words=LONG)), folder))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_run_that_is_asked_to_end_saves_says_so_and_goes_on_from_there(undisturbed, folder, number):
-    process = start(folder)
-    wait_for(process, lambda: len(snapshots.curve(folder)) >= 3)
-    process.send_signal(number)
-    _, errors = process.communicate()
-    assert process.returncode == 128 + number
-    assert "saved after step" in errors
-    assert str(folder) in errors
-    step = int(errors.split("saved after step ")[1].split()[0])
+def test_a_run_that_is_asked_to_end_saves_says_so_and_goes_on_from_there(undisturbed, folder):
+    """Twice, by either signal."""
+    step = None
+    for number, lines in ((signal.SIGTERM, 3), (signal.SIGINT, 9)):
+        process = start(folder)
+        wait_for(process, lambda least=lines: len(snapshots.curve(folder)) >= least)
+        process.send_signal(number)
+        output, errors = process.communicate()
+        assert process.returncode == 128 + number
+        assert "saved after step" in errors
+        assert str(folder) in errors
+        assert step is None or f"resuming {folder} after step {step}" in output
+        step = int(errors.split("saved after step ")[1].split()[0])
     record = finished(start(folder))
     assert f"resuming {folder} after step {step}" in record["output"]
     assert_same(undisturbed, (record, folder))
 
 
 @pytest.mark.parametrize("how", ["truncated", "flipped"])
-def test_a_damaged_checkpoint_is_put_aside_with_a_warning_and_the_one_before_is_used(undisturbed, folder, how):
-    shutil.copytree(undisturbed[1], folder)
-    (folder / "record.json").unlink()
-    before, last = sorted((folder / "checkpoints").iterdir(), key=lambda path: int(path.name))
+def test_a_damaged_checkpoint_is_put_aside_with_a_warning_and_the_one_before_is_used(here, unfinished, how, capsys):
+    before, last = sorted((unfinished / "checkpoints").iterdir(), key=lambda path: int(path.name))
     damage(largest(last), how)
-    record = finished(start(folder))
-    assert f"WARNING: checkpoint {last.name}" in record["errors"]
-    assert (folder / "damaged" / last.name).is_dir()
-    assert f"after step {before.name}" in record["output"]
-    assert_same(undisturbed, (record, folder))
+    capsys.readouterr()
+    record, told = trained(unfinished), capsys.readouterr()
+    assert f"WARNING: checkpoint {last.name}" in told.err
+    assert (unfinished / "damaged" / last.name).is_dir()
+    assert f"after step {before.name}" in told.out
+    assert_same(here, (record, unfinished))
 
 
-def test_without_a_whole_checkpoint_nothing_is_trained_over(undisturbed, folder, capsys):
-    shutil.copytree(undisturbed[1], folder)
-    (folder / "record.json").unlink()
-    for checkpoint in (folder / "checkpoints").iterdir():
+def test_without_a_whole_checkpoint_nothing_is_trained_over(unfinished, capsys):
+    for checkpoint in (unfinished / "checkpoints").iterdir():
         damage(next((checkpoint / "position").iterdir()), "truncated")
-    process = start(folder)
-    _, errors = process.communicate()
-    assert process.returncode == 1
-    assert "no checkpoint" in errors
-    assert len(list((folder / "damaged").iterdir())) == 2
-    assert len(snapshots.curve(folder)) == 24
+    assert cli.main([*WORDS, "--run-dir", str(unfinished)]) == 1
+    assert "no checkpoint" in capsys.readouterr().err
+    assert len(list((unfinished / "damaged").iterdir())) == 2
+    assert len(snapshots.curve(unfinished)) == 24
 
 
 def test_a_full_disk_is_an_error_that_leaves_the_earlier_checkpoints(undisturbed, folder, tmp_path):
@@ -110,20 +139,6 @@ def test_a_full_disk_is_an_error_that_leaves_the_earlier_checkpoints(undisturbed
     assert_same(undisturbed, (record, kept))
 
 
-def test_a_second_run_in_the_same_folder_is_refused(folder):
-    process = start(folder, words=LONG)
-    wait_for(process, lambda: len(snapshots.curve(folder)) >= 1)
-    second = start(folder, words=LONG)
-    _, errors = second.communicate()
-    assert second.returncode == 1
-    assert f"another process works in {folder}" in errors
-    assert process.poll() is None
-    process.kill()
-    process.communicate()
-
-
-def test_resuming_with_another_configuration_is_refused_by_name(undisturbed, folder, capsys):
-    shutil.copytree(undisturbed[1], folder)
-    (folder / "record.json").unlink()
-    assert cli.main([*WORDS, "--run-dir", str(folder), "--nu", "7", "--batch-size", "64"]) == 1
+def test_resuming_with_another_configuration_is_refused_by_name(unfinished, capsys):
+    assert cli.main([*WORDS, "--run-dir", str(unfinished), "--nu", "7", "--batch-size", "64"]) == 1
     assert "other settings (batch_size 128 → 64, nu 10.0 → 7.0)" in capsys.readouterr().err

@@ -15,8 +15,6 @@ PARAMS = {"conv1/kernel": jnp.ones((2, 2, 3, 4)), "conv1/bias": jnp.ones(4), "he
 POSITIVE, NUMBER = "expected a positive, finite number", "expected a positive number"
 
 
-@pytest.mark.parametrize("make", [pm.split_lbi, pm.inverse_scale_space])
-@pytest.mark.parametrize("name", ["learning_rate", "kappa", "nu", "dual_learning_rate"])
 @pytest.mark.parametrize(
     ("value", "error", "message"),
     [
@@ -27,9 +25,11 @@ POSITIVE, NUMBER = "expected a positive, finite number", "expected a positive nu
     ],
     ids=str,
 )
-def test_hyper_parameters_are_positive_and_finite(make, name, value, error, message):
-    with pytest.raises(error, match=f"^{name}=.*{message}"):
-        make(**({"learning_rate": 0.1} | {name: value}))
+def test_hyper_parameters_are_positive_and_finite(value, error, message):
+    for make in (pm.split_lbi, pm.inverse_scale_space):
+        for name in ("learning_rate", "kappa", "nu", "dual_learning_rate"):
+            with pytest.raises(error, match=f"^{name}=.*{message}"):
+                make(**({"learning_rate": 0.1} | {name: value}))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 import parsimony as pm
 from helpers import reference as ref
+from helpers.cases import every_pair, in_turn
 from helpers.related import ALL_PENALTIES, METHODS, PARAMS, SPARSE, STEPS, gradient, state_of, trained
 
 
@@ -62,9 +63,14 @@ PENALTIES = {
 }
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("make", PENALTIES.values(), ids=PENALTIES)
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    ("case", "make", "dtype"),
+    [
+        pytest.param(*param.values, dtype, id=f"{param.id}-{dtype}")
+        for dtype, start in (("float64", 0), ("float32", 1))
+        for param in in_turn(CASES, PENALTIES, start=start)
+    ],
+)
 def test_every_step_is_that_of_the_transcription(case, make, dtype):
     penalty, conv, head = make(case.strength)
     both = {"learning_rate": 0.1, **case.theirs}
@@ -88,11 +94,10 @@ def test_every_step_is_that_of_the_transcription(case, make, dtype):
         assert case.start is PARAMS or entered, f"{name}: nothing has entered"
 
 
-@pytest.mark.parametrize("penalty", ALL_PENALTIES.values(), ids=ALL_PENALTIES)
-@pytest.mark.parametrize(
-    "start", [PARAMS, SPARSE, {name: 0 * w for name, w in PARAMS.items()}], ids=["all", "some", "0"]
-)
-@pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
+STARTS = {"all": PARAMS, "some": SPARSE, "0": {name: 0 * w for name, w in PARAMS.items()}}
+
+
+@pytest.mark.parametrize(("make", "penalty", "start"), every_pair(METHODS, ALL_PENALTIES, STARTS))
 def test_the_state_at_the_start_holds_the_weights_of_the_start(make, start, penalty):
     params = {name: jnp.asarray(w, jnp.float32) for name, w in start.items()}
     state = make(penalty=penalty).init(params)

@@ -187,6 +187,7 @@ def orders(errors):
     return np.log2(errors[:-1]) - np.log2(errors[1:])
 
 
+@pytest.mark.slow
 def test_the_iteration_tends_to_it_at_first_order_as_kappa_grows_and_alpha_shrinks(limit):
     """κα fixed, κ doubled: V, ∫|Γ − Γ_exact|, ∫|W − W_exact| and the times of entry halve their error."""
     path, H, q, nu, alpha, until = limit
@@ -206,6 +207,7 @@ def test_the_iteration_tends_to_it_at_first_order_as_kappa_grows_and_alpha_shrin
     np.testing.assert_allclose(found[1][at], path.at(times[at])[1], rtol=0, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_iteration_tends_to_the_flow_of_its_kappa_at_first_order_as_alpha_shrinks(limit):
     """κ fixed, α halved: V tends to one that is Γ/κ from the exact one, where V lies in ∂Ω(Γ) + Γ/κ."""
     path, H, q, nu, alpha, until = limit
@@ -239,6 +241,7 @@ def path_recovers(X, y, support, nu):
     return ((exact_path(*least_squares(X, y), nu=nu).gammas != 0) == support).all(1).any()
 
 
+@pytest.mark.slow
 def test_the_support_is_recovered_where_the_lasso_path_does_not():
     """Decoys break the irrepresentable condition whatever the noise; the others have 100 columns for 60 equations."""
     tall = [decoys(seed) for seed in range(20)]

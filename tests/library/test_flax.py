@@ -41,11 +41,20 @@ WRAPPED = {
 }
 
 
-@pytest.mark.parametrize("make", WRAPPED.values(), ids=WRAPPED)
-@pytest.mark.parametrize("transform", [nnx.jit, lambda step: step], ids=["nnx.jit", "eager"])
-def test_nnx_optimizer_runs_and_reads_as_the_functional_form(make, transform):
+@pytest.mark.parametrize(
+    ("name", "transform"),
+    [
+        pytest.param(name, transform, marks=() if transform is nnx.jit and name == "split_lbi" else pytest.mark.slow)
+        for name, transform in [
+            *((name, nnx.jit) for name in WRAPPED),
+            *((name, lambda step: step) for name in ("split_lbi", "inject_hyperparams")),
+        ]
+    ],
+    ids=[*WRAPPED, "split_lbi, eager", "inject_hyperparams, eager"],
+)
+def test_nnx_optimizer_runs_and_reads_as_the_functional_form(name, transform):
     """Read-outs take `optimizer.opt_state` as it is."""
-    net, optimizer = optimizer_run(make(), transform)
+    net, optimizer = optimizer_run(WRAPPED[name](), transform)
     _, params, _, state = expected_run()
     assert_close(nnx.state(net, nnx.Param), params)
     assert_close(pm.gamma(optimizer.opt_state), pm.gamma(state))
@@ -101,6 +110,7 @@ def test_an_nnx_optimizer_takes_split_lbi_beside_another_transformation():
     chex.assert_trees_all_equal(sparse["dense"], nnx.state(net, nnx.Param)["dense"])
 
 
+@pytest.mark.slow
 def test_a_hyper_parameter_of_an_nnx_optimizer_is_changed_in_place():
     """A learning rate of zero stops W and V where they are."""
     net, optimizer = optimizer_run(WRAPPED["inject_hyperparams"]())

@@ -49,7 +49,7 @@ OPTIMIZERS = {
 }
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", [jnp.float32, pytest.param(jnp.bfloat16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tx", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_zeros_are_exact_after_thousands_of_steps(tx, dtype):
     params, _ = train(pm.keep_support(tx, MASKS), initial_params(dtype), 3000)

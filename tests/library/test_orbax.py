@@ -110,6 +110,7 @@ def checkpointer(directory, step, run, like):
 WAYS = {"StandardSave": standard, "PyTreeSave": pytree, "StandardCheckpointer": checkpointer}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save_and_restore", WAYS.values(), ids=WAYS)
 @every_transformation
 def test_a_restored_run_goes_on_bit_for_bit(tmp_path, make, save_and_restore):

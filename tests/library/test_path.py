@@ -16,6 +16,7 @@ from flax.training.train_state import TrainState
 import parsimony as pm
 from helpers import flax_runs, mapped, wrapped
 from helpers import spread as sharded
+from helpers.cases import mostly
 
 STEPS = 16
 
@@ -52,9 +53,9 @@ def assert_enters_one_by_one(steps):
     assert len(np.unique(seen)) > 4
 
 
-@pytest.mark.parametrize("make", wrapped.TRANSPARENT.values(), ids=wrapped.TRANSPARENT)
-def test_around_any_wrapper_the_record_is_what_an_observer_writes_down(make):
-    tx = make()
+@pytest.mark.parametrize("name", mostly(wrapped.TRANSPARENT, ["chain", "MultiSteps", "inject_hyperparams in a chain"]))
+def test_around_any_wrapper_the_record_is_what_an_observer_writes_down(name):
+    tx = wrapped.TRANSPARENT[name]()
     tx = tx.gradient_transformation() if isinstance(tx, optax.MultiSteps) else tx
     params, state, steps, times = watch(tx, wrapped.initial_params())
     recorded, recorded_state = wrapped.train(pm.record_path(tx), wrapped.initial_params(), range(STEPS))
@@ -65,6 +66,7 @@ def test_around_any_wrapper_the_record_is_what_an_observer_writes_down(make):
     assert_enters_one_by_one(steps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", wrapped.TRANSPARENT.values(), ids=wrapped.TRANSPARENT)
 def test_inside_any_wrapper_the_record_can_be_read(wrap, monkeypatch):
     """The wrappers of the table, with the recorded transformation in the place of the bare one."""
@@ -143,9 +145,10 @@ def test_an_entry_for_what_each_penalty_thresholds_together(penalty, shape):
     assert entered[inside].all()
 
 
+@pytest.mark.slow
 @mapped.every_transformation
-def test_scans_and_seeds_under_vmap_record_what_single_runs_record(make):
-    tx = pm.record_path(make())
+def test_scans_and_seeds_under_vmap_record_what_single_runs_record(name):
+    tx = pm.record_path(mapped.TRANSFORMATIONS[name]())
     single = [mapped.run(tx, *mapped.problem(seed)) for seed in range(2)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(mapped.problem, range(2)))
     _, states = jax.jit(jax.vmap(lambda *arguments: mapped.scanned(tx, *arguments)))(*stacked)
@@ -168,10 +171,19 @@ def test_eight_devices_record_the_same_path():
     chex.assert_trees_all_equal(pm.entry_steps(mapped.at(many[1], 3)), pm.entry_steps(single))
 
 
-@pytest.mark.parametrize(("kind", "place"), sharded.SETTINGS.values(), ids=sharded.SETTINGS)
-@pytest.mark.parametrize("name", ["Lasso", "GroupLasso", "GroupLasso of pairs of channels", "SparseGroupLasso"])
-def test_spread_parameters_record_the_same_path(name, kind, place):
-    penalty, shape = sharded.PENALTIES[name]
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    list(
+        zip(
+            sharded.SETTINGS,
+            ["Lasso", "GroupLasso", "SparseGroupLasso", "GroupLasso of pairs of channels", "GroupLasso"],
+            strict=True,
+        )
+    ),
+)
+def test_spread_parameters_record_the_same_path(setting, name):
+    (kind, place), (penalty, shape) = sharded.SETTINGS[setting], sharded.PENALTIES[name]
     tx = pm.record_path(pm.split_lbi(0.3, kappa=1.2, nu=1.5, penalty=penalty, momentum=0.5))
     alone, alone_state = sharded.run(tx, jax.tree.map(jnp.asarray, sharded.params_of(shape)))
     mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind, kind))
@@ -188,6 +200,7 @@ def test_spread_parameters_record_the_same_path(name, kind, place):
     assert not np.asarray(jax.device_get(kept["kernel"]))[~np.asarray(expected["kernel"])].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transform", [nnx.jit, lambda step: step], ids=["nnx.jit", "eager"])
 def test_an_nnx_optimizer_records_selects_and_fine_tunes(transform):
     tx = pm.record_path(flax_runs.alone())
@@ -209,6 +222,7 @@ def test_an_nnx_optimizer_records_selects_and_fine_tunes(transform):
     assert (after != before).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("freeze", [lambda tree: tree, flax.core.freeze], ids=["dict", "FrozenDict"])
 def test_linens_train_state_records_and_selects(freeze):
     net = flax_runs.LinenNet()

@@ -121,6 +121,7 @@ def test_the_derivative_of_the_prox_is_a_finite_difference(penalty, naive, shape
     np.testing.assert_allclose(jnp.sum(backward * dv), jnp.sum(cotangent * forward), rtol=1e-10)
 
 
+@pytest.mark.slow
 @every_penalty
 def test_derivatives_are_finite_where_groups_are_zero(penalty, naive, shape, groups):
     prox, slope = penalty.prox, jax.grad(penalty.value)

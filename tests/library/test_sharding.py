@@ -4,6 +4,8 @@ Under *explicit* sharding an operation that cannot say how its result is spread 
 sharding the compiler chooses, and may choose badly.
 """
 
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -12,14 +14,38 @@ import pytest
 from jax.sharding import AxisType
 
 import parsimony as pm
+from helpers.cases import in_turn
 from helpers.spread import PENALTIES, SETTINGS, assert_lie_alike, params_of, run, spread
 
+BOTH = "explicit, both"  # both axes: what most can go wrong in
+OTHERS = {name: setting for name, setting in SETTINGS.items() if name != BOTH}
 
-@pytest.mark.parametrize(("kind", "place"), SETTINGS.values(), ids=SETTINGS)
-@pytest.mark.parametrize(("penalty", "shape"), PENALTIES.values(), ids=PENALTIES)
-def test_a_spread_run_is_the_run_on_one_device(penalty, shape, kind, place):
-    tx = pm.split_lbi(0.3, kappa=1.2, nu=1.5, penalty=penalty, momentum=0.5)
-    alone, alone_state = run(tx, jax.tree.map(jnp.asarray, params_of(shape)))
+
+QUICK = ("Lasso", "GroupLasso", "BlockLasso")
+NAMES = {name: name for name in PENALTIES}
+
+
+def transformation(penalty):
+    return pm.split_lbi(0.3, kappa=1.2, nu=1.5, penalty=penalty, momentum=0.5)
+
+
+@functools.cache
+def run_alone(name):
+    penalty, shape = PENALTIES[name]
+    return run(transformation(penalty), jax.tree.map(jnp.asarray, params_of(shape)))
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        *(pytest.param(name, SETTINGS[BOTH], marks=() if name in QUICK else pytest.mark.slow) for name in PENALTIES),
+        *(pytest.param(*param.values, id=param.id, marks=pytest.mark.slow) for param in in_turn(NAMES, OTHERS)),
+    ],
+)
+def test_a_spread_run_is_the_run_on_one_device(name, setting):
+    (penalty, shape), (kind, place) = PENALTIES[name], setting
+    tx = transformation(penalty)
+    alone, alone_state = run_alone(name)
     mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(kind, kind))
     with jax.set_mesh(mesh):
         initial = spread(params_of(shape), mesh, place)

@@ -56,6 +56,7 @@ def train_on_digits(width, nu, learning_rate):
     return state, steps
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "nu", "learning_rate"), [(4, 5.0, 0.05), (16, 20.0, 0.02), (32, 100.0, 0.05)], ids=str
 )

@@ -11,6 +11,7 @@ import pytest
 
 import parsimony as pm
 from helpers import reference as ref
+from helpers.cases import in_turn
 from helpers.related import ALL_PENALTIES, METHODS, PARAMS, SPARSE, STEPS, gradient, state_of, step_of, trained
 from parsimony._rules import resolve
 from parsimony._sparsity_target import LEAST, threshold_at
@@ -43,8 +44,7 @@ def share(state) -> tuple[float, float]:
     return zeros / weights, group / weights
 
 
-@pytest.mark.parametrize("penalty", ALL_PENALTIES.values(), ids=ALL_PENALTIES)
-@pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
+@pytest.mark.parametrize(("penalty", "make"), in_turn(ALL_PENALTIES, METHODS, each=2))
 def test_the_share_of_zeros_is_met_at_every_step_to_within_a_group(make, penalty):
     for k, (params, state) in enumerate(trained(make(penalty=penalty, sparsity=asked), steps=16)):
         q, (found, group) = float(asked(k)), share(state)
@@ -60,15 +60,16 @@ GROUPS = (
 both_penalties = pytest.mark.parametrize("penalties", [LASSO, GROUPS], ids=["Lasso", "GroupLasso and Lasso"])
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@both_penalties
 @pytest.mark.parametrize(
-    ("make", "method", "arguments"),
+    ("make", "method", "arguments", "penalties", "dtype"),
     [
-        (pm.linbreg, "linbreg", {"kappa": 2.5, "momentum": 0.5}),
-        (pm.rda, "rda", {}),
-        (pm.prox_sgd, "prox_sgd", {"momentum": 0.5, "nesterov": True}),
+        (pm.linbreg, "linbreg", {"kappa": 2.5, "momentum": 0.5}, LASSO, "float64"),
+        (pm.linbreg, "linbreg", {"kappa": 2.5, "momentum": 0.5}, GROUPS, "float32"),
+        (pm.rda, "rda", {}, GROUPS, "float64"),
+        (pm.rda, "rda", {}, LASSO, "float32"),
+        (pm.prox_sgd, "prox_sgd", {"momentum": 0.5, "nesterov": True}, GROUPS, "float64"),
     ],
+    ids=["linbreg", "linbreg, groups, float32", "rda, groups", "rda, float32", "prox_sgd, groups"],
 )
 def test_every_step_is_that_of_the_transcription(make, method, arguments, penalties, dtype):
     """The strength there is an entry of the sorted levels."""
@@ -172,10 +173,10 @@ def test_a_dual_that_does_not_move_yet_has_no_strength_and_no_nan():
     chex.assert_trees_all_equal(taken[-1][0], same[5][0])
 
 
-@pytest.mark.parametrize("make", METHODS.values(), ids=METHODS)
-def test_it_compiles_once_scans_maps_and_runs_on_many_devices(make):
+@pytest.mark.parametrize("name", ["linbreg", "prox_sgd", "split_lbi"])  # the three forms of the step
+def test_it_compiles_once_scans_maps_and_runs_on_many_devices(name):
     params = {name: jnp.asarray(w, jnp.float32) for name, w in SPARSE.items()}
-    tx = make(penalty=GROUPS[0], sparsity=lambda k: 0.02 * k)
+    tx = METHODS[name](penalty=GROUPS[0], sparsity=lambda k: 0.02 * k)
     chex.clear_trace_counter()
     once = trained(tx, SPARSE, 8, transform=lambda step: jax.jit(chex.assert_max_traces(step, n=1)))[-1]
     several = lambda at: jax.lax.scan(lambda at, _: (step_of(tx)(*at), None), at, length=8)[0]

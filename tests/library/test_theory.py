@@ -81,7 +81,10 @@ MATRIX = {
 CASES = [(name, penalty) for name in LOSSES for penalty in MATRIX] + [("tanh", "unit_penalty")]
 
 
-@pytest.mark.parametrize(("name", "penalty"), CASES)
+@pytest.mark.parametrize(
+    ("name", "penalty"),
+    [pytest.param(*case, marks=() if case[0] == "quadratic" else pytest.mark.slow) for case in CASES],
+)
 def test_each_step_below_the_bound_takes_from_f_what_the_theorem_says(name, penalty):
     loss, start, lip = LOSSES[name]
     with jax.enable_x64(True):
@@ -134,6 +137,7 @@ def test_the_bound_is_the_joint_one_and_sharp(lip, start, bound, share, descends
         assert seen.value[-1] > 1e3 * seen.value[0]
 
 
+@pytest.mark.slow
 def test_ten_starts_lead_to_critical_points():
     """W and Γ meet where ∇L is zero, on trajectories of finite length."""
 

@@ -13,6 +13,7 @@ import parsimony as pm
 from helpers.mapped import (
     BATCH,
     STEPS,
+    TRANSFORMATIONS,
     assert_same,
     at,
     every_transformation,
@@ -28,7 +29,8 @@ from helpers.mapped import (
 
 
 @every_transformation
-def test_compiled_and_scanned_runs_equal_the_eager_run(make):
+def test_compiled_and_scanned_runs_equal_the_eager_run(name):
+    make = TRANSFORMATIONS[name]
     eager = run(make(), *problem(0), transform=lambda step: step)
     assert_same(eager, run(make(), *problem(0)))
     assert_same(eager, jax.jit(lambda *arguments: scanned(make(), *arguments))(*problem(0)))
@@ -36,8 +38,9 @@ def test_compiled_and_scanned_runs_equal_the_eager_run(make):
 
 
 @every_transformation
-def test_a_step_is_compiled_once(make):
+def test_a_step_is_compiled_once(name):
     """The state of `init` and that of `update` are of one type, weak types included."""
+    make = TRANSFORMATIONS[name]
     chex.clear_trace_counter()
     run(make(), *problem(0), transform=lambda step: jax.jit(chex.assert_max_traces(step, n=1)))
 
@@ -52,8 +55,9 @@ def test_a_changed_hyper_parameter_compiles_nothing_anew():
 
 
 @every_transformation
-def test_seeds_under_vmap_are_the_runs_one_by_one(make):
+def test_seeds_under_vmap_are_the_runs_one_by_one(name):
     """Three runs at once, and all read-outs by `jax.vmap` of the ones for one run."""
+    make = TRANSFORMATIONS[name]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(problem, range(3)))
     mapped = jax.jit(jax.vmap(lambda *arguments: scanned(make(), *arguments)))(*stacked)
     read = jax.vmap(readouts)(*mapped)
@@ -65,6 +69,7 @@ def test_seeds_under_vmap_are_the_runs_one_by_one(make):
         chex.assert_trees_all_close(at(read, seed), readouts(*alone(*problem(seed))), rtol=2e-5, atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["learning_rate", "dual_learning_rate", "kappa", "nu", "momentum"])
 def test_hyper_parameters_under_vmap_are_the_runs_one_by_one(name):
     values = {"kappa": [1.0, 1.5, 2.0], "nu": [1.5, 2.0, 2.5]}.get(name, [0.15, 0.2, 0.25])

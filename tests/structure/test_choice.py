@@ -194,6 +194,7 @@ def test_bad_choices_are_named(arguments, message):
         choose(units, params, **{"order": "magnitude", **arguments})
 
 
+@pytest.mark.slow
 def test_counts_of_the_published_networks():
     fn, params, args = residual.resnet50()
     x = jax.ShapeDtypeStruct((1, 224, 224, 3), "float32")

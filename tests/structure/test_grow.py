@@ -9,7 +9,8 @@ import optax
 import pytest
 
 import parsimony as pm
-from helpers.architectures import ARCHITECTURES, built, error
+from helpers.architectures import ARCHITECTURES, QUICK, built, error
+from helpers.cases import mostly
 from parsimony._tree import named_leaves
 from parsimony.structure import compact, find_units, grow, next_widths, saturation, unit_penalty
 from parsimony.structure._surgery.grow import outside_span
@@ -31,8 +32,14 @@ def random_widths(units, seed):
     return {own.name: own.size + int(rng.integers(1, 4)) for own in grown}
 
 
-@pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        pytest.param(name, seed, marks=() if name in QUICK else pytest.mark.slow)
+        for seed, names in ((0, NAMES), (1, NAMES[::4]))  # all sets, and about half of them
+        for name in names
+    ],
+)
 def test_the_wider_model_has_the_same_outputs(name, seed):
     _, params, args, units = built(name)
     widths = random_widths(units, seed)
@@ -41,7 +48,9 @@ def test_the_wider_model_has_the_same_outputs(name, seed):
     assert error(jax.jit(wider.fn)(wider.params, *args), outputs(name)) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["lenet", "resnet", "densenet", "mobilenet_v2", "vit", "plain_lstm"])
+@pytest.mark.parametrize(
+    "name", mostly(["lenet", "resnet", "densenet", "mobilenet_v2", "vit", "plain_lstm"], ["lenet"])
+)
 def test_growth_and_removal_undo_each_other_bit_for_bit(name):
     """Without the new units the parameters are those from before, and so is the state of the optimizer."""
     _, params, args, units = built(name)
@@ -100,7 +109,7 @@ def test_new_units_are_read_by_zeros_and_normalised_neutrally():
     assert wider["params"]["Conv_0"]["kernel"][..., 6:].all()
 
 
-@pytest.mark.parametrize("name", ["lenet", "resnet", "vit", "gru"])
+@pytest.mark.parametrize("name", mostly(["lenet", "resnet", "vit", "gru"], ["lenet"]))
 def test_new_units_learn(name):
     """Nothing is stuck at zero: three steps of descent move new units of every set."""
     _, params, args, units = built(name)
@@ -242,7 +251,7 @@ def test_what_cannot_grow_says_why():
         next_widths(units, {}, caps=[("conv9", 3)])
 
 
-@pytest.mark.parametrize("name", ["lenet", "resnet", "mobilenet_v2", "vit"])
+@pytest.mark.parametrize("name", mostly(["lenet", "resnet", "mobilenet_v2", "vit"], ["lenet"]))
 def test_the_cost_of_other_widths_is_known_without_making_them(name):
     """Wider and narrower, against the arrays that `grow` and `compact` make."""
     _, params, args, units = built(name)

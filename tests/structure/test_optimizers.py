@@ -7,6 +7,7 @@ import optax
 import pytest
 
 import parsimony as pm
+from helpers.cases import mostly
 from helpers.descent import trained
 from parsimony._tree import named_leaves
 from parsimony.structure import compact, find_units
@@ -70,7 +71,10 @@ def cut_by_hand(parameter, leaf, like):
     return leaf
 
 
-@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "record_path"])
+QUICK = ("adam", "split_lbi", "rda, sparsity")
+
+
+@pytest.mark.parametrize("name", mostly([name for name in OPTIMIZERS if name != "record_path"], QUICK))
 def test_each_statistic_keeps_the_entries_of_what_stays(name):
     tx = OPTIMIZERS[name]
     params, state = trained(tx, loss, PARAMS, 3)
@@ -88,7 +92,7 @@ def test_each_statistic_keeps_the_entries_of_what_stays(name):
     assert touched or name == "sgd"
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", mostly(OPTIMIZERS, [*QUICK, "record_path"]))
 def test_training_goes_on_as_if_the_removed_units_had_never_been(name):
     """Started afresh on the compact parameters the state has the same structure; its update is defined on it."""
     tx = OPTIMIZERS[name]

@@ -17,6 +17,9 @@ ARCHITECTURES = {
 }
 
 
+QUICK = ("lenet", "resnet", "vit", "plain_lstm")  # for the quick run: one of each kind
+
+
 @functools.cache
 def built(name):
     """(fn, params, args, units)."""
