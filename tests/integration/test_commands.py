@@ -16,7 +16,12 @@ from experiments.bench import data, loop, structure, sweep, update
 ROOT = Path(__file__).parents[2]
 TEXTS = {
     str(page.relative_to(ROOT)): page.read_text()
-    for page in (ROOT / "README.md", ROOT / "experiments" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for page in (
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "experiments" / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+    )
 } | {
     f"{kind}/{name}": inspect.getdoc(configs.load(kind, name)) or ""
     for kind in cli.CONFIGURED
