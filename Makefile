@@ -16,7 +16,7 @@ test: .venv/test-installed
 test-quick: .venv/test-installed
 	$(BIN)/python $(PYTEST) -m "not slow"
 
-lint: .venv/test-installed
+lint: .venv/lint-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
@@ -31,7 +31,13 @@ notebooks: .venv/test-installed
 
 .venv/test-installed: pyproject.toml
 	$(MAKE) .venv/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[experiments,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[experiments,tests]'
+	touch $@
+
+# Pyright reads the types of what the code imports.
+.venv/lint-installed: pyproject.toml
+	$(MAKE) .venv/test-installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lint]'
 	touch $@
 
 .venv/bin/python:
@@ -75,7 +81,7 @@ matrix-jax010 matrix-newest matrix-lowest: matrix-%:
 	@command -v $(MATRIX_PYTHON) >/dev/null || \
 	  { echo "matrix-$*: no $(MATRIX_PYTHON) on the PATH; install it, or give PYTHON311=... or PYTHON313=..." >&2; exit 1; }
 	$(MATRIX_PYTHON) -m venv .venv-matrix/$*
-	.venv-matrix/$*/bin/python -m pip install --quiet --disable-pip-version-check -e '.[experiments,test]' $(MATRIX_PINS)
+	.venv-matrix/$*/bin/python -m pip install --quiet --disable-pip-version-check -e '.[experiments,tests]' $(MATRIX_PINS)
 	.venv-matrix/$*/bin/python -m pip list --disable-pip-version-check 2>/dev/null | grep -E '^(jax|jaxlib|optax|flax) '
 	.venv-matrix/$*/bin/python $(PYTEST) $(MATRIX_TESTS)
 

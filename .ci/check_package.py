@@ -8,13 +8,14 @@ import subprocess
 import sys
 from importlib import metadata, util
 
+DISTRIBUTION = "parsimony-lbi"
 NOT_NEEDED = ["flax", "scipy", "safetensors", "flatbuffers", "orbax", "matplotlib", "sklearn", "tensorflow"]
 
-files = {str(file) for file in metadata.files("parsimony") or []}
-for needed in ["parsimony/py.typed", "parsimony/structure/__init__.py", "experiments/__main__.py"]:
+files = {str(file) for file in metadata.files(DISTRIBUTION) or []}
+for needed in ["parsimony/py.typed", "parsimony/structure/__init__.py", "parsimony/theory/__init__.py"]:
     assert needed in files, f"the wheel lacks {needed}"
 assert any(file.endswith("licenses/LICENSE") for file in files), "the wheel lacks the licence"
-strangers = {file.split("/")[0] for file in files} - {"parsimony", "experiments"}
+strangers = {file.split("/")[0] for file in files} - {"parsimony"}
 assert all(folder.endswith(".dist-info") for folder in strangers), f"the wheel holds {strangers}"
 assert "site-packages" in (util.find_spec("parsimony").origin or ""), "parsimony is imported from elsewhere"
 
@@ -23,7 +24,7 @@ assert "site-packages" in (util.find_spec("parsimony").origin or ""), "parsimony
 absent = f"import jax, optax, sys; sys.modules |= dict.fromkeys({NOT_NEEDED})"
 code = f"{absent}; import parsimony; print(parsimony.__version__)"
 version = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
-assert version == metadata.version("parsimony"), version
+assert version == metadata.version(DISTRIBUTION), version
 
 timed = "import jax, optax, time; start = time.perf_counter(); import parsimony; print(time.perf_counter() - start)"
 runs = [subprocess.run([sys.executable, "-c", timed], check=True, capture_output=True, text=True) for _ in range(6)]

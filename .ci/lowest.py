@@ -5,5 +5,5 @@ from pathlib import Path
 
 project = tomllib.loads(Path(__file__).parents[1].joinpath("pyproject.toml").read_text())["project"]
 extras = project["optional-dependencies"]
-wanted = [*project["dependencies"], *extras["experiments"], *extras["test"]]
+wanted = [*project["dependencies"], *extras["experiments"], *extras["tests"]]
 print(" ".join(name.replace(">=", "==") for name in wanted if ">=" in name))

@@ -1,4 +1,4 @@
-"""What a comparison found: means over the seeds, a table in text and in Markdown, and the README's part."""
+"""What a comparison found: means over the seeds, a table in text and in Markdown, and its place in a page."""
 
 import dataclasses
 import statistics
@@ -19,9 +19,9 @@ class ReportCompareOptions:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of `python -m experiments compare`."""
-    readme: Path | None = None
-    """A Markdown file with the lines `<!-- comparison NAME -->` and `<!-- end -->`: what is between them is replaced by
-    the table of the comparison of that name. None: the tables are printed."""
+    markdown: Path | None = None
+    """A Markdown file such as docs/results.md, with the lines `<!-- comparison NAME -->` and `<!-- end -->`: what is
+    between them is replaced by the table of the comparison of that name. None: the tables are printed."""
 
     def __post_init__(self):
         if not self.runs:
@@ -31,19 +31,19 @@ class ReportCompareOptions:
 def report_compare(arguments: ReportCompareOptions) -> None:
     """Reads the records; writes RUN/comparison.png, and the tables."""
     records = [_record(directory) for directory in arguments.runs]
-    text = arguments.readme.read_text(encoding="utf-8") if arguments.readme else None
+    text = arguments.markdown.read_text(encoding="utf-8") if arguments.markdown else None
     for record in records:
         if text is not None:
-            text = replaced(text, record["name"], markdown(record), arguments.readme)
+            text = replaced(text, record["name"], markdown(record), arguments.markdown)
     for directory, record in zip(arguments.runs, records, strict=True):
         if record["configuration"]["sparsity"]:
             picture(record).savefig(directory / "comparison.png", dpi=110)
             print(f"drawn: {directory / 'comparison.png'}")
         if text is None:
             print(markdown(record))
-    if text is not None and arguments.readme:
-        write_whole(arguments.readme, text)
-        print(f"written: {arguments.readme}")
+    if text is not None and arguments.markdown:
+        write_whole(arguments.markdown, text)
+        print(f"written: {arguments.markdown}")
 
 
 def summary(config, chosen: dict[str, tuple], lines: list[dict]) -> list[dict[str, Any]]:
@@ -131,20 +131,20 @@ def markdown(record: dict[str, Any]) -> str:
     where = f"{record['cpu_count']} CPU cores" if record["devices"][0].startswith("cpu") else record["devices"][0]
     said = [
         f"`python -m experiments compare {record['name']}`: {own['model']} on {own['dataset']}, {own['epochs']} epochs "
-        f"a run; test accuracy (%), mean ± standard deviation of {' or '.join(map(str, sorted(seeds)))} seeds"
+        f"a run. Test accuracy (%), mean ± standard deviation over {' or '.join(map(str, sorted(seeds)))} seeds"
     ]
     if own["sparsity"]:
-        said.append(f", at shares of zero {of}, the whole network together")
+        said.append(f", by the share of the {of} that is zero, counted over the whole network")
     if not own["grid"]:
         said.append(f". Every method was tuned by {own['trials']} trials on {own['validation']:,} held-out images")
     said.append(
-        ". Runs: training that a seed costs for the whole row, in trainings of that length; seconds of it on "
-        f"{where}, other work beside it included."
+        ". Runs: what the whole row costs one seed, in trainings of that length. Seconds: the time of these on "
+        f"{where}, with other work beside them."
     )
     parts = ["".join(said), _rows(table(own, rows))]
     if own["sparsity"]:
         parts += [
-            "Zeros among all parameters, and multiply-adds left when units without inputs or readers are gone:",
+            "Share of all parameters that is zero; multiply-adds left when units without inputs or readers are gone:",
             _rows(sizes(own, rows, record["macs"])),
         ]
     return "\n\n".join(parts)

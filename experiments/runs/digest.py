@@ -10,6 +10,8 @@ from pathlib import Path
 import jax
 import numpy as np
 
+import parsimony as pm
+
 
 def digest(tree) -> str:
     """SHA-256 over all arrays, with their names, dtypes and shapes."""
@@ -23,10 +25,11 @@ def digest(tree) -> str:
 
 def environment() -> dict:
     """Where the run took place: commit, versions, devices, processor."""
-    packages = ("parsimony", "jax", "jaxlib", "optax", "flax", "numpy")
+    packages = ("jax", "jaxlib", "optax", "flax", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in packages}
     return {
         "commit": _commit(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": {"parsimony": pm.__version__, **versions},  # of the checkout, whatever is installed
         "python": platform.python_version(),
         "devices": [f"{device.platform}:{device.device_kind}" for device in jax.devices()],
         "cpu_count": os.cpu_count(),

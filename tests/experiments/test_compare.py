@@ -18,7 +18,7 @@ from experiments.commands import compare
 from experiments.comparison import methods
 from experiments.comparison.config import Comparison
 from experiments.comparison.plots import picture
-from experiments.comparison.table import replaced, summary
+from experiments.comparison.table import markdown, replaced, summary
 from experiments.data.load import load
 from experiments.errors import RunError
 from experiments.runs.files import read_lines
@@ -234,10 +234,10 @@ def test_a_folder_takes_one_comparison_at_a_time(directory):
 
 
 def test_the_report_draws_and_writes_its_table_between_the_markers_only(directory, tmp_path, capsys):
-    readme = tmp_path / "README.md"
-    readme.write_text("before\n<!-- comparison compare_digits -->\nold\n<!-- end -->\nafter\n<!-- end -->\n")
-    assert cli.main(["report", "compare", str(directory), "--readme", str(readme)]) == 0
-    written = readme.read_text()
+    page = tmp_path / "results.md"
+    page.write_text("before\n<!-- comparison compare_digits -->\nold\n<!-- end -->\nafter\n<!-- end -->\n")
+    assert cli.main(["report", "compare", str(directory), "--markdown", str(page)]) == 0
+    written = page.read_text()
     assert written.startswith(
         "before\n<!-- comparison compare_digits -->\n`python -m experiments compare compare_digits`"
     )
@@ -247,10 +247,10 @@ def test_the_report_draws_and_writes_its_table_between_the_markers_only(director
     cell = record["rows"][2]["cells"][1]
     assert f"{100 * cell['test']:.2f} ± {100 * cell['std']:.2f}" in written
     assert (directory / "comparison.png").stat().st_size > 10_000
-    assert cli.main(["report", "compare", str(directory), "--readme", str(readme)]) == 0
-    assert readme.read_text() == written
+    assert cli.main(["report", "compare", str(directory), "--markdown", str(page)]) == 0
+    assert page.read_text() == written
     (tmp_path / "other.md").write_text("nothing here")
-    assert cli.main(["report", "compare", str(directory), "--readme", str(tmp_path / "other.md")]) == 1
+    assert cli.main(["report", "compare", str(directory), "--markdown", str(tmp_path / "other.md")]) == 1
     assert "has no place for compare_digits" in capsys.readouterr().err
     assert cli.main(["report", "compare", str(tmp_path)]) == 1
 
@@ -265,6 +265,15 @@ def test_a_grid_of_two_numbers_is_drawn_as_maps_with_every_number_in_them():
     assert told.get_text().startswith(f"{100 * best['cells'][1]['test']:.2f}")
     (down, rows), (along, columns) = record["configuration"]["grid"]
     assert told.get_position() == (columns.index(best["setting"][along]), rows.index(best["setting"][down]))
+
+
+def test_the_page_of_results_is_what_the_records_say():
+    page = RECORDS.parents[1] / "docs" / "results.md"
+    found = sorted(RECORDS.glob("*/record.json"))
+    assert found
+    for file in found:
+        record = json.loads(file.read_text())
+        assert replaced(page.read_text(), record["name"], markdown(record), page) == page.read_text(), file
 
 
 def test_markers_must_be_there_once_and_closed():

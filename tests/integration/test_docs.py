@@ -1,9 +1,11 @@
-"""The pages in docs/: their Python runs from top to bottom, and the reference has every public name once."""
+"""The README and the pages in docs/: their Python runs from top to bottom; the reference has every public name once."""
 
 import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
+import optax
 import pytest
 
 import parsimony as pm
@@ -29,8 +31,63 @@ def test_the_code_of_a_page_runs(page, capsys):
             exec(compile("\n" * line + code, str(page), "exec"), namespace)
 
 
-def test_all_pages_but_that_on_other_libraries_have_code():
-    assert {page.stem for page in PAGES if not list(blocks(page))} <= {"coming-from"}
+def front_page():
+    """What the README's code takes as given: a network of two layers that learns a sum, and its loop of training."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (64, 6))
+    y = jnp.stack([x[:, 0] + x[:, 1], x[:, 2]], axis=1)
+    params = {"hidden": {"kernel": jax.random.normal(keys[1], (6, 8)) / 2, "bias": jnp.zeros(8)}}
+    params |= {"head": {"kernel": jax.random.normal(keys[2], (8, 2)) / 2, "bias": jnp.zeros(2)}}
+    linear = lambda layer, x: x @ layer["kernel"] + layer["bias"][None]
+    fn = lambda params, x: linear(params["head"], jax.nn.relu(linear(params["hidden"], x)))
+    loss = lambda params: jnp.mean((fn(params, x) - y) ** 2)
+    steps = 200
+
+    def train(tx, params):
+        def step(carry, _):
+            params, opt_state = carry
+            updates, opt_state = tx.update(jax.grad(loss)(params), opt_state, params)
+            return (optax.apply_updates(params, updates), opt_state), None
+
+        return jax.lax.scan(step, (params, tx.init(params)), length=steps)[0]
+
+    return {"params": params, "fn": fn, "x": x, "steps": steps, "train": train, "loss": loss, "pm": pm, "optax": optax}
+
+
+def test_the_code_of_the_front_page_gives_what_it_says(tmp_path, monkeypatch):
+    """Masks of the stated sparsity, a fine-tuning that keeps to them, and a smaller network with the outputs of W̃."""
+    monkeypatch.chdir(tmp_path)
+    path, structure = (code for _, code in blocks(ROOT / "README.md"))
+    namespace = front_page()
+    exec(path, namespace)
+    kernels = lambda tree: [tree["hidden"]["kernel"], tree["head"]["kernel"]]
+    kept = sum(int(mask.sum()) for mask in kernels(namespace["masks"]))
+    assert kept == sum(kernel.size for kernel in kernels(namespace["params"])) - int(0.9 * (48 + 16))
+    for weights, mask in zip(kernels(namespace["pruned"]), kernels(namespace["masks"]), strict=True):
+        assert ((weights != 0) <= mask).all()
+    exec(structure, namespace)
+    params, opt_state, small, x = (namespace[name] for name in ("params", "opt_state", "small", "x"))
+    assert 0 < small.params["hidden"]["bias"].size < 8
+    sparse = namespace["fn"](pm.sparse_params(params, opt_state), x)
+    assert float(jnp.abs(small.fn(small.params, x) - sparse).max()) < 1e-5
+    fn, again = pm.structure.load_compact("small")
+    assert float(jnp.abs(fn(again, x) - sparse).max()) < 1e-5
+
+
+def test_the_front_page_is_one_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 130
+
+
+def test_all_pages_but_these_have_code():
+    """`test_commands.py` looks after the command lines of the others."""
+    without = {"coming-from", "contributing", "experiments", "results"}
+    assert {page.stem for page in PAGES if not list(blocks(page))} == without
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "experiments" / "README.md"], ids=lambda p: p.name)
+def test_a_link_to_a_file_leads_to_one(page):
+    for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text()):
+        assert (page.parent / target).exists(), target
 
 
 def test_the_reference_has_every_public_name_once():
@@ -43,7 +100,7 @@ def test_the_reference_has_every_public_name_once():
 
 
 def test_every_name_that_a_page_speaks_of_is_there():
-    for page in PAGES:
+    for page in (*PAGES, ROOT / "README.md", ROOT / "experiments" / "README.md"):
         for name in re.findall(r"\bpm\.(?:structure\.|theory\.)?\w+", page.read_text()):
             thing = pm
             for part in name.split(".")[1:]:

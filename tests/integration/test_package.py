@@ -6,14 +6,17 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 import parsimony as pm
+from experiments.runs.digest import environment
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def test_the_extras_are_those_that_the_documents_speak_of():
-    assert PROJECT["optional-dependencies"].keys() == {"experiments", "prepare", "test", "docs"}
+    assert PROJECT["optional-dependencies"].keys() == {"experiments", "prepare", "tests", "lint", "docs", "dev"}
 
 
 def test_the_licence_is_the_one_that_is_declared():
@@ -56,3 +59,24 @@ def test_the_least_versions_are_those_of_the_project():
     pins = dict(pin.split("==") for pin in least.stdout.split())
     assert pins["jax"] == "0.8.0"
     assert pins.keys() >= {re.split(r"[>=\[]", name)[0] for name in wanted if ">=" in name}
+
+
+def test_the_wheel_holds_the_library_alone_and_its_name_is_not_the_one_that_is_taken():
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert settings["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"] == ["parsimony"]
+    assert PROJECT["name"] != "parsimony"
+    assert f'DISTRIBUTION = "{PROJECT["name"]}"' in (ROOT / ".ci" / "check_package.py").read_text()
+    assert f"`{PROJECT['name']}`" in (ROOT / "README.md").read_text()
+
+
+def test_a_record_says_the_version_of_the_checkout():
+    """Also where another distribution, or none, of that name is installed; under the name that older records have."""
+    assert environment()["versions"]["parsimony"] == pm.__version__
+
+
+@pytest.mark.parametrize("file", [".github/workflows/ci.yml", ".pre-commit-config.yaml", "CONTRIBUTING.md"])
+def test_what_is_called_by_make_is_a_target(file):
+    targets = set(re.findall(r"^([a-z0-9 -]+):", (ROOT / "Makefile").read_text(), re.M))
+    called = re.findall(r"(?:run|entry): make (\S+)|^make (\S+)", (ROOT / file).read_text(), re.M)
+    assert called
+    assert {name for pair in called for name in pair if name} <= {name for line in targets for name in line.split()}
