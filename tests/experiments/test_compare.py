@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -260,6 +261,19 @@ def test_a_grid_of_two_numbers_is_drawn_as_maps_with_every_number_in_them():
     assert told.get_text().startswith(f"{100 * best['cells'][1]['test']:.2f}")
     (down, rows), (along, columns) = record["configuration"]["grid"]
     assert told.get_position() == (columns.index(best["setting"][along]), rows.index(best["setting"][down]))
+
+
+@pytest.mark.parametrize("name", sorted(folder.name for folder in RECORDS.iterdir()))
+def test_every_record_of_measured_results_is_still_reported(tmp_path, name, capsys):
+    """Whatever has changed in the configurations since."""
+    shutil.copytree(RECORDS / name, tmp_path / name)
+    record = json.loads((tmp_path / name / "record.json").read_text())
+    assert cli.main(["report", "compare", str(tmp_path / name)]) == 0
+    output = capsys.readouterr().out
+    assert all(f"| {row['row']} |" in output for row in record["rows"])
+    for cell in record["rows"][0]["cells"]:
+        assert f"{100 * cell['test']:.2f}" in output
+    assert (tmp_path / name / "comparison.png").exists() == bool(record["configuration"]["sparsity"])
 
 
 def test_markers_must_be_there_once_and_closed():
