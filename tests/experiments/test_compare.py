@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -274,6 +275,19 @@ def test_the_page_of_results_is_what_the_records_say():
     for file in found:
         record = json.loads(file.read_text())
         assert replaced(page.read_text(), record["name"], markdown(record), page) == page.read_text(), file
+
+
+@pytest.mark.parametrize("name", sorted(folder.name for folder in RECORDS.iterdir()))
+def test_every_record_of_measured_results_is_still_reported(tmp_path, name, capsys):
+    """Whatever has changed in the configurations since."""
+    shutil.copytree(RECORDS / name, tmp_path / name)
+    record = json.loads((tmp_path / name / "record.json").read_text())
+    assert cli.main(["report", "compare", str(tmp_path / name)]) == 0
+    output = capsys.readouterr().out
+    assert all(f"| {row['row']} |" in output for row in record["rows"])
+    for cell in record["rows"][0]["cells"]:
+        assert f"{100 * cell['test']:.2f}" in output
+    assert (tmp_path / name / "comparison.png").exists() == bool(record["configuration"]["sparsity"])
 
 
 def test_markers_must_be_there_once_and_closed():
