@@ -11,6 +11,7 @@ from . import configs
 from .comparison.config import Comparison
 from .config import Config, Grow
 from .errors import RunError, StoppedError
+from .startup import start
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet2012")
 USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
@@ -41,6 +42,7 @@ def main(words: list[str]) -> int:
     known = [*CONFIGURED, *ON_RUNS, "prepare"]
     if command not in known:
         return _unknown("command", command, known)
+    start()
     try:
         if command in CONFIGURED:
             return _configured(command, rest)

@@ -2,6 +2,7 @@
 
 import tyro
 
+from ..startup import start
 from .data import data
 from .loop import loop
 from .structure import structure
@@ -9,6 +10,7 @@ from .sweep import sweep
 from .update import update
 
 if __name__ == "__main__":
+    start()
     tyro.extras.subcommand_cli_from_dict(
         {"update": update, "structure": structure, "data": data, "loop": loop, "sweep": sweep},
         prog="python -m experiments.bench",

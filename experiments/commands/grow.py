@@ -33,6 +33,7 @@ from ..training.step import make_accuracy, make_step
 
 def grow(name: str, config: Grow) -> Path:
     """Grows a network, or goes on with it; leaves rounds, checkpoints, record and picture in its folder, returned."""
+    compile_time.listen()
     where = environment()
     dataset, sampler = load_data(config)
     stage = make_stage(config)

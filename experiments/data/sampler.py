@@ -35,9 +35,13 @@ class Sampler:
             points += [SnapshotPoint(int(part[-1]) + 1, epoch + 1, part is parts[-1]) for part in parts]
         return points
 
+    def positions(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """(epoch, place in it) of each example of the batches first … last − 1, [(last − first)·batch_size]."""
+        return np.divmod(np.arange(first * self.batch_size, last * self.batch_size), self.size)
+
     def batches(self, first: int, last: int) -> np.ndarray:
         """Examples of the batches first … last − 1, int32 [last − first, batch_size]."""
-        epochs, places = np.divmod(np.arange(first * self.batch_size, last * self.batch_size), self.size)
+        epochs, places = self.positions(first, last)
         examples = np.empty(len(places), np.int32)
         for epoch in np.unique(epochs):
             of_epoch = epochs == epoch

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import os
-import resource
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -101,8 +100,6 @@ class Prepared:
 @functools.cache
 def _open(name: str, split: str, data_dir: str | None) -> Any:
     """The data source of this process; of ImageNet the images as they are on disk."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each of 1,024 files stays open; 1,024 is a usual limit
     decoders = {"image": tfds.decode.SkipDecoding()} if name == NAME else None
     return tfds.data_source(name, split=split, data_dir=data_dir, decoders=decoders, download=False)
 

@@ -1,6 +1,6 @@
 """Which examples of ImageNet make a batch.
 
-In the order of `order.py`; the crop of example i in epoch e is drawn from (seed, e, i). Neither knows of devices,
+In the order of a sampler; the crop of example i in epoch e is drawn from (seed, e, i). Neither knows of devices,
 processes or workers: a process takes its slice of each batch.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import RunError
 from ..load import fingerprint, held_out_and_kept
-from ..sampler import permutation
+from ..sampler import Sampler
 from ..tfds_source import NAME, Prepared
 from .jpeg import evaluation_crop, training_crop
 
@@ -24,15 +24,14 @@ PART = 32  # examples that a worker prepares at once, 4.8 MB at 224 pixels
 class Parts:
     """The batches of one process in parts of at most `PART` examples, by number: what Grain's workers read.
 
-    `total` is the number of examples in the TFDS split; the other fields are arguments of `imagenet.imagenet`.
+    `total` is the number of examples in the TFDS split; the other fields are arguments of `stream.imagenet`.
     """
 
     split: str
     validation: int
     total: int
-    batch_size: int
+    sampler: Sampler
     train: bool
-    seed: int
     epochs: int
     size: int
     data_dir: str | None
@@ -40,24 +39,20 @@ class Parts:
     accept_damaged: tuple[str, ...]
 
     def __len__(self) -> int:
-        return self.end(self.epochs) * self.per_batch
+        return self.sampler.end(self.epochs) * self.per_batch
 
     @property
     def local_size(self) -> int:
         """Examples of a batch in this process."""
-        return self.batch_size // self.process[1]
+        return self.sampler.batch_size // self.process[1]
 
     @property
     def per_batch(self) -> int:
         return -(-self.local_size // PART)
 
-    def end(self, epoch: int) -> int:
-        """How many batches it takes to complete so many epochs."""
-        return -(-epoch * self._places // self.batch_size)
-
     def indices(self) -> np.ndarray:
         """The examples of the split, as ascending indices in the TFDS split."""
-        return _indices(self.split, self.validation, self.total)
+        return split_indices(self.split, self.validation, self.total)
 
     def record(self) -> dict:
         """What the split is made of, for the record of a run: enough to find each index again, and to check it."""
@@ -73,13 +68,12 @@ class Parts:
 
     def examples(self, batch: int, begin: int = 0, end: int | None = None) -> list[tuple[int, int]]:
         """(epoch, index in the TFDS split) of the rows begin … end − 1 of a batch; the index is −1 for none."""
-        own, found = self.indices(), []
-        for row in range(begin, self.batch_size if end is None else end):
-            epoch, place = divmod(batch * self.batch_size + row, self._places)
-            if self.train:
-                place = permutation(self.seed, epoch, len(own))[place]
-            found.append((epoch, int(own[place]) if place < len(own) else -1))
-        return found
+        indices = self.indices()
+        epochs, places = self.sampler.positions(batch, batch + 1)
+        if self.train:
+            places = self.sampler.batches(batch, batch + 1)[0]
+        rows = zip(epochs[begin:end].tolist(), places[begin:end].tolist(), strict=True)
+        return [(epoch, int(indices[place]) if place < len(indices) else -1) for epoch, place in rows]
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         batch, part = divmod(index, self.per_batch)
@@ -93,12 +87,6 @@ class Parts:
         return {"images": images, "labels": labels}
 
     @property
-    def _places(self) -> int:
-        """Places of an epoch: its examples and, in evaluation, what fills the last batch."""
-        examples = len(self.indices())
-        return examples if self.train else -(-examples // self.batch_size) * self.batch_size
-
-    @property
     def _prepared(self) -> Prepared:
         return Prepared(TFDS_SPLITS[self.split], self.data_dir)
 
@@ -110,7 +98,7 @@ class Parts:
                 raise ValueError(f"its label is {record['label']} instead of 0 to {CLASSES - 1}")
             if not self.train:
                 return evaluation_crop(record["image"], self.size, strict)
-            rng = np.random.default_rng([1, self.seed, epoch, example])
+            rng = np.random.default_rng([1, self.sampler.seed, epoch, example])
             return training_crop(record["image"], self.size, rng, strict)
         except ValueError as error:
             raise RunError(
@@ -120,7 +108,8 @@ class Parts:
 
 
 @functools.lru_cache(maxsize=3)
-def _indices(split: str, validation: int, total: int) -> np.ndarray:
+def split_indices(split: str, validation: int, total: int) -> np.ndarray:
+    """The examples of a split of ours, as ascending indices in its TFDS split."""
     if split == "test":
         return np.arange(total)
     held_out, kept = held_out_and_kept(NAME, total, validation)

@@ -5,14 +5,13 @@ fastest and strict about images that end early; OpenCV resizes the crops of trai
 published accuracies were evaluated with, those of evaluation.
 """
 
+import functools
 import math
 
 import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image
-
-cv2.setNumThreads(0)  # each worker is one thread: OpenCV's pool would fight with the other workers
 
 Box = tuple[int, int, int, int]  # top, left, height, width
 
@@ -83,6 +82,12 @@ def _random_box(height: int, width: int, rng: np.random.Generator) -> Box:
     return (height - rows) // 2, (width - columns) // 2, rows, columns
 
 
+@functools.cache
+def _one_thread() -> None:
+    """Once in each process that resizes: a worker is one thread, and OpenCV's pool would fight with the others."""
+    cv2.setNumThreads(0)
+
+
 def _shape(jpeg: bytes, strict: bool) -> tuple[int, int]:
     height, width, colours, _ = simplejpeg.decode_jpeg_header(jpeg, strict=strict)
     if colours in ("CMYK", "YCCK"):  # decoded all the same, with wrong colours
@@ -95,6 +100,7 @@ def resize(image: np.ndarray, size: int) -> np.ndarray:
 
     Nearer to Pillow's filter than OpenCV's own INTER_AREA, and faster: integer factors have a path of their own.
     """
+    _one_thread()
     samples = math.ceil(max(image.shape[:2]) / size)
     fine = cv2.resize(image, (samples * size, samples * size), interpolation=cv2.INTER_LINEAR)
     return fine if samples == 1 else cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)

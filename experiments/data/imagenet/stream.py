@@ -9,15 +9,14 @@ from pathlib import Path
 import grain
 import jax
 import numpy as np
-from absl import flags
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ...errors import RunError
 from ...runs.folder import differences
 from ..in_memory import tfds_dir
-from ..load import held_out_and_kept
-from ..tfds_source import NAME, Prepared
-from .batches import PART, TFDS_SPLITS, Parts
+from ..sampler import Sampler
+from ..tfds_source import Prepared
+from .batches import PART, TFDS_SPLITS, Parts, split_indices
 
 
 def imagenet(
@@ -33,6 +32,7 @@ def imagenet(
     workers: int | None = None,
     process: tuple[int, int] | None = None,
     accept_damaged: tuple[str, ...] = (),
+    total: int | None = None,
 ) -> "Stream":
     """Batches of one split, epoch after epoch; the same ones whatever the number of workers, devices and processes.
 
@@ -54,6 +54,7 @@ def imagenet(
       workers: processes that decode; 0 decodes in the calling thread, None takes every core that it may use.
       process: (index, count) among the processes that share each batch; None for those of JAX.
       accept_damaged: file names (n01440764_10026.JPEG) of images of which a part will do.
+      total: examples in the TFDS split, whose files were looked at before; None looks at every one of them.
 
     Returns:
       An iterator of {'images': uint8 [batch_size/count, size, size, 3], 'labels': int32 [batch_size/count]}.
@@ -76,21 +77,22 @@ def imagenet(
         if given < bound:
             raise ValueError(f"{name} is {given}; it must be {bound} or more.")
     directory = tfds_dir(data_dir)
-    total = Prepared(TFDS_SPLITS[split], directory).check()
-    if split != "test":
-        held_out_and_kept(NAME, total, validation)  # refuses too many before any work
+    if total is None:
+        total = Prepared(TFDS_SPLITS[split], directory).check()
+    examples = len(split_indices(split, validation, total))
+    # An epoch of evaluation has places for what fills its last batch.
+    places = examples if train else -(-examples // batch_size) * batch_size
     parts = Parts(
-        split,
-        validation,
-        total,
-        batch_size,
-        train,
-        seed,
-        epochs,
-        size,
-        directory,
-        (index, count),
-        tuple(accept_damaged),
+        split=split,
+        validation=validation,
+        total=total,
+        sampler=Sampler(seed, places, batch_size),
+        train=train,
+        epochs=epochs,
+        size=size,
+        data_dir=directory,
+        process=(index, count),
+        accept_damaged=tuple(accept_damaged),
     )
     return Stream(parts, cores() if workers is None else workers)
 
@@ -107,11 +109,11 @@ class Stream(grain.DatasetIterator):
         _check_shared_memory(self._workers, PART * parts.size**2 * 3)
 
     def __len__(self) -> int:
-        return self.parts.end(self.parts.epochs)
+        return self.end(self.parts.epochs)
 
     def end(self, epoch: int) -> int:
         """How many batches it takes to complete so many epochs: batches end(e) … end(e + 1) − 1 complete epoch e."""
-        return self.parts.end(epoch)
+        return self.parts.sampler.end(epoch)
 
     def record(self) -> dict:
         """Which examples of which data this is made of, for the record of a run."""
@@ -146,8 +148,8 @@ class Stream(grain.DatasetIterator):
         Raises:
           ValueError: if the state is that of other batches.
         """
-        own = self._identity()
-        if detail := differences(state, own, own):
+        identity = self._identity()
+        if detail := differences(state, identity, identity):
             raise ValueError(f"this position is that of other batches ({detail}).")
         if not 0 <= state["next_batch"] <= len(self):
             raise ValueError(f"this position is batch {state['next_batch']} of {len(self)}; more epochs would hold it.")
@@ -160,12 +162,11 @@ class Stream(grain.DatasetIterator):
         super().close()
 
     def _identity(self) -> dict:
-        names = ("split", "validation", "total", "batch_size", "train", "seed")
-        return {name: getattr(self.parts, name) for name in names}
+        parts, sampler = self.parts, self.parts.sampler
+        same = {"split": parts.split, "validation": parts.validation, "total": parts.total}
+        return same | {"batch_size": sampler.batch_size, "train": parts.train, "seed": sampler.seed}
 
     def _start(self):
-        if not flags.FLAGS.is_parsed():  # Grain asks for flags of its own, which only absl's programs parse
-            flags.FLAGS.mark_as_parsed()
         rest = grain.MapDataset.source(self.parts)[self._next * self.parts.per_batch :]
         parts = rest.to_iter_dataset(grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
         options = grain.MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=2)
