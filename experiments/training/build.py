@@ -131,8 +131,3 @@ def cosine_sgd(config: Config, alpha: float, steps: int) -> optax.GradientTransf
     rate = optax.cosine_decay_schedule(alpha, steps)
     decay = optax.add_decayed_weights(config.weight_decay)
     return optax.chain(clip(config), decay, optax.sgd(rate, momentum=config.momentum, nesterov=config.nesterov))
-
-
-def lbi_state(opt_state) -> pm.SplitLBIState:
-    """The last link of the chain in the chain of `optimizer`."""
-    return opt_state.inner_state[1][-1]
