@@ -11,6 +11,7 @@ from ._bregman import adabreg as adabreg
 from ._bregman import linbreg as linbreg
 from ._bregman import prox_sgd as prox_sgd
 from ._bregman import rda as rda
+from ._masks import KeepSupportState as KeepSupportState
 from ._masks import apply_masks as apply_masks
 from ._masks import keep_support as keep_support
 from ._nuclear_norm import NuclearNorm as NuclearNorm
@@ -31,9 +32,9 @@ from ._recalibration import recalibrate as recalibrate
 from ._rules import Rules as Rules
 from ._selection import rank as rank
 from ._selection import select as select
-from ._split_lbi import SplitLBIState as SplitLBIState
 from ._split_lbi import inverse_scale_space as inverse_scale_space
 from ._split_lbi import split_lbi as split_lbi
+from ._state import SplitLBIState as SplitLBIState
 from ._summary import SparsityRow as SparsityRow
 from ._summary import SparsitySummary as SparsitySummary
 from ._summary import group_norms as group_norms

@@ -5,8 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ._penalties import over
 
-def gamma_from_next(penalty, v, v_new, w, alpha, kappa, nu):
+
+def gamma_from_next(penalty, v, v_new, w, alpha, kappa, nu, strength=None):
     """Γ of the old V, recovered from the new one: V's buffer can be overwritten before W's.
 
     W⁺ reads the old V and V⁺ reads the old W, so a donated update on a CPU has to copy one of them, which costs
@@ -14,6 +16,8 @@ def gamma_from_next(penalty, v, v_new, w, alpha, kappa, nu):
     Prox(V) = s·soft(V), s one number a group:
 
         soft(V) = soft(u)/(1 − r·s),   so   Γ = κ·s·soft(u)/(1 − r·s),   r < 1.
+
+    Under a strength T, where Γ = κT·Prox_Ω(V/T), the same holds of V/T, V⁺/T and W/T.
 
     The barrier asks XLA not to go back to the old V, and marks this form in a traced program; on JAX 0.10 and 0.12
     XLA keeps to the new V without it too (same copies, scratch memory and time).
@@ -23,9 +27,10 @@ def gamma_from_next(penalty, v, v_new, w, alpha, kappa, nu):
     """
     r = alpha * kappa / nu
     r = jnp.where(r < 1, r, jnp.nan)
-    shrink = penalty.shrink(v)
-    u = jax.lax.optimization_barrier(v_new) - alpha * w / nu
-    return kappa * shrink * penalty.soft(u) / (1 - r * shrink)
+    shrink = penalty.shrink(over(v, strength))
+    u = over(jax.lax.optimization_barrier(v_new) - alpha * w / nu, strength)
+    factor = kappa if strength is None else jnp.asarray(kappa * strength, v.dtype)
+    return factor * shrink * penalty.soft(u) / (1 - r * shrink)
 
 
 def recovery_is_exact(rate: Any, kappa: Any, nu: Any) -> bool:

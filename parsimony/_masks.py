@@ -1,8 +1,6 @@
 """Staying inside a support: masks put on weights, and a wrapper that keeps any optimizer inside them."""
 
-import functools
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,10 +35,20 @@ def apply_masks(params: optax.Params, masks):
     return treedef.unflatten([_inside(inside.get(name), w) for name, w in weights])
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["masks", "inner_state"], meta_fields=[])
-@dataclass(frozen=True)
-class KeepSupportState:
-    """State of `keep_support`: its masks, which so follow the parameters to devices and checkpoints."""
+class KeepSupportState(NamedTuple):
+    """State of `keep_support`: its masks, which so follow the parameters to devices and checkpoints.
+
+    Attributes:
+      masks: a tree of bool arrays, those that `keep_support` was given.
+      inner_state: state of the wrapped transformation.
+
+    >>> import jax.numpy as jnp, optax, parsimony as pm
+    >>> tx = pm.keep_support(optax.sgd(0.5), {"kernel": jnp.array([True, False])})
+    >>> optax.tree.get(tx.init({"kernel": jnp.ones(2)}), "masks")["kernel"].tolist()
+    [True, False]
+
+    Source: see `keep_support`.
+    """
 
     masks: Any
     inner_state: optax.OptState

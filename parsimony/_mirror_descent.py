@@ -9,8 +9,7 @@
 | `prox_sgd` | W, forgotten every step | W₀ | α | 1 |
 | any of them with a `sparsity` | | W₀/κ | what gives that share of zeros (`_sparsity_target`) | |
 
-Ω is positively homogeneous, so Prox_{TΩ}(u) = T·Prox_Ω(u/T). With V = U/T, and κT in the place of κ, W = κ·Prox_Ω(V):
-the state is that of Split LBI, Γ is W, and every read-out holds.
+The state is that of Split LBI with U for V and T for its strength: Γ is W, and every read-out holds.
 
 Source: the common form is that of McMahan, "A Survey of Algorithms and Analysis for Adaptive Online Learning" (2017);
 those of the methods are in `_bregman`.
@@ -24,9 +23,10 @@ import jax.numpy as jnp
 import optax
 
 from ._checks import accumulators, aligned, as_arrays, check_positive
+from ._penalties import gamma_of
 from ._rules import Rules, check_penalty, resolve
-from ._sparsity_target import LEAST, check_sparsity, over, threshold_at
-from ._split_lbi import SplitLBIState
+from ._sparsity_target import LEAST, check_sparsity, threshold_at
+from ._state import SplitLBIState, scalar_like, static
 from ._tree import is_numeric
 from ._unit_penalty import UnitSlices
 
@@ -53,18 +53,19 @@ def latent_and_prox(
         weights, treedef = jax.tree.flatten(accumulators(as_arrays(params), "float32"))
         owns = resolve(penalty, treedef.unflatten(weights))
         slopes = _subgradient(penalty, treedef, weights) if bregman else [0.0] * len(weights)
-        least = kappa if bregman else kappa * LEAST
         duals = [
-            jnp.zeros_like(w) if own is None else w / jnp.asarray(least, w.dtype) + p
+            jnp.zeros_like(w) if own is None else w / jnp.asarray(kappa, w.dtype) + p
             for own, w, p in zip(owns, weights, slopes, strict=True)
         ]
+        scalar = lambda value: jnp.array(value, jnp.result_type(float))  # a copy: the state must share no buffer
         return SplitLBIState(
             count=jnp.zeros((), jnp.int32),
-            time=jnp.zeros((), jnp.result_type(float)),
-            kappa=jnp.array(least, jnp.result_type(float)),  # a copy: the state must share no buffer
+            time=scalar(0.0),
+            kappa=scalar(kappa),
+            strength=scalar(1.0 if bregman else LEAST),
             dual=treedef.unflatten(duals),
             inner_state=optax.EmptyState(),
-            penalty=penalty,
+            static_penalty=static(penalty),
         )
 
     def update_fn(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
@@ -74,37 +75,35 @@ def latent_and_prox(
         updates, params = as_arrays((updates, params))
         treedef, (grads, weights, duals) = aligned(grads=updates, params=params, dual=state.dual)
         alpha = learning_rate(state.count) if callable(learning_rate) else learning_rate
-        time = state.time + jnp.asarray(alpha, state.time.dtype)
-        damping = jnp.asarray(kappa, state.kappa.dtype)
+        time = state.time + jnp.asarray(alpha, jnp.result_type(state.time))
 
-        owns, latents = resolve(penalty, state.dual), []
-        for own, g, w, v in zip(owns, grads, weights, duals, strict=True):
-            before = v if bregman else jnp.asarray(state.kappa / damping, v.dtype) * v
-            before = w.astype(v.dtype) if forgets else before
-            latents.append(v if own is None else before - jnp.asarray(alpha, v.dtype) * g.astype(v.dtype))
+        latents = []  # U⁺
+        for own, g, w, u in zip(resolve(penalty, state.dual), grads, weights, duals, strict=True):
+            before = w.astype(u.dtype) if forgets else u
+            latents.append(u if own is None else before - jnp.asarray(alpha, u.dtype) * g.astype(u.dtype))
+        dual = treedef.unflatten(latents)
 
-        scale: Any = 1.0  # T
+        strength = None  # T
         if sparsity is not None:
-            scale = threshold_at(penalty, treedef.unflatten(latents), sparsity, state.count)
+            strength = threshold_at(penalty, dual, sparsity, state.count)
         elif threshold is not None:
-            scale = jnp.maximum(threshold(alpha, time), LEAST)
-        scale = jnp.asarray(scale, state.kappa.dtype)
-        duals = [u if bregman else over(u, scale) for u in latents]
+            strength = jnp.maximum(threshold(alpha, time), LEAST)
         moves = [
             g
             if not is_numeric(w)
             else -(jnp.asarray(kappa, g.dtype) * jnp.asarray(alpha, g.dtype)) * g
             if own is None
-            else jnp.asarray(damping * scale, v.dtype) * own.prox(v) - w
-            for own, g, w, v in zip(resolve(penalty, treedef.unflatten(duals)), grads, weights, duals, strict=True)
+            else gamma_of(own, u, kappa, strength) - w
+            for own, g, w, u in zip(resolve(penalty, dual, strength), grads, weights, latents, strict=True)
         ]
         new_state = SplitLBIState(
             count=optax.safe_increment(state.count),
             time=time,
-            kappa=damping * scale,
-            dual=treedef.unflatten(duals),
+            kappa=scalar_like(state.kappa, kappa),
+            strength=scalar_like(state.strength, 1.0 if strength is None else strength),
+            dual=dual,
             inner_state=state.inner_state,
-            penalty=penalty,
+            static_penalty=static(penalty),
         )
         return treedef.unflatten(
             [m.astype(w.dtype) if is_numeric(w) else m for m, w in zip(moves, weights, strict=True)]

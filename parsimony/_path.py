@@ -5,29 +5,24 @@
 Source: arXiv 1905.09449, section 3 (structure enters along the inverse scale space, the important first).
 """
 
-import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from ._checks import transformation
-from ._penalties import inside
-from ._readout import merge, split_lbi_states
+from ._penalties import inside, over
+from ._readout import merge
 from ._rules import resolve
-from ._split_lbi import SplitLBIState
+from ._state import SplitLBIState, nodes, split_lbi_states
 
 NEVER = -1
 """Entry step and entry time of a group that has not entered."""
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["steps", "times", "inner_state"], meta_fields=[]
-)  # fmt: skip
-@dataclasses.dataclass(frozen=True)
-class RecordPathState:
+class RecordPathState(NamedTuple):
     """State of `record_path`.
 
     Attributes:
@@ -148,20 +143,20 @@ def entry_times(opt_state: optax.OptState):
 def _map_groups(function, state: SplitLBIState, *records):
     """function(which groups are in the support, *record) for each parameter; a scalar False where unpenalised."""
     leaves, treedef = jax.tree.flatten(state.dual)
-    penalties = resolve(state.penalty, state.dual)
+    (strength,) = jax.tree.leaves(state.strength)
+    penalties = resolve(state.penalty, state.dual, strength)
     rest = [treedef.flatten_up_to(record) for record in records]
     nothing = jnp.zeros((), bool)  # not an empty array, which Orbax cannot save
     return treedef.unflatten(
         [
-            function(nothing if own is None else inside(own, v), *record)
+            function(nothing if own is None else inside(own, over(v, strength)), *record)
             for v, own, *record in zip(leaves, penalties, *rest, strict=True)
         ]
     )
 
 
 def _read(opt_state, field: str):
-    is_record = lambda node: isinstance(node, RecordPathState)
-    found = [node for node in jax.tree.leaves(opt_state, is_leaf=is_record) if is_record(node)]
+    found = nodes(RecordPathState, opt_state)
     if not found:
         raise ValueError(
             "the path was not recorded: this optimizer state holds no state of pm.record_path. "

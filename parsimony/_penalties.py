@@ -71,6 +71,18 @@ class Penalty(Protocol):
     def check(self, shape: Shape) -> None: ...
 
 
+def over(v, strength: Any = None):
+    """v/T in the dtype of v; T = 1 where the strength is None. Counters, which are no weights, stay as they are."""
+    whole = strength is None or not jnp.issubdtype(v.dtype, jnp.inexact)
+    return v if whole else v / jnp.asarray(strength, v.dtype)
+
+
+def gamma_of(penalty: Any, v, kappa: Any, strength: Any = None):
+    """Γ = κ·Prox_{TΩ}(V) = κT·Prox_Ω(V/T), since Ω(cx) = |c|Ω(x); T = 1 where the strength is None."""
+    factor = kappa if strength is None else kappa * strength
+    return jnp.asarray(factor, v.dtype) * penalty.prox(over(v, strength))
+
+
 def inside(penalty: Any, v):
     """Which groups are in the support of Prox_Ω(v): bool, of the shape of `group_norms(v)`; a NaN has not entered."""
     if hasattr(penalty, "inside"):

@@ -8,9 +8,9 @@ import optax
 
 from ._checks import check_finite
 from ._nuclear_norm import NuclearNorm, project
-from ._penalties import Penalty
+from ._penalties import Penalty, gamma_of, over
 from ._rules import resolve
-from ._split_lbi import SplitLBIState
+from ._state import SplitLBIState, split_lbi_states
 from ._tree import named_leaves
 
 _TWICE = "two Split LBI states hold the same parameter; read them one by one, e.g. pm.gamma(opt_state[0])."
@@ -103,13 +103,18 @@ def sparse_params(params: optax.Params, opt_state: optax.OptState):
 
 
 def matched(params, opt_state):
-    """The named weights, their tree's structure, and {name: (penalty, Γ, V)} of the penalised ones, checked to fit."""
+    """The named weights, their tree's structure, and {name: (penalty, Γ, V/T)} of the penalised ones.
+
+    Raises:
+      ValueError: the state was not made for parameters of these names and shapes.
+    """
     known = {}  # by name, since params may be wrapped (Linen's FrozenDict, NNX's State) where the state is not
     for state in split_lbi_states(opt_state):
+        (strength,) = jax.tree.leaves(state.strength)
         for (name, penalty, structure), v in zip(gammas(state), jax.tree.leaves(state.dual), strict=True):
             if name in known:
                 raise ValueError(_TWICE)
-            known[name] = (penalty, structure, v)
+            known[name] = (penalty, structure, over(v, strength))
     weights, treedef = named_leaves(params)
     shapes = {name: jnp.shape(w) for name, w in weights}
     strangers = [name for name, (_, structure, _) in known.items() if shapes.get(name) != structure.shape]
@@ -122,32 +127,13 @@ def matched(params, opt_state):
     return weights, treedef, {name: own for name, own in known.items() if own[0] is not None}
 
 
-def split_lbi_states(opt_state) -> list[SplitLBIState]:
-    """All Split LBI states inside an optimizer state, checked to be of one run."""
-    nodes = jax.tree.leaves(opt_state, is_leaf=lambda node: isinstance(node, SplitLBIState))
-    states = [node for node in nodes if isinstance(node, SplitLBIState)]
-    if not states:
-        raise ValueError(
-            f"no Split LBI state in this optimizer state ({type(opt_state).__name__}): expected the state of "
-            "pm.split_lbi, pm.inverse_scale_space or a neighbour such as pm.linbreg, alone or inside Optax wrappers."
-        )
-    for state in states:
-        (count,) = jax.tree.leaves(state.count)  # nnx.Optimizer wraps it in a variable
-        if count.ndim:
-            raise ValueError(
-                f"this state carries an extra axis of size {count.shape[0]}: read one replica "
-                "(flax.jax_utils.unreplicate) or map over it, e.g. jax.vmap(pm.gamma)(opt_state)."
-            )
-    return states
-
-
 def gammas(state: SplitLBIState) -> list[tuple[str, Penalty | None, jax.Array]]:
     """(name, penalty, Γ) of each parameter of a state, in the order of its leaves; Γ is zero where unpenalised."""
     leaves, _ = named_leaves(state.dual)
-    (kappa,) = jax.tree.leaves(state.kappa)
-    penalties = resolve(state.penalty, state.dual)
+    kappa, strength = jax.tree.leaves((state.kappa, state.strength))  # nnx.Optimizer wraps them in variables
+    penalties = resolve(state.penalty, state.dual, strength)
     return [
-        (name, penalty, jnp.zeros_like(v) if penalty is None else kappa.astype(v.dtype) * penalty.prox(v))
+        (name, penalty, jnp.zeros_like(v) if penalty is None else gamma_of(penalty, v, kappa, strength))
         for (name, v), penalty in zip(leaves, penalties, strict=True)
     ]
 

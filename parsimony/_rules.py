@@ -9,7 +9,7 @@ import jax
 
 from ._checks import check_patterns, listed
 from ._layouts import by_layout, is_kernel
-from ._penalties import Penalty
+from ._penalties import Penalty, over
 from ._tree import named_leaves
 from ._unit_penalty import UnitPenalty
 
@@ -64,11 +64,11 @@ def check_penalty(penalty, where: str) -> None:
         raise TypeError(f"{where}: expected a penalty such as GroupLasso(-1){rules} or None, got {penalty!r}.")
 
 
-def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree) -> list[Penalty | None]:
+def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree, strength: Any = None) -> list[Any]:
     """The penalty of each leaf, in the order of `jax.tree.leaves`.
 
-    A penalty whose groups reach over several parameters (`UnitPenalty`) is bound to the arrays of this tree: its prox
-    holds for them alone.
+    A penalty whose groups reach over several parameters (`UnitPenalty`) is bound to the arrays of this tree, or to
+    those of tree/T where a strength T is given: its prox holds for them alone.
 
     None means the paper's choice: whole filters of convolutions, single weights of matrices, nothing for the rest
     (`_layouts`). A single penalty goes to every kernel: rank 2 or more, and no bias, scale or statistic by its name.
@@ -106,7 +106,8 @@ def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree) -> list[Penalty
     bound: Any = {own for own in chosen if hasattr(own, "bind")}  # their groups reach over several parameters
     for shared in bound:
         places = [place for place, own in enumerate(chosen) if own == shared]
-        for place, own in zip(places, shared.bind([leaves[place] for place in places]), strict=True):
+        arrays = [(name, over(leaf, strength)) for name, leaf in (leaves[place] for place in places)]
+        for place, own in zip(places, shared.bind(arrays), strict=True):
             chosen[place] = own
     for (name, leaf), own in zip(leaves, chosen, strict=True):
         if own is not None:

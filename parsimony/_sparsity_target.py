@@ -25,10 +25,11 @@ import optax
 
 from ._checks import concrete
 from ._nuclear_norm import NuclearNorm
+from ._penalties import over
 from ._rules import resolve
 
 LEAST = 1e-20
-"""The least T, in place of 0: V = U/T must be finite. It thresholds below the rounding of any weight."""
+"""The least T, in place of 0: U/T must be finite. It thresholds below the rounding of any weight."""
 
 
 def check_sparsity(sparsity: Any) -> None:
@@ -45,15 +46,8 @@ def check_sparsity(sparsity: Any) -> None:
             raise ValueError(f"sparsity={sparsity!r}: expected the share of zero weights, in [0, 1){hint}.")
 
 
-def over(v, strength):
-    """V/T; counters and the like, which are no weights, as they are."""
-    return v / jnp.asarray(strength, v.dtype) if jnp.issubdtype(v.dtype, jnp.inexact) else v
-
-
-def threshold_at(
-    penalty: Any, latent: Any, sparsity: optax.ScalarOrSchedule, count: Any = 0, least: Any = LEAST
-) -> jax.Array:
-    """T at which the share q of zeros in Prox_{TΩ}(U) is reached; `least` or more.
+def threshold_at(penalty: Any, latent: Any, sparsity: optax.ScalarOrSchedule, count: Any = 0) -> jax.Array:
+    """T at which the share q of zeros in Prox_{TΩ}(U) is reached; `LEAST` or more.
 
     The zeros grow with T, and so do the bit patterns of the positive floats: 31 halvings find the very number. It is
     raised by 1e-5 of itself, lest another order of summation let in the group that lies on the threshold.
@@ -71,7 +65,7 @@ def threshold_at(
     >>> round(float(threshold_at(pm.Lasso(0.5), U, 0.75)), 3)  # three of four are zero where λT = 3
     6.0
     """
-    leaves, treedef = jax.tree.flatten(latent)
+    leaves = jax.tree.leaves(latent)
     owns = resolve(penalty, latent)
     total = sum(u.size for u, own in zip(leaves, owns, strict=True) if own is not None)
     if total == 0:
@@ -83,12 +77,11 @@ def threshold_at(
     }
 
     def share(threshold):
-        shrunk = [over(u, threshold) for u in leaves]
         counts = [
             u.size / total * jnp.mean(levels[place] <= threshold)
             if place in levels
-            else jnp.sum(own.prox(u) == 0) / total
-            for place, (own, u) in enumerate(zip(resolve(penalty, treedef.unflatten(shrunk)), shrunk, strict=True))
+            else jnp.sum(own.prox(over(u, threshold)) == 0) / total
+            for place, (own, u) in enumerate(zip(resolve(penalty, latent, threshold), leaves, strict=True))
             if own is not None
         ]
         return sum(counts)
@@ -104,4 +97,4 @@ def threshold_at(
     most = jax.lax.bitcast_convert_type(jnp.float32(jnp.finfo(jnp.float32).max), jnp.int32)
     # The first one is outside the loop: inside `shard_map` its results have the type of the data, as a carry must.
     _, bits = jax.lax.fori_loop(1, 31, halve, halve(0, (jnp.int32(0), most)))
-    return jnp.maximum(jax.lax.bitcast_convert_type(bits, jnp.float32) * (1 + 1e-5), least)
+    return jnp.maximum(jax.lax.bitcast_convert_type(bits, jnp.float32) * (1 + 1e-5), LEAST)

@@ -13,7 +13,6 @@
 Source: Fu, Liu, Li, Sun, Zeng, Yao, arXiv 1905.09449; DessiLBI, arXiv 2007.02010.
 """
 
-import dataclasses
 import functools
 import math
 from typing import Any
@@ -24,44 +23,12 @@ import optax
 
 from ._checks import accumulators, aligned, as_arrays, check_momentum, check_positive, concrete, transformation
 from ._donation import gamma_from_next, recovery_is_exact
-from ._penalties import Penalty
+from ._penalties import Penalty, gamma_of
 from ._rules import Rules, check_penalty, resolve
-from ._sparsity_target import LEAST, check_sparsity, over, threshold_at
+from ._sparsity_target import check_sparsity, threshold_at
+from ._state import SplitLBIState, scalar_like, static
 from ._tree import is_numeric
 from ._unit_penalty import UnitPenalty
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["count", "time", "kappa", "dual", "inner_state"],
-    meta_fields=["penalty"],
-)
-@dataclasses.dataclass(frozen=True)
-class SplitLBIState:
-    """State of `inverse_scale_space` and of its neighbours: V, and what the read-outs need to make Γ of it.
-
-    Attributes:
-      count: int32 scalar, number of steps taken.
-      time: scalar, t = Σα over the steps of V (of `dual_learning_rate` where that is given).
-      kappa: scalar, κ of the last step; under another strength T than the penalty's, κT (and V is divided by T).
-      dual: V, the tree of the parameters, at least in `accumulator_dtype`; zeros where unpenalised.
-      inner_state: state of `inner`; empty in the neighbours.
-      penalty: Ω, static.
-
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> state = pm.inverse_scale_space(0.1, kappa=2.0).init({"kernel": jnp.ones((1, 2), jnp.bfloat16)})
-    >>> state.count.tolist(), state.kappa.tolist(), state.dual["kernel"].dtype.name
-    (0, 2.0, 'float32')
-
-    Source: arXiv 1905.09449; the published code keeps Γ as well.
-    """
-
-    count: jax.typing.ArrayLike
-    time: jax.typing.ArrayLike
-    kappa: jax.typing.ArrayLike
-    dual: optax.Updates
-    inner_state: optax.OptState
-    penalty: Any
 
 
 def inverse_scale_space(
@@ -142,14 +109,16 @@ def inverse_scale_space(
 
     def init_fn(params) -> Any:
         params = as_arrays(params)
-        resolve(penalty, params)  # speaks up now about what does not fit
+        resolve(penalty, params)  # before any work: what does not fit is an error here
+        scalar = lambda value: jnp.array(value, jnp.result_type(float))  # a copy: donation fails on shared buffers
         return SplitLBIState(
             count=jnp.zeros((), jnp.int32),
-            time=jnp.zeros((), jnp.result_type(float)),
-            kappa=jnp.array(kappa, jnp.result_type(float)),  # a copy: the state must share no buffer, or donation fails
+            time=scalar(0.0),
+            kappa=scalar(kappa),
+            strength=scalar(1.0),
             dual=jax.tree.map(jnp.zeros_like, accumulators(params, accumulator_dtype)),
             inner_state=inner_tx.init(params),
-            penalty=penalty,
+            static_penalty=static(penalty),
         )
 
     def update_fn(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
@@ -160,45 +129,49 @@ def inverse_scale_space(
         updates, params = as_arrays((updates, params))
         treedef, (grads, weights, duals) = aligned(grads=updates, params=params, dual=state.dual)
         alpha, dual_alpha = (r(state.count) if callable(r) else r for r in (learning_rate, dual_rate))
-        # Under a strength T, Γ = κ·Prox_{TΩ}(V) = κT·Prox_Ω(V/T), and V/T is what the state keeps.
-        strength = 1.0 if sparsity is None else state.kappa / kappa
+        strength = None if sparsity is None else state.strength
 
-        steps = []  # (V⁺, (W − Γ)/ν) of each leaf
-        for own, w, v in zip(resolve(penalty, state.dual), weights, duals, strict=True):
-            if own is None:
-                steps.append((v, None))
-                continue
-            w, a, k, n = (jnp.asarray(x, v.dtype) for x in (w, dual_alpha / strength, kappa * strength, nu))
-            coupling = (w - k * own.prox(v)) / n
-            v_new = v + a * coupling
-            if recovers() and hasattr(own, "shrink"):
-                coupling = (w - gamma_from_next(own, v, v_new, w, a, k, n)) / n
-            steps.append((v_new, coupling))
-
-        totals = [
+        penalties = resolve(penalty, state.dual, strength)
+        step = functools.partial(
+            _step_leaf, alpha=dual_alpha, kappa=kappa, nu=nu, strength=strength, in_place=recovers()
+        )
+        steps = [step(*leaf) for leaf in zip(penalties, weights, duals, strict=True)]
+        totals = [  # ∇_W L̄ = ∇L + (W − Γ)/ν
             g if c is None else (g + c).astype(g.dtype if inner is not None else c.dtype)
             for g, (_, c) in zip(grads, steps, strict=True)
         ]
         totals, inner_state = inner_tx.update(treedef.unflatten(totals), state.inner_state, params, **extra_args)
-        new_updates = [
+        new_updates = [  # W⁺ − W = −κα·∇_W L̄
             (-(jnp.asarray(kappa, h.dtype) * jnp.asarray(alpha, h.dtype)) * h).astype(w.dtype) if is_numeric(w) else h
             for h, w in zip(treedef.flatten_up_to(totals), weights, strict=True)
         ]
         dual = treedef.unflatten([v for v, _ in steps])
         if sparsity is not None:
-            ratio = threshold_at(penalty, dual, sparsity, state.count, least=LEAST / strength)
-            dual, strength = jax.tree.map(lambda v: over(v, ratio), dual), strength * ratio
+            strength = threshold_at(penalty, dual, sparsity, state.count)
         new_state = SplitLBIState(
             count=optax.safe_increment(state.count),
-            time=state.time + jnp.asarray(dual_alpha, state.time.dtype),
-            kappa=jnp.array(kappa * strength, state.kappa.dtype),  # a copy, as in init
+            time=state.time + jnp.asarray(dual_alpha, jnp.result_type(state.time)),
+            kappa=scalar_like(state.kappa, kappa),
+            strength=scalar_like(state.strength, 1.0 if strength is None else strength),
             dual=dual,
             inner_state=inner_state,
-            penalty=penalty,
+            static_penalty=static(penalty),
         )
         return treedef.unflatten(new_updates), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _step_leaf(penalty, w, v, alpha, kappa, nu, strength, in_place: bool):
+    """V⁺ = V + α·(W − Γ)/ν of one parameter with Γ = κ·Prox_{TΩ}(V), and (W − Γ)/ν for its W⁺."""
+    if penalty is None:
+        return v, None
+    w, alpha, kappa, nu = (jnp.asarray(x, v.dtype) for x in (w, alpha, kappa, nu))
+    gamma = gamma_of(penalty, v, kappa, strength)
+    v_new = v + alpha * ((w - gamma) / nu)
+    if in_place and hasattr(penalty, "shrink"):
+        gamma = gamma_from_next(penalty, v, v_new, w, alpha, kappa, nu, strength)
+    return v_new, (w - gamma) / nu
 
 
 def split_lbi(
@@ -231,7 +204,7 @@ def split_lbi(
       weight_decay_mask: tree of bools, or a function of the parameters, as in `optax.add_decayed_weights`.
 
     Returns:
-      A `GradientTransformationExtraArgs`. Its state holds V and the trace: Adam's memory, and two scalars.
+      A `GradientTransformationExtraArgs`. Its state holds V and the trace: Adam's memory, and three scalars.
 
     Raises:
       ValueError, TypeError: see `inverse_scale_space`.

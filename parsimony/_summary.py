@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from ._penalties import Penalty
-from ._readout import gammas, matched, merged, split_lbi_states
+from ._readout import gammas, matched, merged
+from ._state import split_lbi_states
 
 
 @dataclasses.dataclass(frozen=True)

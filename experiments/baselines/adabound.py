@@ -28,7 +28,7 @@ def scale_by_adabound(
         del params
         rate: Any = learning_rate if callable(learning_rate) else lambda count: learning_rate
         alpha, first = rate(state.count), rate(0)
-        t = state.count + 1
+        t = optax.safe_increment(state.count)
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, updates)
         nu = jax.tree.map(lambda s, g: b2 * s + (1 - b2) * g * g, state.nu, updates)
         step = alpha * jnp.sqrt(1 - b2**t) / (1 - b1**t)

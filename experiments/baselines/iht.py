@@ -10,6 +10,7 @@ and Yan, "Training skinny deep neural networks with iterative hard thresholding"
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -31,7 +32,7 @@ def iterative_hard_thresholding(
     inner = optax.with_extra_args_support(tx)
 
     def init_fn(params) -> Any:
-        masks = magnitude_masks(params, 0.0, level)
+        masks = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
         return MaskedState(jnp.zeros((), jnp.int32), masks, inner.init(params))
 
     def update_fn(updates, state, params: Any = None, **extra_args) -> tuple[Any, Any]:
@@ -39,6 +40,6 @@ def iterative_hard_thresholding(
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         share = sparsity(state.count) if callable(sparsity) else sparsity
         masks = magnitude_masks(optax.apply_updates(params, updates), share, level)
-        return cut(masks, updates, params), MaskedState(state.count + 1, masks, inner_state)
+        return cut(masks, updates, params), MaskedState(optax.safe_increment(state.count), masks, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

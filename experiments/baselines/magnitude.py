@@ -6,9 +6,7 @@ Source: Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pru
 1710.01878), equation 1.
 """
 
-import functools
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,11 +15,7 @@ import optax
 from .masking import cut, inside, magnitude_masks, need
 
 
-@functools.partial(
-    jax.tree_util.register_dataclass, data_fields=["count", "masks", "inner_state"], meta_fields=[]
-)  # fmt: skip
-@dataclass(frozen=True)
-class MaskedState:
+class MaskedState(NamedTuple):
     """Steps taken, the masks (True: kept), and the state of the wrapped optimizer."""
 
     count: Any
@@ -75,6 +69,6 @@ def gradual_magnitude_pruning(
             lambda: state.masks,
         )
         updates, inner_state = inner.update(inside(masks, updates), state.inner_state, params, **extra_args)
-        return cut(masks, updates, params), MaskedState(state.count + 1, masks, inner_state)
+        return cut(masks, updates, params), MaskedState(optax.safe_increment(state.count), masks, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

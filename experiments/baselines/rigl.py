@@ -100,7 +100,7 @@ def rigl(
             return cut(state.masks, own, params), state.masks, inner_state
 
         updates, masks, inner_state = jax.lax.cond(due, rewire, step)
-        return updates, MaskedState(state.count + 1, masks, inner_state)
+        return updates, MaskedState(optax.safe_increment(state.count), masks, inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -108,6 +108,8 @@ def rigl(
 def _counts(leaves, sparsity, distribution) -> list:
     """Weights that each prunable parameter keeps, as many together as the sparsity says."""
     sizes = [w.size for w in leaves if prunable(w)]
+    if not sizes:  # Optax initialises on a placeholder without leaves (optax.tree.map_params)
+        return [None] * len(leaves)
     if distribution == "erk":
         densities = erdos_renyi_densities([w.shape for w in leaves if prunable(w)], sparsity)
     else:

@@ -5,7 +5,6 @@ ResNet-50. Ratios are medians over rounds in which all take their turn, so that 
 bytes of state, and on a GPU the share of the device's copy bandwidth.
 """
 
-import dataclasses
 import functools
 import time
 
@@ -149,8 +148,7 @@ def _update_step(tx):
 def _with_dual(state, shapes: Shapes, seed: int):
     """The state in the middle of a path: a V of which a part is above the threshold."""
     dual = arrays(shapes, seed + 2, 0.5)
-    fill = lambda node: dataclasses.replace(node, dual=dual) if isinstance(node, pm.SplitLBIState) else node
-    return jax.tree.map(fill, state, is_leaf=lambda node: isinstance(node, pm.SplitLBIState))
+    return optax.tree.set(state, dual=dual) if optax.tree.get_all_with_path(state, "dual") else state
 
 
 def _copy_bandwidth() -> float:

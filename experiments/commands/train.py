@@ -12,6 +12,7 @@ from typing import Any
 import flax.jax_utils
 import jax
 import numpy as np
+import optax
 from tqdm import tqdm
 
 import parsimony as pm
@@ -26,7 +27,7 @@ from ..runs.files import write_json
 from ..runs.folder import open_run
 from ..runs.tensorboard import Events
 from ..training import distributed, signals
-from ..training.build import build_network, lbi_state, load_data, optimizer, penalties
+from ..training.build import build_network, load_data, optimizer, penalties
 from ..training.checkpoints import latest, open_checkpoints, restore, save
 from ..training.network import merge_variables
 from ..training.step import advance, make_accuracy, make_step
@@ -142,7 +143,7 @@ def _resumed(directory: Path, checkpoints, start, loader):
 def _measured(weights, accuracy, dataset) -> dict[str, Any]:
     """Where the path is, and how good W and W̃ are on the held-out images."""
     params, stats, opt_state = weights
-    line = {"time": float(np.asarray(lbi_state(opt_state).time))} | snapshots.density(opt_state)
+    line = {"time": float(np.asarray(optax.tree.get(opt_state, "time")))} | snapshots.density(opt_state)
     line["accuracy"] = accuracy(merge_variables(params, stats), dataset.validation)
     sparse = merge_variables(pm.sparse_params(params, opt_state), stats)
     return line | {"sparse_accuracy": accuracy(sparse, dataset.validation)}
@@ -210,7 +211,7 @@ def _diverged(what: str, step: int, directory: Path, kept: int) -> None:
 def _described(dataset, opt_state) -> dict:
     """What a record says of the data, of who was penalised how, and of the sparsity at the end."""
     images = {part: len(getattr(dataset, part)) for part in ("train", "validation", "test")}
-    rules = {pattern: repr(own) for pattern, own in lbi_state(opt_state).penalty.rules}
+    rules = {pattern: repr(own) for pattern, own in optax.tree.get(opt_state, "SplitLBIState").penalty.rules}
     rows = [row.__dict__ for row in pm.sparsity_summary(opt_state)]
     return {"images": images, "held_out": dataset.held_out, "penalties": rules, "sparsity": rows}
 

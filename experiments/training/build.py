@@ -123,8 +123,3 @@ def optimizer(config: Config, sampler: Sampler, penalty: pm.Rules) -> optax.Grad
 
 def clip(config: Config) -> optax.GradientTransformation:
     return optax.identity() if config.clip_norm == math.inf else optax.clip_by_global_norm(config.clip_norm)
-
-
-def lbi_state(opt_state) -> pm.SplitLBIState:
-    """The last link of the chain in the chain of `optimizer`."""
-    return opt_state.inner_state[1][-1]

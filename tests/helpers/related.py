@@ -43,12 +43,6 @@ def trained(tx, params=PARAMS, steps=STEPS, dtype="float32", transform=jax.jit):
     return [at := step(*at) for _ in range(steps)]
 
 
-def state_of(opt_state) -> pm.SplitLBIState:
-    is_one = lambda node: isinstance(node, pm.SplitLBIState)
-    (found,) = filter(is_one, jax.tree.leaves(opt_state, is_leaf=is_one))
-    return found
-
-
 METHODS = {
     "linbreg": lambda **kwargs: pm.linbreg(0.1, kappa=1.5, **kwargs),
     "adabreg": lambda **kwargs: pm.adabreg(0.1, kappa=1.5, **kwargs),

@@ -30,7 +30,9 @@ METHODS = {
     for name, thing in DOCUMENTED.items()
     if inspect.isclass(thing) and not hasattr(thing, "prox")  # those of all penalties are told once, in `_penalties`
     for method, function in vars(thing).items()
-    if not method.startswith("_") and (inspect.isroutine(function) or isinstance(function, property | classmethod))
+    if not method.startswith("_")
+    and method not in getattr(thing, "_fields", ())
+    and (inspect.isroutine(function) or isinstance(function, property | classmethod))
 }
 
 
@@ -44,9 +46,8 @@ def missing(thing, name: str) -> list[str]:
     if not re.search(r"[.:]$", first) or (rest and rest[0]):
         found.append("a summary: one line with a full stop, and an empty line after it")
     if inspect.isclass(thing):
-        takes = (
-            [f.name for f in dataclasses.fields(thing) if f.name[0] != "_"] if dataclasses.is_dataclass(thing) else []
-        )
+        named = [f.name for f in dataclasses.fields(thing)] if dataclasses.is_dataclass(thing) else []
+        takes = [field for field in getattr(thing, "_fields", named) if field[0] != "_"]
     else:
         takes = list(inspect.signature(thing).parameters)
     told = items(doc, "Args") | items(doc, "Attributes")

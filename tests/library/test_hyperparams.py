@@ -45,17 +45,11 @@ def train(tx, params, steps=range(STEPS), state=None, transform=jax.jit):
     return params, state
 
 
-def split_lbi_state(state) -> pm.SplitLBIState:
-    is_one = lambda node: isinstance(node, pm.SplitLBIState)
-    (found,) = filter(is_one, jax.tree.leaves(state, is_leaf=is_one))
-    return found
-
-
 def assert_same_run(one, other):
     """The same W, V, Γ, κ and time; and the support is neither empty nor full."""
     (params, state), (other_params, other_state) = one, other
     chex.assert_trees_all_close(params, other_params, rtol=1e-5, atol=1e-6)
-    mine, others = split_lbi_state(state), split_lbi_state(other_state)
+    mine, others = optax.tree.get(state, "SplitLBIState"), optax.tree.get(other_state, "SplitLBIState")
     chex.assert_trees_all_close(mine, others, rtol=1e-5, atol=1e-6)
     chex.assert_trees_all_close(pm.gamma(state), pm.gamma(other_state), rtol=1e-5, atol=1e-6)
     assert 0 < pm.support(state)["kernel"].mean() < 1
@@ -87,7 +81,7 @@ def test_a_schedule_is_a_new_transformation_every_step(rates):
         params, state = train(bare(**now), params, [step], state, transform=lambda update: update)  # not compiled anew
     run = train(bare(**rates), initial_params())
     assert_same_run(run, (params, state))
-    assert split_lbi_state(run[1]).time == pytest.approx(total)
+    assert optax.tree.get(run[1], "SplitLBIState").time == pytest.approx(total)
 
 
 @every_schedule
@@ -111,7 +105,7 @@ def test_a_hyper_parameter_changed_in_mid_run_acts_from_the_next_step(change):
 
     params, state = train(bare(), initial_params(), first)
     assert_same_run(run, train(bare(**change), params, rest, state))
-    assert split_lbi_state(run[1]).kappa == pytest.approx(change.get("kappa", HYPER["kappa"]))
+    assert optax.tree.get(run[1], "SplitLBIState").kappa == pytest.approx(change.get("kappa", HYPER["kappa"]))
     unchanged, _ = train(bare(), initial_params())
     assert jnp.abs(run[0]["kernel"] - unchanged["kernel"]).max() > 0.01
 
@@ -121,8 +115,8 @@ def test_a_warm_up_from_zero_moves_nothing_in_its_first_step(make):
     tx = make(**SCHEDULES["warm-up"])
     params, state = train(tx, initial_params(), range(1))
     chex.assert_trees_all_equal(params, initial_params())
-    chex.assert_trees_all_equal(split_lbi_state(state).dual, jax.tree.map(jnp.zeros_like, params))
-    assert (split_lbi_state(state).time, split_lbi_state(state).count) == (0, 1)
+    chex.assert_trees_all_equal(optax.tree.get(state, "SplitLBIState").dual, jax.tree.map(jnp.zeros_like, params))
+    assert (optax.tree.get(state, "SplitLBIState").time, optax.tree.get(state, "SplitLBIState").count) == (0, 1)
     moved, _ = train(tx, params, range(1, 2), state)
     assert jnp.any(moved["kernel"] != params["kernel"])
 
@@ -132,6 +126,6 @@ def test_an_injected_rate_takes_the_weights_dtype_unless_told_otherwise():
     exact = optax.inject_hyperparams(pm.split_lbi, hyperparam_dtype=jnp.float32)(**HYPER)
     params = initial_params(jnp.bfloat16)
     for tx, time in [(exact, 0.2), (inject(), float(jnp.bfloat16(0.2)))]:
-        state = split_lbi_state(train(tx, params, range(1))[1])
+        state = optax.tree.get(train(tx, params, range(1))[1], "SplitLBIState")
         assert state.time == jnp.float32(time)
         assert state.dual["kernel"].dtype == jnp.float32

@@ -86,11 +86,11 @@ def n_bytes(tree) -> int:
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
 
 
-def test_the_state_is_adams_memory_and_two_scalars():
-    """V and the momentum's trace, `count`, `time` and `kappa`; Γ is recomputed, never kept."""
+def test_the_state_is_adams_memory_and_three_scalars():
+    """V and the momentum's trace, `count`, `time`, `kappa` and `strength`; Γ is recomputed, never kept."""
     params = params_of()
-    assert n_bytes(split_lbi(momentum=None).init(params)) == n_bytes(params) + 3 * 4
-    assert n_bytes(split_lbi().init(params)) == n_bytes(optax.adam(0.1).init(params)) + 2 * 4
+    assert n_bytes(split_lbi(momentum=None).init(params)) == n_bytes(params) + 4 * 4
+    assert n_bytes(split_lbi().init(params)) == n_bytes(optax.adam(0.1).init(params)) + 3 * 4
 
 
 NO_SECOND_BUFFER = {

@@ -1,6 +1,5 @@
 """From one path to masks at any sparsity: the orders, exact counts, whole groups and single weights."""
 
-import dataclasses
 import itertools
 from fractions import Fraction
 
@@ -26,9 +25,7 @@ def recorded(steps, params=None):
     """A real state whose record is replaced by known steps of entry: {name: array}."""
     state = pm.record_path(pm.split_lbi(0.1, penalty=RULES)).init(draw(0) if params is None else params)
     (own,) = state.steps
-    return dataclasses.replace(
-        state, steps=({**own, **{name: jnp.asarray(x, jnp.int32) for name, x in steps.items()}},)
-    )
+    return state._replace(steps=({**own, **{name: jnp.asarray(x, jnp.int32) for name, x in steps.items()}},))
 
 
 def random_record(seed):
@@ -146,7 +143,7 @@ def test_the_other_orders_read_the_end_of_the_run():
     """A V with known norms: ‖V‖ over its threshold, Γ, and W, each with its own order."""
     params = {"w": jnp.array([[4.0, 1.0, 3.0, 2.0], [4.0, 1.0, 3.0, 2.0]])}
     state = pm.inverse_scale_space(0.1, penalty=pm.GroupLasso(-1, 1.0)).init(params)
-    state = dataclasses.replace(state, dual={"w": jnp.array([[0.1, 9.0, 2.0, 5.0], [0.0, 0.0, 0.0, 0.0]])})
+    state = state._replace(dual={"w": jnp.array([[0.1, 9.0, 2.0, 5.0], [0.0, 0.0, 0.0, 0.0]])})
     order = lambda name: np.argsort(np.asarray(pm.rank(params, state, order=name)["w"])).tolist()
     assert order("dual") == order("gamma") == [1, 3, 2, 0]
     assert order("magnitude") == [0, 2, 3, 1]
@@ -162,7 +159,7 @@ def test_v_is_measured_in_its_own_threshold():
     params = {"a": jnp.ones((1, 2)), "b": jnp.ones((1, 2))}
     rules = pm.Rules([("a", pm.Lasso(0.1)), ("b", pm.Lasso(1.0))])
     state = pm.inverse_scale_space(0.1, penalty=rules).init(params)
-    state = dataclasses.replace(state, dual={"a": jnp.array([[0.2, 0.0]]), "b": jnp.array([[1.1, 0.0]])})
+    state = state._replace(dual={"a": jnp.array([[0.2, 0.0]]), "b": jnp.array([[1.1, 0.0]])})
     ranks = pm.rank(params, state, order="dual")
     assert (int(ranks["a"][0, 0]), int(ranks["b"][0, 0])) == (0, 1)
 
@@ -176,7 +173,7 @@ def test_v_is_above_one_in_the_support_and_tells_the_way_there_outside(penalty):
     params = {"w": jnp.ones((4, 30))}
     state = pm.inverse_scale_space(0.1, penalty=penalty).init(params)
     v = np.random.default_rng(0).normal(size=(4, 30)) * np.linspace(0.05, 4, 30)
-    state = dataclasses.replace(state, dual={"w": jnp.asarray(v, jnp.float32)})
+    state = state._replace(dual={"w": jnp.asarray(v, jnp.float32)})
     ((layer,), _, _) = layers(params, state, "dual")
     inside = np.ravel(pm.group_norms(state)["w"]) > 0
     assert 0 < inside.sum() < 30

@@ -1,7 +1,5 @@
 """Counts of the support: groups, weights and density, as data and as a table."""
 
-import dataclasses
-
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -22,7 +20,7 @@ def state_with_known_support():
     low = np.diag(np.array([3.0, 2.0, 0.5, 0.0], np.float32))
     state = pm.inverse_scale_space(0.1, kappa=2.0, penalty=RULES).init(PARAMS)
     dual = {"conv": conv, "dense": dense, "low": low, "bias": np.zeros(4, np.float32)}
-    return dataclasses.replace(state, dual={name: jnp.asarray(v) for name, v in dual.items()})
+    return state._replace(dual={name: jnp.asarray(v) for name, v in dual.items()})
 
 
 def test_norms_are_those_of_kappa_times_prox():

@@ -12,7 +12,7 @@ import pytest
 import parsimony as pm
 from helpers import reference as ref
 from helpers.cases import in_turn
-from helpers.related import ALL_PENALTIES, METHODS, PARAMS, SPARSE, STEPS, gradient, state_of, step_of, trained
+from helpers.related import ALL_PENALTIES, METHODS, PARAMS, SPARSE, STEPS, gradient, step_of, trained
 from parsimony._rules import resolve
 from parsimony._sparsity_target import LEAST, threshold_at
 
@@ -29,9 +29,10 @@ def asked(k):
 
 def share(state) -> tuple[float, float]:
     """The share of zeros, and that of one group: how near the share can come to what was asked for."""
-    own = state_of(state)
+    own = optax.tree.get(state, "SplitLBIState")
     zeros, weights, group = 0.0, 0, 0
-    for penalty, v in zip(resolve(own.penalty, own.dual), jax.tree.leaves(own.dual), strict=True):
+    scaled = jax.tree.map(lambda v: v / own.strength.astype(v.dtype), own.dual)
+    for penalty, v in zip(resolve(own.penalty, scaled), jax.tree.leaves(scaled), strict=True):
         if penalty is None:
             continue
         groups = np.asarray(penalty.group_norms(penalty.prox(v)))
@@ -94,9 +95,9 @@ def test_split_lbi_takes_the_strength_of_the_share_for_gamma(penalties):
     dual, gamma = ({name: 0 * weights[name] for name in theirs} for _ in range(2))
     with jax.enable_x64(True):
         runs = trained(pm.inverse_scale_space(alpha, kappa, nu, ours, sparsity=asked), dtype="float64")
-        own = [(state.dual, state.kappa / kappa, pm.gamma(state)) for _, state in runs]
+        own = [(state.dual, state.strength, pm.gamma(state)) for _, state in runs]
         taken = jax.tree.map(np.asarray, [(params, *seen) for (params, _), seen in zip(runs, own, strict=True)])
-    for k, (params, scaled, of, found) in enumerate(taken):
+    for k, (params, v, of, found) in enumerate(taken):
         coupling = {name: (weights[name] - gamma[name]) / nu for name in theirs}
         slope = gradient(weights)
         weights = {name: w - kappa * alpha * (slope[name] + coupling.get(name, 0)) for name, w in weights.items()}
@@ -108,7 +109,8 @@ def test_split_lbi_takes_the_strength_of_the_share_for_gamma(penalties):
             np.testing.assert_allclose(params[name], weights[name], rtol=0, atol=3e-6)
         for name in theirs:
             np.testing.assert_allclose(found[name], gamma[name], rtol=0, atol=3e-6)
-            np.testing.assert_allclose(scaled[name] * of, dual[name], rtol=0, atol=3e-6)
+            np.testing.assert_allclose(v[name], dual[name], rtol=0, atol=3e-6)
+        assert of == pytest.approx(strength, rel=1e-5)
     assert 0 < np.count_nonzero(gamma["conv"]) < gamma["conv"].size
 
 
@@ -158,7 +160,7 @@ def test_prox_sgd_comes_to_rest_at_the_lasso_that_has_the_share():
 
     (params, state), _ = jax.lax.scan(step, (start, tx.init(start)), length=3000)
     slope, w = params["kernel"] - goal, params["kernel"]
-    strength = 2.0 * state_of(state).kappa / 0.1
+    strength = 2.0 * optax.tree.get(state, "strength") / 0.1
     assert jnp.sum(w == 0) == 45
     np.testing.assert_allclose(slope[w != 0], -strength * jnp.sign(w[w != 0]), rtol=1e-3)
     assert (jnp.abs(slope[w == 0]) <= strength * (1 + 1e-3)).all()

@@ -164,10 +164,7 @@ def test_saturation_is_the_share_of_units_in_the_support():
     dual = jax.tree.map(jnp.zeros_like, params)
     dual["conv2"]["kernel"] = dual["conv2"]["kernel"].at[..., :2].set(1.0)
     dual["dense1"]["bias"] = dual["dense1"]["bias"].at[:3].set(5.0)
-    (*rest, own) = state
-    import dataclasses
-
-    state = (*rest, dataclasses.replace(own, dual=dual))
+    state = optax.tree.set(state, dual=dual)
     assert saturation(units, state) == {"conv1": 0, "conv2": 2 / 8, "conv3": 0, "dense1": 3 / 12}
 
 

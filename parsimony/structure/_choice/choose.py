@@ -9,8 +9,8 @@ import numpy as np
 
 from ..._checks import check_count, check_finite, check_not_nan, check_patterns, check_protect, check_share, one_of
 from ..._ranking import in_order, layers
-from ..._readout import split_lbi_states
 from ..._selection import Criterion
+from ..._state import split_lbi_states
 from ..._tree import named_leaves
 from .._surgery.compact import analysis_of
 from .._surgery.opt_state import belongs

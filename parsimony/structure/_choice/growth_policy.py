@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..._checks import check_finite, check_patterns
-from ..._readout import gammas, split_lbi_states
+from ..._readout import gammas
+from ..._state import split_lbi_states
 from ..._tree import named_leaves
 from .._surgery.opt_state import belongs
 from .._units import Units

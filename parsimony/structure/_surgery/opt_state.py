@@ -1,6 +1,5 @@
 """An optimizer state after surgery: old entries go where their parameter's go, new ones start afresh."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -9,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._path import NEVER, RecordPathState
-from ..._readout import split_lbi_states
 from ..._rules import Rules, resolve
-from ..._split_lbi import SplitLBIState
+from ..._state import Static, nodes, split_lbi_states, static
 from ..._tree import named_leaves, one_ending
 from ..._unit_penalty import UnitPenalty
 from .index_map import Places, spread
@@ -30,24 +28,23 @@ def transplant(opt_state, shapes: dict[str, tuple[int, ...]], places: Places, fr
     Raises:
       ValueError: a leaf that belongs to a parameter and has another shape, such as a factored moment.
     """
-    is_split_lbi = lambda node: isinstance(node, SplitLBIState)
+    is_static = lambda node: isinstance(node, Static)
     return jax.tree.map(
-        lambda node: dataclasses.replace(node, penalty=_moved(node.penalty, places)) if is_split_lbi(node) else node,
+        lambda node: static(_moved(node.value, places)) if is_static(node) else node,
         _arrays(opt_state, shapes, places, fresh),
-        is_leaf=is_split_lbi,
+        is_leaf=is_static,
     )
 
 
 def _arrays(opt_state, shapes, places: Places, fresh):
     is_record = lambda node: isinstance(node, RecordPathState)
-    holds_record = lambda node: any(map(is_record, jax.tree.leaves(node, is_leaf=is_record)))
-    stop = lambda node: is_record(node) or not holds_record(node)
-    nodes, treedef = jax.tree.flatten(opt_state, is_leaf=stop)
-    news = [None] * len(nodes) if fresh is None else jax.tree.leaves(fresh, is_leaf=stop)
+    stop = lambda node: is_record(node) or not nodes(RecordPathState, node)
+    parts, treedef = jax.tree.flatten(opt_state, is_leaf=stop)
+    news = [None] * len(parts) if fresh is None else jax.tree.leaves(fresh, is_leaf=stop)
     return treedef.unflatten(
         [
             _record(node, shapes, places, new) if is_record(node) else _leaves(node, shapes, places, new)
-            for node, new in zip(nodes, news, strict=True)
+            for node, new in zip(parts, news, strict=True)
         ]
     )
 
@@ -110,7 +107,7 @@ def _record(state: RecordPathState, shapes, places: Places, fresh: RecordPathSta
             leaves = treedef.flatten_up_to(record)
             out.append(treedef.unflatten([move(leaf) for move, leaf in zip(moves, leaves, strict=True)]))
     inner = _arrays(state.inner_state, shapes, places, None if fresh is None else fresh.inner_state)
-    return dataclasses.replace(state, steps=tuple(steps), times=tuple(times), inner_state=inner)
+    return state._replace(steps=tuple(steps), times=tuple(times), inner_state=inner)
 
 
 def _groups(name: str, penalty, shape, shapes, places: Places) -> Callable[[Any], Any]:
