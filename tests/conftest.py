@@ -27,7 +27,7 @@ LONG = ("test_survival.py", "test_distributed.py", "test_notebooks.py")
 
 
 # What takes one of these fixtures waits for a training, or for processes.
-TRAININGS = {"directory", "undisturbed", "here", "copy"}
+TRAININGS = {"directory", "undisturbed", "here", "copy", "demo"}
 
 
 def pytest_collection_modifyitems(items):
