@@ -6,7 +6,7 @@ A `sparsity` in the place of a strength: see `_sparsity_target`.
 
 import optax
 
-from ._checks import check_momentum
+from ._checks import check_decay, check_momentum, check_positive
 from ._mirror_descent import latent_and_prox
 from ._penalties import Penalty
 from ._rules import Rules
@@ -104,8 +104,11 @@ def adabreg(
     >>> params["kernel"].round(3).tolist()
     [[0.25, 0.0]]
 
-    Source: arXiv 2105.04319, Algorithm 3. The published code leaves out the bias correction of m.
+    Source: arXiv 2105.04319, Algorithm 3.
     """
+    for name, value in [("b1", b1), ("b2", b2)]:
+        check_decay(name, value)
+    check_positive("eps", eps)
     return optax.chain(optax.scale_by_adam(b1, b2, eps), latent_and_prox(learning_rate, kappa, penalty, sparsity, None))
 
 
@@ -123,7 +126,8 @@ def rda(
 
     The threshold is tλ and grows, so from a dense start weights leave and return. With `optax.trace` or
     `optax.scale_by_adam` before it, this is torchao's pruning-aware training (PAT) with that base optimizer; its group
-    lasso has `scale="rms"`. Xiao's own prox-weight √k is that of α ∝ 1/√k.
+    lasso has `scale="rms"`. A decay of W before it in the chain (`optax.add_decayed_weights`) acts on U, through the
+    step; AdamW's decoupled decay in PAT acts on the sparse W. Xiao's own prox-weight √k is that of α ∝ 1/√k.
 
     Args:
       learning_rate, penalty, momentum, nesterov, sparsity: see `linbreg`.

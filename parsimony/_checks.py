@@ -17,19 +17,44 @@ from ._tree import is_numeric, named_leaves
 
 
 def concrete(value) -> bool:
-    return not isinstance(value, jax.core.Tracer) and jnp.ndim(value) == 0
+    """Whether a number can be looked at: it is not traced."""
+    return not isinstance(value, jax.core.Tracer)
+
+
+def check_scalar(name: str, value: Any, expected: str) -> None:
+    """Rejects anything but one number: arrays of several are for `jax.vmap` over the transformation."""
+    if isinstance(value, bool) or not (isinstance(value, int | float) or hasattr(value, "dtype")):
+        raise TypeError(f"{name}={value!r}: expected {expected}.")
+    if jnp.ndim(value):
+        raise ValueError(f"{name} has the shape {jnp.shape(value)}: expected one number; map over several by jax.vmap.")
+
+
+def check_schedule(name: str, schedule: Any, least: float = 0.0, most: float = math.inf) -> None:
+    """Rejects a schedule that leaves [least, most] at count 0, 1, 2, 4, … 2²³, where that can be seen."""
+    if not callable(schedule):
+        return
+    values = {}
+    try:
+        with jax.ensure_compile_time_eval():
+            for count in (0, *(2**i for i in range(24))):
+                values[count] = float(jnp.asarray(schedule(jnp.asarray(count))))
+    except Exception:  # traced, one value for each of many runs, or a table that is shorter: seen when it is reached
+        pass
+    for count, value in values.items():
+        if not least <= value <= most or math.isinf(value):
+            bounds = f"in [{least:g}, {most:g}]" if most < math.inf else f"≥ {least:g}"
+            raise ValueError(f"{name}: the schedule gives {value:g} at step {count}; expected numbers {bounds}.")
 
 
 def check_positive(name: str, value: Any) -> None:
-    """Refuses what is not positive and finite, where that can be seen."""
+    """Rejects what is not positive and finite, where that can be seen."""
     if value is None and name == "dual_learning_rate":
         return
     if callable(value) and name.endswith("learning_rate"):
         return
-    if isinstance(value, bool) or not (isinstance(value, int | float) or hasattr(value, "dtype")):
-        schedule = " or a schedule" if name.endswith("rate") else ""
-        hint = f" Did you mean penalty={value!r}?" if hasattr(value, "prox") else ""
-        raise TypeError(f"{name}={value!r}: expected a positive number{schedule}.{hint}")
+    schedule = " or a schedule" if name.endswith("rate") else ""
+    hint = f". Did you mean penalty={value!r}?" if hasattr(value, "prox") else ""
+    check_scalar(name, value, f"a positive number{schedule}{hint}")
     if not concrete(value):
         return
     # An injected schedule may pass through zero, and hands over arrays.
@@ -78,10 +103,17 @@ def check_not_nan(where: str, numbers: np.ndarray, name: str) -> None:
         raise ValueError(f"{where}: the numbers of {name!r} hold NaN, which has no place in an order.")
 
 
+def check_decay(name: str, value: Any, none: str = "") -> None:
+    """Rejects a decay outside of [0, 1), with which a moving average grows without end."""
+    check_scalar(name, value, f"a number in [0, 1){none}")
+    if concrete(value) and not 0 <= float(value) < 1:
+        raise ValueError(f"{name}={value!r}: expected a number in [0, 1){none}.")
+
+
 def check_momentum(momentum: Any, nesterov: bool) -> None:
-    """Refuses what `optax.trace` would take, and grow without end."""
-    if momentum is not None and concrete(momentum) and not 0 <= momentum < 1:
-        raise ValueError(f"momentum={momentum!r}: expected a number in [0, 1), or None for none.")
+    """Rejects what `optax.trace` would take, and grow without end."""
+    if momentum is not None:
+        check_decay("momentum", momentum, ", or None for none")
     if nesterov and momentum is None:
         raise ValueError("nesterov=True needs a momentum, e.g. momentum=0.9.")
 

@@ -57,9 +57,10 @@ class KeepSupportState(NamedTuple):
 def keep_support(tx: optax.GradientTransformation, masks) -> optax.GradientTransformationExtraArgs:
     """Any Optax optimizer inside a fixed support: weights outside it are exactly zero after every step.
 
-    The gradient is zero outside the masks before `tx` sees it, so that norms (clipping) and moments (Adam) are those of
-    the small network; the update is −W there, so that W + update is zero whatever `tx` adds: decay, noise, momentum
-    from before. Place it around everything else, `optax.MultiSteps` excepted.
+    Gradient and weights are zero outside the masks before `tx` sees them, so that norms (clipping), moments (Adam) and
+    averages (`optax.contrib.schedule_free`) are those of the small network; the update is −W there, so that W + update
+    is zero whatever `tx` adds: decay, noise, momentum from before. Place it around everything else,
+    `optax.MultiSteps` excepted.
 
     Args:
       tx: any transformation.
@@ -86,11 +87,10 @@ def keep_support(tx: optax.GradientTransformation, masks) -> optax.GradientTrans
     _check_bool(named_leaves(masks)[0])
 
     def init_fn(params) -> Any:
-        weights, _ = named_leaves(params)
-        if weights:  # Optax initialises on a placeholder without leaves (optax.tree.map_params)
-            _by_name(masks, weights)
+        # Optax initialises on a placeholder without leaves (optax.tree.map_params).
+        small = apply_masks(params, masks) if named_leaves(params)[0] else params
         # A copy: the state must share no buffer with the caller's masks, or donating it would delete them.
-        return KeepSupportState(jax.tree.map(lambda mask: jnp.array(mask), masks), inner.init(params))
+        return KeepSupportState(jax.tree.map(lambda mask: jnp.array(mask), masks), inner.init(small))
 
     def update_fn(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
         if params is None:
@@ -100,7 +100,8 @@ def keep_support(tx: optax.GradientTransformation, masks) -> optax.GradientTrans
         inside = _by_name(state.masks, weights)
         grads, treedef = named_leaves(updates)
         updates = treedef.unflatten([_inside(inside.get(name), g) for name, g in grads])
-        updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
+        small = treedef.unflatten([_inside(inside.get(name), w) for name, w in weights])
+        updates, inner_state = inner.update(updates, state.inner_state, small, **extra_args)
         new = [
             u if name not in inside else jnp.where(inside[name], u, -w)
             for (name, w), u in zip(weights, treedef.flatten_up_to(updates), strict=True)

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._checks import accumulators, aligned, as_arrays, check_positive
+from ._checks import accumulators, aligned, as_arrays, check_positive, check_schedule
 from ._penalties import gamma_of
 from ._rules import Rules, check_penalty, resolve
 from ._sparsity_target import LEAST, check_sparsity, threshold_at
@@ -47,6 +47,8 @@ def latent_and_prox(
     bregman = threshold is None and sparsity is None
 
     def init_fn(params) -> Any:
+        check_schedule("learning_rate", learning_rate)
+        check_schedule("sparsity", sparsity, 0.0, 1.0)
         # As of every optimizer, the state can be planned from shapes alone.
         params = jax.tree.map(lambda w: jnp.zeros_like(w) if isinstance(w, jax.ShapeDtypeStruct) else w, params)
         # V adds up steps that bfloat16 cannot, and takes W divided by a small T, which float16 cannot hold.

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._checks import concrete
+from ._checks import check_scalar, concrete
 from ._nuclear_norm import NuclearNorm
 from ._penalties import over
 from ._rules import resolve
@@ -36,8 +36,7 @@ def check_sparsity(sparsity: Any) -> None:
     """Refuses what is no share, where that can be seen."""
     if sparsity is None or callable(sparsity):
         return
-    if isinstance(sparsity, bool) or not (isinstance(sparsity, int | float) or hasattr(sparsity, "dtype")):
-        raise TypeError(f"sparsity={sparsity!r}: expected a number in [0, 1), a schedule of them, or None.")
+    check_scalar("sparsity", sparsity, "a number in [0, 1), a schedule of them, or None")
     if concrete(sparsity):
         # An injected schedule may begin at 1, and hands over arrays.
         whole = isinstance(sparsity, jax.Array) and sparsity == 1

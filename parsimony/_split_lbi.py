@@ -21,7 +21,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._checks import accumulators, aligned, as_arrays, check_momentum, check_positive, concrete, transformation
+from ._checks import (
+    accumulators,
+    aligned,
+    as_arrays,
+    check_momentum,
+    check_positive,
+    check_scalar,
+    check_schedule,
+    concrete,
+    transformation,
+)
 from ._donation import gamma_from_next, recovery_is_exact
 from ._penalties import Penalty, gamma_of
 from ._rules import Rules, check_penalty, resolve
@@ -110,6 +120,9 @@ def inverse_scale_space(
     def init_fn(params) -> Any:
         params = as_arrays(params)
         resolve(penalty, params)  # before any work: what does not fit is an error here
+        check_schedule("learning_rate", learning_rate)
+        check_schedule("dual_learning_rate", dual_learning_rate)
+        check_schedule("sparsity", sparsity, 0.0, 1.0)
         scalar = lambda value: jnp.array(value, jnp.result_type(float))  # a copy: donation fails on shared buffers
         return SplitLBIState(
             count=jnp.zeros((), jnp.int32),
@@ -215,6 +228,8 @@ def split_lbi(
     Source: arXiv 2007.02010.
     """
     check_momentum(momentum, nesterov)
+    if weight_decay is not None:
+        check_scalar("weight_decay", weight_decay, "a number ≥ 0, or None for none")
     if weight_decay is not None and concrete(weight_decay) and not 0 <= weight_decay < math.inf:
         raise ValueError(f"weight_decay={weight_decay!r}: expected a number ≥ 0, or None for none.")
     if weight_decay_mask is not None and weight_decay is None:

@@ -132,3 +132,16 @@ def test_map_params_reaches_the_inner_state():
     tx = pm.keep_support(optax.adam(0.1), {"kernel": MASKS["kernel"], "bias": jnp.ones(5, bool)})
     state = optax.tree.map_params(tx, lambda leaf: leaf + 1, tx.init(initial_params()))
     assert (optax.tree.get(state.inner_state, "mu")["bias"] == 1).all()
+
+
+def test_an_average_of_the_weights_stays_in_the_support_too():
+    """Schedule-free keeps a second sequence, from which the weights for evaluation are made."""
+    params, masks = {"kernel": jnp.arange(1.0, 7.0).reshape(2, 3)}, {"kernel": jnp.array(2 * [[True, False, True]])}
+    tx = pm.keep_support(optax.contrib.schedule_free(optax.sgd(0.1), 0.1, b1=0.9), masks)
+    state = tx.init(params)
+    for _ in range(5):
+        updates, state = tx.update(jax.tree.map(jnp.ones_like, params), state, params)
+        params = optax.apply_updates(params, updates)
+    average = optax.contrib.schedule_free_eval_params(state.inner_state, params)["kernel"]
+    assert average[:, 1].tolist() == [0.0, 0.0]
+    assert bool((average[:, ::2] != 0).all())
