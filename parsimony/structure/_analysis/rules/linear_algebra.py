@@ -50,8 +50,5 @@ def triangular_solve(walk, eqn, operands: list[Value]):
 RULES = {
     "fft": fft,
     "triangular_solve": triangular_solve,
-    **dict.fromkeys(
-        ["cholesky", "eig", "eigh", "householder_product", "lu", "lu_pivots_to_permutation", "qr", "svd"],
-        decomposition,
-    ),
+    **dict.fromkeys(["cholesky", "eigh", "lu", "lu_pivots_to_permutation"], decomposition),
 }
