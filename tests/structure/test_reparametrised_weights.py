@@ -114,6 +114,13 @@ def distance_to_the_sum():
     return fn, WEIGHTS, X
 
 
+def standardised_reader(size):
+    """A kernel of size × size taps that is standardised over them and its inputs."""
+    p = {"a": normal(3, 3, 3, 8), "b": normal(size, size, 8, 6), "c": normal(1, 1, 6, 2)}
+    fn = lambda p, x: conv(relu(conv(relu(conv(x, p["a"])), standardised(p["b"], (0, 1, 2)))), p["c"])
+    return fn, p, normal(2, 6, 6, 3)
+
+
 # The model, and for each set of its units why it cannot grow, or GROWS.
 MODELS = {
     "unit norm of the reader": (lambda: mlp(second=lambda w: unit_norm(w, 0)), {"e": GROWS, "w": GROWS}),
@@ -137,6 +144,9 @@ MODELS = {
         {"e": GROWS, "w": GROWS},
     ),
     "standardised reader": (lambda: mlp(second=standardised), {"e": SUMMED, "w": GROWS}),
+    "standardised 1 × 1": (lambda: standardised_reader(1), {"a": SUMMED, "b": GROWS}),
+    "standardised 3 × 3": (lambda: standardised_reader(3), {"a": SUMMED, "b": GROWS}),
+    "group norm and standardised kernels": (bit, {"stem": SUMMED, "stem.2": SUMMED, "w1": SUMMED, "w1.2": SUMMED}),
     "standardised maker": (lambda: mlp(first=standardised), {"e": GROWS, "w": GROWS}),
     "weight norm": (weight_norm, {"g": GROWS, "w": GROWS}),
     "weight norm under RMSNorm": (gain_after_rms_norm, {"g": "not finite", "w": GROWS}),

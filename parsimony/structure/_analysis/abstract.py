@@ -32,6 +32,9 @@ class Value:
     weight: bool = False
 
     def __post_init__(self):
+        # Of an axis that is rigid nothing is removed: what holds of its removed slices holds of all.
+        pairs = zip(self.labels, self.zero, strict=True)
+        object.__setattr__(self, "zero", tuple(isinstance(label, str) or zero for label, zero in pairs))
         if self.alike is None:
             object.__setattr__(self, "alike", tuple(bool(np.all(zero)) for zero in self.zero))
 

@@ -59,6 +59,12 @@ def analyse(fn, params, args) -> Analysis:
     walk = Walk()
     own, frame = interpret(walk, closed, names)
     solution = walk.coupling.solve()
+    whole = _rigid_axes({name: value.labels for name, value in own.items()}, solution)
+    if whole and solution.inexact_atoms():
+        # Once more, now that these are known to stay: of a sum over several axes only one can be corrected for.
+        walk = Walk()
+        own, frame = interpret(walk, closed, names, whole)
+        solution = walk.coupling.solve()
     order = {key: place for place, key in enumerate(walk.used)}
     labels = {name: value.labels for name, value in own.items()}
     by_use = sorted(names, key=lambda name: order.get(id(own[name]), len(order)))
@@ -70,16 +76,21 @@ def analyse(fn, params, args) -> Analysis:
     return Analysis(frame, labels, solution, sets, fixed, dict(walk.unknown), atoms, marks, out_tree)
 
 
-def interpret(walk: Walk, closed, names: list[str], zero=None) -> tuple[dict[str, Value], Frame]:
+def interpret(walk: Walk, closed, names: list[str], whole=None, zero=None) -> tuple[dict[str, Value], Frame]:
     """Walks through a traced program: what is known of its parameters, by name, and its frame.
 
+    `whole`: {(parameter, axis): the reason why no index of it can be removed}.
     `zero`: {(parameter, axis): for each index whether it is zero}; what it lacks is.
     """
+    whole = whole or {}
     invars = closed.jaxpr.invars
     own = {}
     for name, var in zip(names, invars, strict=False):
         shape = tuple(var.aval.shape)
-        labels = tuple(walk.coupling.new(n) if n > 1 else "an axis of size one" for n in shape)
+        labels = tuple(
+            whole.get((name, axis)) or (walk.coupling.new(n) if n > 1 else "an axis of size one")
+            for axis, n in enumerate(shape)
+        )
         at_zero = tuple((zero or {}).get((name, axis), True) for axis in range(len(shape)))
         own[name] = Value(shape, labels, at_zero, None, None, True)
     inputs = [rigid(var.aval.shape, "an axis of the input") for var in invars[len(names) :]]
@@ -112,6 +123,16 @@ def _spread(walk: Walk) -> dict[str, np.ndarray]:
             of_class[classes[own]] = True
             own = of_class[classes]
         found[kind] = own
+    return found
+
+
+def _rigid_axes(labels: dict[str, tuple[Label, ...]], solution: Solution) -> dict[tuple[str, int], str]:
+    """{(parameter, axis): reason} of the axes of which every index is fixed."""
+    found = {}
+    for name, own in labels.items():
+        for axis, label in enumerate(own):
+            if not isinstance(label, str) and all(reasons := solution.why_fixed(label)):
+                found[name, axis] = reasons[0]
     return found
 
 

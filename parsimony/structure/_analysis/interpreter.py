@@ -30,9 +30,9 @@ class Frame:
 
 @functools.cache
 def _rules():
-    from .rules import contractions, control, elementwise, indexing, reductions, shapes
+    from .rules import contractions, control, elementwise, indexing, linear_algebra, reductions, shapes, wrappers
 
-    modules = (elementwise, shapes, reductions, indexing, contractions, control)
+    modules = (elementwise, shapes, reductions, indexing, contractions, linear_algebra, control, wrappers)
     return {name: rule for module in modules for name, rule in module.RULES.items()}
 
 
@@ -42,7 +42,8 @@ def scalar_or_rigid(literal) -> Value:
     return rigid(np.shape(literal.val), "a literal of the program")
 
 
-_ROLES = {"mul": "factor", "div": "factor"} | dict.fromkeys(["dot_general", "conv_general_dilated", "gather"], "kernel")
+_KERNELS = ("dot_general", "conv_general_dilated", "ragged_dot_general", "gather")
+_ROLES = {"mul": "factor", "div": "factor"} | dict.fromkeys(_KERNELS, "kernel")
 
 
 class Walk:

@@ -113,10 +113,17 @@ def _macs(frame: Frame, narrowing: Narrowing) -> int:
                 (contracted, _), _ = eqn.params["dimension_numbers"]
                 left = shape(eqn.invars[0])
                 total += math.prod(shape(eqn.outvars[0])) * math.prod(left[axis] for axis in contracted)
+            case "ragged_dot_general":
+                (contracted, _), _ = eqn.params["ragged_dot_dimension_numbers"].dot_dimension_numbers
+                left = shape(eqn.invars[0])
+                total += math.prod(shape(eqn.outvars[0])) * math.prod(left[axis] for axis in contracted)
             case "conv_general_dilated":
                 total += _convolution(eqn.params, shape(eqn.outvars[0]), shape(eqn.invars[1]))
             case "scan":
                 total += eqn.params["length"] * _macs(inner[0], narrowing)
+            case "shard_map":
+                devices = math.prod(eqn.params["mesh"].shape[name] for name in eqn.params["newly_manual_axes"])
+                total += devices * _macs(inner[0], narrowing)
             case "cond":
                 total += max(_macs(branch, narrowing) for branch in inner)
             case _:

@@ -9,7 +9,9 @@ from jax import lax
 from .._analysis.abstract import Value
 from .._analysis.interpreter import Frame, Walk
 from .._analysis.rules.control import CALLS, CHECKPOINTS, CUSTOM_VJPS, scan_counts
-from .narrow import Narrowing, Part, as_function
+from .._analysis.rules.elementwise import IDENTITIES
+from .._analysis.rules.wrappers import linear_solve_parts
+from .narrow import Narrowing, Part, as_function, is_split_evenly
 
 
 def _plain(narrowing: Narrowing, frame: Frame):
@@ -68,6 +70,46 @@ def while_(narrowing, eqn, operands, values, inner):
 def cond(narrowing, eqn, operands, values, inner):
     index, *arrays = (part.array for part in operands)
     return _parts(lax.switch(index, [_plain(narrowing, frame) for frame in inner], *arrays), values)
+
+
+def identity(narrowing, eqn, operands, values, inner):
+    """A sharding that a narrower axis cannot be split by is left to the compiler."""
+    if not is_split_evenly(eqn, np.shape(operands[0].array)):
+        return operands
+    bound = eqn.primitive.bind(*(part.array for part in operands), **eqn.params)
+    arrays = bound if eqn.primitive.multiple_results else [bound]
+    return [dataclasses.replace(part, array=array) for part, array in zip(operands, arrays, strict=True)]
+
+
+def stack(narrowing, eqn, operands, values, inner):
+    """An array that is removed is not stacked."""
+    axis = eqn.params["axis"]
+    number = narrowing.copies(values[0])[axis]
+    times = np.ones(len(operands), int) if number is None else number
+    arrays = [part.array for part, n in zip(operands, times, strict=True) for _ in range(n)]
+    return _parts([jax.numpy.stack(arrays, axis)], values)
+
+
+def shard_map(narrowing, eqn, operands, values, inner):
+    params = eqn.params
+    function = jax.shard_map(
+        lambda *arrays: tuple(_plain(narrowing, inner[0])(*arrays)),
+        mesh=params["mesh"], in_specs=tuple(params["in_specs"]), out_specs=tuple(params["out_specs"]),
+        check_vma=params["check_vma"], axis_names=set(params["newly_manual_axes"]),
+    )  # fmt: skip
+    return _parts(function(*(part.array for part in operands)), values)
+
+
+def custom_linear_solve(narrowing, eqn, operands, values, inner):
+    solve, matvec, *transposed = (_plain(narrowing, frame) for frame in inner)
+    parts = linear_solve_parts(eqn, [part.array for part in operands])
+    with_own = lambda function, name: lambda right: function(*parts[name], *right)
+    solution = lax.custom_linear_solve(
+        with_own(matvec, "matvec"), parts["right"],
+        solve=lambda _, right: with_own(solve, "solve")(right),
+        transpose_solve=(lambda _, right: with_own(transposed[0], "transpose_solve")(right)) if transposed else None,
+    )  # fmt: skip
+    return _parts(solution, values)
 
 
 def custom_jvp(narrowing, eqn, operands, values, inner):
@@ -184,6 +226,10 @@ def _narrowed(narrowing: Narrowing, derivative, values, arrays):
 
 RULES = {
     "scan": scan,
+    "stack": stack,
+    "shard_map": shard_map,
+    "custom_linear_solve": custom_linear_solve,
+    **dict.fromkeys(IDENTITIES, identity),
     "while": while_,
     "cond": cond,
     "custom_jvp_call": custom_jvp,

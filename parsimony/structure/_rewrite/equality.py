@@ -6,7 +6,8 @@ import numpy as np
 from jax.extend import core as jex
 
 from .._analysis.interpreter import Frame
-from .narrow import Narrowing, cut
+from .cutting import cut
+from .narrow import Narrowing, is_split_evenly
 
 _PROGRAMS = ("jaxpr", "call_jaxpr", "branches", "cond_jaxpr", "body_jaxpr")
 _RULES = ("jvp_jaxpr_fun", "fwd_jaxpr_thunk", "bwd", "out_trees", "debug_info")  # functions, new at each trace
@@ -42,6 +43,8 @@ def same_program(narrowing: Narrowing, frame: Frame, closed: Any) -> bool:
             return False
         operands, results = [frame.read(a) for a in old.invars], [frame.read(v) for v in old.outvars]
         if old.primitive.name == "reduce_sum" and narrowing.corrections(old, operands[0]):
+            return False
+        if results and not is_split_evenly(old, narrowing.shape(results[0])):
             return False
         changed = {} if inner else narrowing.parameters(old, operands, results)
         if changed is None or any(

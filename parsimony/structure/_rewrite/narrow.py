@@ -11,15 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 from jax.api_util import debug_info
-from jax.core import Tracer
 from jax.extend import core as jex
 
 from .._analysis.abstract import Value
 from .._analysis.interpreter import Frame
+from .._analysis.rules.shapes import padded
+from .cutting import Copies, cut
 from .removed_slices import slice_rule
-
-Copies = tuple[np.ndarray | None, ...]
-"""Of each axis how many there are of each index: 0 (or False) where it goes; None: one of each."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +129,9 @@ class Narrowing:
                 return {"sizes": tuple(self.shape(value)[params["axis"]] for value in results)}
             case "pad":
                 own = self.copies(results[0])
+                cut_or_apart = (c for c, mask in zip(params["padding_config"], own, strict=True) if mask is not None)
+                if any(min(c) < 0 or c[2] for c in cut_or_apart):
+                    return None
                 config = [
                     c if mask is None else (int(mask[: c[0]].sum()), int(mask[len(mask) - c[1] :].sum()), 0)
                     for c, mask in zip(params["padding_config"], own, strict=True)
@@ -161,44 +162,45 @@ class Narrowing:
         return {"start_indices": tuple(starts), "limit_indices": tuple(limits)}
 
     def _picked(self, eqn, operands: list[Part], result: Value):
-        """A counter cut from the whole, or a strided slice taken index by index."""
+        """A counter cut from the whole; what is sliced in strides or padded between, taken index by index."""
         if eqn.primitive.name == "iota":
             return cut(eqn.primitive.bind(**eqn.params), self.copies(result))
         array, params = operands[0].array, eqn.params
-        for axis, own in enumerate(self.copies(operands[0].value)):
-            bounds = (params[key][axis] for key in ("start_indices", "limit_indices", "strides"))
-            taken = np.arange(operands[0].value.shape[axis])[slice(*bounds)]
+        masks = zip(self.copies(operands[0].value), self.copies(result), strict=True)
+        for axis, (own, there) in enumerate(masks):
+            if eqn.primitive.name == "pad":
+                config = params["padding_config"][axis]
+                source = padded(operands[0].value.shape[axis], config)
+                whole = own is None and there is None
+                config = config if whole else (0, 1, 0)  # one padded entry, to be taken from
+                configs = [config if a == axis else (0, 0, 0) for a in range(array.ndim)]
+                array = jax.lax.pad(array, operands[1].array, configs)
+                if whole:
+                    continue
+            else:
+                bounds = (params[key][axis] for key in ("start_indices", "limit_indices", "strides"))
+                source = np.arange(operands[0].value.shape[axis])[slice(*bounds)]
             number: Any = np.ones(operands[0].value.shape[axis], int) if own is None else own.astype(int)
             first = np.cumsum(number) - number  # the new place of each index
-            chosen = np.concatenate([first[i] + np.arange(number[i]) for i in taken.tolist()])
-            array = jax.numpy.take(array, chosen, axis=axis)
+            many = np.ones(len(source), int) if there is None else there
+            end = int(number.sum())  # where a padded entry is
+            places = [
+                first[i] + np.arange(number[i]) if i >= 0 else np.full(n, end)
+                for i, n in zip(source.tolist(), many.tolist(), strict=True)
+            ]
+            array = jax.numpy.take(array, np.concatenate([np.zeros(0, int), *places]), axis=axis)
         return array
 
 
-def cut(array, copies: Copies):
-    """What there is of an array, on the device where it was."""
-    return taken(array, {axis: np.repeat(np.arange(len(n)), n) for axis, n in enumerate(copies) if n is not None})
-
-
-def taken(array, index: dict[int, np.ndarray]):
-    """The array with these indices of these axes."""
-    if not index:
-        return array
-    if on_host(array):
-        return jax.device_put(taken(np.asarray(array), index), array.sharding)
-    for axis, own in index.items():
-        array = (np if isinstance(array, np.ndarray) else jax.numpy).take(array, own, axis=axis)
-    return array
-
-
-def on_host(array) -> bool:
-    """Whether surgery on an array is done by the host, where a compilation for every shape would take longer.
-
-    That is so for numbers on one device.
-    """
-    if not isinstance(array, jax.Array) or isinstance(array, Tracer):
+def is_split_evenly(eqn, shape) -> bool:
+    """Whether an array of this shape can be split as an equation asks, if it asks at all."""
+    if eqn.primitive.name != "sharding_constraint":
+        return True
+    try:
+        eqn.params["sharding"].shard_shape(tuple(shape))
+    except ValueError:
         return False
-    return len(array.sharding.device_set) == 1 and not jax.numpy.issubdtype(array.dtype, jax.dtypes.extended)
+    return True
 
 
 def as_function(eqn):

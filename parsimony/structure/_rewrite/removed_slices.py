@@ -16,7 +16,7 @@ def slice_rule(eqn, operands: list[Any], changed) -> Callable[[int], Any] | None
     """How the slice of a removed index follows from those of the operands; None where the analysis never asks."""
     name, bind = eqn.primitive.name, lambda arrays, more=changed: eqn.primitive.bind(*arrays, **{**eqn.params, **more})
     first = operands[0] if operands else None
-    if name in elementwise.RULES and name != "optimization_barrier":
+    if elementwise.RULES.get(name) is elementwise.elementwise:
         whole = max(part.value.ndim for part in operands)
 
         def of(axis):

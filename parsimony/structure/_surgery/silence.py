@@ -49,7 +49,9 @@ def _audible(units: Units, found: Analysis, ways: dict[str, str]) -> dict[str, s
                 before = zero.get((parameter, axis), np.ones(units.shapes[parameter][axis], bool))
                 zero[parameter, axis] = before & ~_not_zero(found, own, way, parameter, axis)
     walk = Walk(singular=True)
-    values, _ = interpret(walk, jex.ClosedJaxpr(found.frame.jaxpr, found.frame.consts), list(units.shapes), zero)
+    rigid = {(name, a): x for name, own in found.labels.items() for a, x in enumerate(own) if isinstance(x, str)}
+    program = jex.ClosedJaxpr(found.frame.jaxpr, found.frame.consts)
+    values, _ = interpret(walk, program, list(units.shapes), rigid, zero)
     solution = walk.coupling.solve()
     reasons = solution.inexact_atoms()
     heard = {}

@@ -79,4 +79,31 @@ def conv_general_dilated(walk, eqn, operands: list[Value]):
     return Value(shape, tuple(labels), tuple(zero), None, None, data.weight and kernel.weight)
 
 
-RULES = {"dot_general": dot_general, "conv_general_dilated": conv_general_dilated}
+def ragged_dot(walk, eqn, operands: list[Value]):
+    """Rows in groups, each group by a matrix of its own: contracted axes meet, the columns of the matrices go along."""
+    left, right, sizes = operands[:3]
+    numbers = eqn.params["ragged_dot_dimension_numbers"]
+    (left_sum, right_sum), (left_batch, right_batch) = numbers.dot_dimension_numbers
+    ragged, groups = tuple(numbers.lhs_ragged_dimensions), tuple(numbers.rhs_group_dimensions)
+    if left_batch or right_batch or len(groups) != 1 or set(ragged) & set(left_sum):
+        return walk.fix_all(eqn, operands, "a ragged product of another kind than rows by matrices")
+    for value, axes in ((left, ragged), (right, groups), (sizes, range(sizes.ndim))):
+        for axis in axes:
+            walk.fix(value, axis, _RAGGED)
+    for one, other in zip(left_sum, right_sum, strict=True):
+        _contract(walk, left, one, right, other)
+    rows = [(left.labels[axis], left.zero[axis]) for axis in range(left.ndim) if axis not in (*left_sum, *ragged)]
+    columns = [(right.labels[a], right.zero[a]) for a in range(right.ndim) if a not in (*right_sum, *groups)]
+    place = [axis for axis in range(left.ndim) if axis not in left_sum].index(ragged[0])
+    kept = [*rows[:place], (_RAGGED, True), *rows[place:], *columns]
+    labels, zero = zip(*kept, strict=True)
+    return Value(tuple(eqn.outvars[0].aval.shape), labels, zero, None, None, False)
+
+
+_RAGGED = "the rows or groups of a ragged product"
+
+RULES = {
+    "dot_general": dot_general,
+    "conv_general_dilated": conv_general_dilated,
+    "ragged_dot_general": ragged_dot,
+}

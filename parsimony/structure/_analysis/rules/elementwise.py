@@ -1,5 +1,6 @@
 """Rules of the primitives that act entry by entry: index i of each operand meets index i of the others."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -78,8 +79,37 @@ def _singular(eqn, zeros: list):
     return np.asarray(False)
 
 
-def barrier(walk, eqn, operands: list[Value]):
+IDENTITIES = ("device_put", "layout_constraint", "mesh_cast", "name", "optimization_barrier", "pbroadcast", "pcast",
+              "pvary", "reshard", "sharding_constraint", "with_memory_space_constraint")  # fmt: skip
+"""They say where an array lies or what it is called, and hand it on."""
+
+
+def identity(walk, eqn, operands: list[Value]):
     return list(operands)
 
 
-RULES = {"optimization_barrier": barrier} | dict.fromkeys(f"{_KEEP_ZERO} {_OTHERS}".split(), elementwise)
+def over_devices(walk, eqn, operands: list[Value]):
+    """A sum over the devices of a mesh, entry by entry."""
+    return [dataclasses.replace(value, alike=None, constant=None) for value in operands]
+
+
+def observer(walk, eqn, operands: list[Value]):
+    """What is printed or handed to a callback for debugging binds nothing."""
+    return []
+
+
+def random(walk, eqn, operands: list[Value]):
+    """Which number an entry gets depends on how many there are: fewer entries would get others."""
+    return walk.fix_all(eqn, operands, "random numbers, as of a Dropout that is at work: set the model to inference")
+
+
+_RANDOM = ("random_bits", "random_clone", "random_fold_in", "random_seed", "random_split", "random_unwrap",
+           "random_wrap", "rng_bit_generator", "threefry2x32")  # fmt: skip
+
+RULES = (
+    dict.fromkeys(f"{_KEEP_ZERO} {_OTHERS}".split(), elementwise)
+    | dict.fromkeys(IDENTITIES, identity)
+    | dict.fromkeys(["psum", "psum2", "psum_invariant"], over_devices)
+    | dict.fromkeys(["debug_callback", "debug_print", "inspect_sharding"], observer)
+    | dict.fromkeys(_RANDOM, random)
+)

@@ -81,18 +81,17 @@ def sort(walk, eqn, operands: list[Value]):
     exact = eqn.params["num_keys"] == 1 and len(values) == 1
     return [
         dataclasses.replace(
-            value, labels=labels, constant=None,
+            value, labels=labels, constant=None, alike=None,
             zero=tuple(z if exact or i == axis else False for i, z in enumerate(value.zero)),
-            alike=tuple(exact or i == axis for i in range(value.ndim)),
         )
         for value in values
     ]  # fmt: skip
 
 
 def top_k(walk, eqn, operands: list[Value]):
-    axis = eqn.params.get("axis", operands[0].ndim - 1)
-    value = _rigid_along(walk, operands[0], axis, "top_k along it")
-    value = dataclasses.replace(value, shape=tuple(eqn.outvars[0].aval.shape), constant=None)
+    axis = eqn.params.get("reduction_dimension", eqn.params.get("axis", -1)) % operands[0].ndim
+    value = _rigid_along(walk, operands[0], axis, f"{eqn.primitive.name} along it")
+    value = dataclasses.replace(value, shape=tuple(eqn.outvars[0].aval.shape), constant=None, alike=None)
     return [value, dataclasses.replace(value, zero=(False,) * value.ndim, alike=(False,) * value.ndim)]
 
 
@@ -115,7 +114,7 @@ RULES = {
     "reduce_sum": reduce_sum,
     "reduce_or": reduce_or,
     "sort": sort,
-    "top_k": top_k,
+    **dict.fromkeys(["top_k", "approx_top_k"], top_k),
     **dict.fromkeys(["reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_xor"], reduce_other),
     **dict.fromkeys(["argmax", "argmin"], argument),
     **dict.fromkeys(["cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"], cumulative),

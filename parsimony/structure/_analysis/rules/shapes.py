@@ -179,28 +179,61 @@ def concatenate(walk, eqn, operands: list[Value]):
     return Value(tuple(shape), tuple(labels), tuple(zero), tuple(alike), None, weight)
 
 
+def stack(walk, eqn, operands: list[Value]):
+    """Along the new axis, whose entries follow whatever they meet, each array is one entry."""
+    axis, first = eqn.params["axis"], operands[0]
+    labels, zero = list(first.labels), list(first.zero)
+    for value in operands[1:]:
+        labels = [walk.coupling.unite(a, b) for a, b in zip(labels, value.labels, strict=True)]
+        zero = [np.logical_and(a, b) for a, b in zip(zero, value.zero, strict=True)]
+    labels.insert(axis, walk.coupling.new(len(operands)))
+    zero.insert(axis, False)
+    shape = tuple(eqn.outvars[0].aval.shape)
+    return Value(shape, tuple(labels), tuple(zero), None, None, all(value.weight for value in operands))
+
+
+def unstack(walk, eqn, operands: list[Value]):
+    (value,), axis = operands, eqn.params["axis"]
+    walk.fix(value, axis, "an axis that one index is taken from")
+    return [_pick(value, [a for a in range(value.ndim) if a != axis]) for _ in eqn.outvars]
+
+
+def tile(walk, eqn, operands: list[Value]):
+    """An axis that is repeated has each of its entries several times."""
+    (value,) = operands
+    for axis, times in enumerate(eqn.params["reps"]):
+        if times != 1:
+            value = _with_axis(value, axis, value.shape[axis] * times, np.tile(np.arange(value.shape[axis]), times))
+    return value
+
+
 def pad(walk, eqn, operands: list[Value]):
-    """Padded entries follow whatever they meet; they are zero if padded by zero."""
+    """Entries are moved apart or cut; padded ones follow whatever they meet, and are zero if padded by zero."""
     value, filler = operands
-    shape = eqn.outvars[0].aval.shape
-    labels, zero, alike = list(value.labels), list(value.zero), list(value.alike)
-    for axis, (low, high, interior) in enumerate(eqn.params["padding_config"]):
-        if (low, high, interior) == (0, 0, 0) or isinstance(labels[axis], str):
+    shape, configs = eqn.outvars[0].aval.shape, eqn.params["padding_config"]
+    labels, zero = list(value.labels), list(value.zero)
+    for axis, config in enumerate(configs):
+        if tuple(config) == (0, 0, 0) or isinstance(labels[axis], str):
             continue
-        if interior or low < 0 or high < 0:
-            labels[axis] = walk.fix(value, axis, "padding between indices, or cutting by padding")
-            continue
-        nodes, at_zero = labels[axis], value.zeros(axis)
-        labels[axis] = np.concatenate([walk.coupling.new(low), nodes, walk.coupling.new(high)])
-        beside = filler.constant == 0
-        zero[axis] = np.concatenate([np.full(low, beside), at_zero, np.full(high, beside)])
-        alike[axis] = bool(np.all(zero[axis]))
-    if filler.constant != 0 and any(config != (0, 0, 0) for config in eqn.params["padding_config"]):
+        source = padded(value.shape[axis], config)
+        there = source >= 0
+        nodes, at_zero = walk.coupling.new(len(source)), np.full(len(source), filler.constant == 0)
+        nodes[there], at_zero[there] = labels[axis][source[there]], value.zeros(axis)[source[there]]
+        labels[axis], zero[axis] = nodes, at_zero
+    if filler.constant != 0 and any(tuple(config) != (0, 0, 0) for config in configs):
         zero = [
             np.zeros(n, bool) if not isinstance(label, str) else True for label, n in zip(labels, shape, strict=True)
         ]
-        alike = [False] * len(shape)
-    return Value(tuple(shape), tuple(labels), tuple(zero), tuple(alike), None, value.weight and filler.weight)
+    return Value(tuple(shape), tuple(labels), tuple(zero), None, None, value.weight and filler.weight)
+
+
+def padded(size: int, config) -> np.ndarray:
+    """For each index of a padded axis the one that it was, or −1: (low, high, interior), negative ones cut."""
+    low, high, interior = config
+    whole = np.full(max(size + (size - 1) * interior, 0), -1)
+    whole[:: interior + 1] = np.arange(size)
+    whole = np.concatenate([np.full(max(low, 0), -1), whole[max(-low, 0) :]])
+    return np.concatenate([whole[: len(whole) - max(-high, 0)], np.full(max(high, 0), -1)])
 
 
 def iota(walk, eqn, operands: list[Value]):
@@ -222,5 +255,8 @@ RULES = {
     "rev": rev,
     "concatenate": concatenate,
     "pad": pad,
+    "stack": stack,
+    "unstack": unstack,
+    "tile": tile,
     "iota": iota,
 }
