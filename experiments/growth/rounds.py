@@ -6,6 +6,7 @@ runs/NAME/rounds.jsonl    a line a round: widths, cost, saturation, held-out acc
 from pathlib import Path
 from typing import Any
 
+from ..plots.text import aligned
 from ..runs.files import append_line, read_lines, write_lines
 
 
@@ -44,5 +45,4 @@ def table(rows: list[dict[str, Any]]) -> str:
                 f"{row['compile_seconds']:.1f}",
             ]
         )
-    sizes = [max(len(head), 13) for head in lines[0]]
-    return "\n".join("  ".join(cell.rjust(size) for cell, size in zip(line, sizes, strict=True)) for line in lines)
+    return aligned(lines, least=13)

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 
 
-def aligned(lines: Sequence[Sequence[str]]) -> str:
+def aligned(lines: Sequence[Sequence[str]], least: int = 0) -> str:
     """Lines of as many cells each: the first column to the left, where names are, the rest to the right.
+
+    Columns have at least `least` characters, so that tables that are printed line by line stand in line.
 
     >>> print(aligned([("", "80 %", "90 %"), ("magnitude", "98.1", "9.7")]))
                80 %  90 %
     magnitude  98.1   9.7
     """
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = [max(least, *map(len, column)) for column in zip(*lines, strict=True)]
     place = lambda i, cell: cell.rjust(widths[i]) if i else cell.ljust(widths[i])
     return "\n".join("  ".join(place(i, cell) for i, cell in enumerate(line)).rstrip() for line in lines)
