@@ -20,7 +20,7 @@ from ..data.dataset import Dataset
 from ..growth import fixed_baselines, policy, rounds
 from ..growth.stage import Stage, make_stage, strengths, trained_without_path, transformation
 from ..plots import run as run_plots
-from ..runs.digest import digest, environment
+from ..runs.digest import digest, environment, files_digest
 from ..runs.files import write_json
 from ..runs.folder import open_run
 from ..training import compile_time
@@ -80,6 +80,7 @@ def grow(name: str, config: Grow) -> Path:
         }
         record["fixed"] = fixed_baselines.compared(stage, rows, dataset) if config.compare != "never" else []
         run_plots.widths(rows)[1].savefig(directory / "widths.png", dpi=110)
+        record["files"] = files_digest(directory)
         write_json(directory / "record.json", record)
         print(_told(record), f"record, checkpoint and picture (widths.png): {directory}", sep="\n")
         print(f"a smaller one of it: python -m experiments compact {directory} --order dual --macs 0.8")

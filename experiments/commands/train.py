@@ -22,7 +22,7 @@ from ..data.loader import make_loader
 from ..data.sampler import Sampler
 from ..errors import RunError, StoppedError
 from ..runs import snapshots, stopping
-from ..runs.digest import digest, environment
+from ..runs.digest import digest, environment, files_digest
 from ..runs.files import write_json
 from ..runs.folder import open_run
 from ..runs.tensorboard import Events
@@ -112,6 +112,7 @@ def train(name: str, config: Config) -> Path:
             record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}
             record |= _described(dataset, opt_state) | {"curve": curve, "final": final}
             record["digest"] = digest((params, stats, opt_state) if stats else (params, opt_state))
+            record["files"] = files_digest(directory)
             from ..plots import run as run_plots  # here, at the end: Matplotlib takes a second to import
 
             for file, figure in (run_plots.path(directory), run_plots.accuracy_and_density(curve)):

@@ -30,16 +30,17 @@ def path(directory: Path) -> tuple[str, Figure]:
     panels = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
     for axes, (layer, rows) in zip(panels, shown.items(), strict=False):
         rows = np.concatenate([np.zeros((1, rows.shape[1])), rows])
-        entered = np.where(rows.any(0), (rows > 0).argmax(0), len(rows))
+        end = rows[~np.isnan(rows).any(1)][-1]  # of the last snapshot that is whole
+        entered = np.where((rows > 0).any(0), (rows > 0).argmax(0), len(rows))
         moments = np.unique(entered)
         shade = 0.95 - 0.7 * np.searchsorted(moments, entered) / max(len(moments) - 1, 1)
         drawn = np.argsort(-entered)[-2000:]  # of many thousand weights, the first
         for i in drawn:
-            colour = COLOURS[0] if rows[-1, i] > 0 else "0.6"
+            colour = COLOURS[0] if end[i] > 0 else "0.6"
             axes.plot(places, rows[:, i], color=colour, alpha=shade[i], lw=1.1 if len(drawn) < 500 else 0.4)
         what = "filters" if "conv" in layer else "weights"
         axes.set(
-            title=f"{short(layer)}: {(rows[-1] > 0).sum()} of {rows.shape[1]} {what}",
+            title=f"{short(layer)}: {(end > 0).sum()} of {rows.shape[1]} {what}",
             xlabel=label,
             ylabel=f"‖Γ‖ of a {what[:-1]}",
         )

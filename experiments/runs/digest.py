@@ -5,12 +5,16 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 
 import parsimony as pm
+
+from ..errors import RunError
+from .files import read_json
 
 
 def digest(tree) -> str:
@@ -21,6 +25,33 @@ def digest(tree) -> str:
         sha.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape}".encode())
         sha.update(np.ascontiguousarray(array).tobytes())
     return sha.hexdigest()
+
+
+def files_digest(directory: Path) -> dict[str, str]:
+    """{file: SHA-256} of what a finished run is read from beside its record: settings, lines and snapshots."""
+    names = [name for name in ("config.json", "curve.jsonl", "rounds.jsonl") if (directory / name).exists()]
+    names += sorted(f"snapshots/{path.name}" for path in (directory / "snapshots").glob("*.npz"))
+    return {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names}
+
+
+def check_files(directory: Path) -> None:
+    """Compares the files of a finished run with its record.
+
+    Raises:
+      RunError: settings or lines that are not those of the record. (Of a damaged snapshot only the picture suffers.)
+    """
+    file = directory / "record.json"
+    recorded = read_json(file).get("files", {}) if file.exists() else {}
+    found = files_digest(directory)
+    changed = [name for name, own in recorded.items() if found.get(name) != own]
+    if wrong := [name for name in changed if name.endswith((".json", ".jsonl"))]:
+        raise RunError(
+            f"{directory}: {' and '.join(wrong)} changed or went missing after the run was finished (SHA-256 in "
+            "record.json); restore the folder from a copy, or train anew."
+        )
+    if changed:
+        names = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+        print(f"WARNING: {directory}: {names} changed after the run was finished; see its picture.", file=sys.stderr)
 
 
 def environment() -> dict:

@@ -16,6 +16,7 @@ from ..growth.stage import make_stage, transformation
 from ..training.build import build_network, load_data, optimizer, penalties
 from ..training.checkpoints import open_checkpoints, restore
 from ..training.network import Network, by_name
+from .digest import check_files
 from .files import read_json
 
 
@@ -89,6 +90,7 @@ def read_config(directory: Path) -> Config:
             "such as runs/digits."
         )
     settings = read_json(file)
+    check_files(directory)
     try:
         return (Grow if "tau" in settings else Config).from_settings(settings)
     except (TypeError, ValueError) as error:

@@ -6,6 +6,9 @@ runs/NAME/snapshots/STEP.npz     norms by group, of Γ ("gamma conv1/kernel") an
 A killed run keeps what it had; a resumed one drops what came after its checkpoint.
 """
 
+import sys
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +63,20 @@ def curve(directory: Path) -> list[dict]:
 
 
 def norms(directory: Path, kind: str) -> dict[str, np.ndarray]:
-    """{parameter: norms by snapshot and group, [snapshots, groups]} of "gamma" or "weight"."""
-    rows: dict[str, list[np.ndarray]] = {}
-    for line in curve(directory):
-        with np.load(directory / "snapshots" / f"{line['step']:08d}.npz") as arrays:
-            for key in arrays.files:
-                if key.startswith(kind + " "):
-                    rows.setdefault(key.removeprefix(kind + " "), []).append(arrays[key].ravel())
-    return {name: np.stack(values) for name, values in rows.items()}
+    """{parameter: norms by snapshot and group, [snapshots, groups]}, of "gamma" or "weight"; NaN if damaged."""
+    found = [_arrays(directory / "snapshots" / f"{line['step']:08d}.npz", f"{kind} ") for line in curve(directory)]
+    names = {name: norms for arrays in found for name, norms in arrays.items()}
+    return {
+        name: np.stack([arrays.get(name, np.full_like(norms, np.nan)) for arrays in found])
+        for name, norms in names.items()
+    }
+
+
+def _arrays(path: Path, prefix: str) -> dict[str, np.ndarray]:
+    """What a snapshot holds, by name; nothing, with a warning, where the file is damaged."""
+    try:
+        with path.open("rb") as file, np.load(file) as arrays:
+            return {key.removeprefix(prefix): arrays[key].ravel() for key in arrays.files if key.startswith(prefix)}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        print(f"WARNING: the snapshot {path} is damaged ({error}); pictures leave it out.", file=sys.stderr)
+        return {}

@@ -1,8 +1,10 @@
-"""Checkpoints by Orbax: weights, batch statistics, optimizer state, where the training was, and a digest of the arrays.
+"""Checkpoints by Orbax: weights, batch statistics, optimizer state, where the training was, and a digest of all that.
 
 A checkpoint that was cut off while it was written is none. One whose bytes have changed since is found by its digest.
 """
 
+import hashlib
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,8 +37,8 @@ def open_checkpoints(directory: Path, writing: bool = False) -> ocp.CheckpointMa
 
 def save(checkpoints: ocp.CheckpointManager, number: int, weights, position: dict[str, Any] | None = None) -> None:
     """Writes weights = (params, stats, opt_state) and a position, JSON, and waits until they are there."""
-    own = {"digest": digest(weights), "position": position}
-    args = ocp.args.Composite(state=ocp.args.StandardSave(_tree(*weights)), position=ocp.args.JsonSave(own))
+    where = {"digest": _digest(weights, position), "position": position}
+    args = ocp.args.Composite(state=ocp.args.StandardSave(_tree(*weights)), position=ocp.args.JsonSave(where))
     try:
         checkpoints.save(number, args=args)
         checkpoints.wait_until_finished()
@@ -54,13 +56,13 @@ def restore(checkpoints: ocp.CheckpointManager, number: int, like) -> tuple[tupl
     args = ocp.args.Composite(state=ocp.args.StandardRestore(_tree(*like)), position=ocp.args.JsonRestore())
     try:
         restored = checkpoints.restore(number, args=args)
-        state, own = restored["state"], restored["position"]
+        state, where = restored["state"], restored["position"]
         weights = state["params"], state.get("stats", {}), state["opt_state"]
-        if digest(weights) != own["digest"]:
+        if _digest(weights, where["position"]) != where["digest"]:
             raise ValueError("its bytes are not those that were written")
     except Exception as error:  # damage has many names in Orbax, TensorStore and JSON
         raise RunError(f"checkpoint {number} in {checkpoints.directory} is damaged: {_short(error)}.") from error
-    return weights, own["position"]
+    return weights, where["position"]
 
 
 def latest(checkpoints: ocp.CheckpointManager, directory: Path, like: Callable[[int], Any]):
@@ -81,6 +83,11 @@ def latest(checkpoints: ocp.CheckpointManager, directory: Path, like: Callable[[
     if numbers:
         raise RunError(f"no checkpoint of {directory} is whole; remove that folder to start from the beginning.")
     return None
+
+
+def _digest(weights, position) -> str:
+    """Of all arrays, and of the position, whose JSON has one form."""
+    return hashlib.sha256((digest(weights) + json.dumps(position, sort_keys=True)).encode()).hexdigest()
 
 
 def _short(error: Exception) -> str:
