@@ -1,7 +1,6 @@
 """Units as data: which slices of which parameters live and die together; to and from JSON."""
 
 import dataclasses
-import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,50 +10,8 @@ import numpy as np
 
 from .._checks import listed, nearest
 from .._tree import named_leaves
-
-
-@dataclasses.dataclass(frozen=True)
-class UnitSet:
-    """Units of one kind, such as the filters of a layer.
-
-    Attributes:
-      name: the layer in which the function first uses one of its parameters, e.g. "conv1".
-      size: the number of units.
-      members: {parameter: {axis: the unit that each index belongs to, −1 for none}}, int arrays of the axis's size.
-      reason: why a removal is not exact, or "": the function reduces over the units what is not zero when they are.
-      makers: (parameter, axis) of the members that make the units' activations; once these are zero, so are they. The
-        other members only take activations in.
-
-    >>> import numpy as np
-    >>> own = UnitSet("w1", 2, {"w1": {1: np.array([0, 1])}, "w2": {0: np.array([0, 1])}}, makers=(("w1", 1),))
-    >>> own.reduced, own.each(np.add, "w1", 1, np.ones((4, 2)), 0.0).tolist()
-    (False, [4.0, 4.0])
-    """
-
-    name: str
-    size: int
-    members: dict[str, dict[int, np.ndarray]]
-    reason: str = ""
-    makers: tuple[tuple[str, int], ...] = ()
-
-    @property
-    def reduced(self) -> bool:
-        """Whether a removal is not exact."""
-        return bool(self.reason)
-
-    def at_width(self, width: int) -> np.ndarray:
-        """How many there are of each unit at another width: copies of the last, or the first ones only."""
-        number = (np.arange(self.size) < width).astype(int)
-        number[-1] += max(0, width - self.size)
-        return number
-
-    def each(self, ufunc: np.ufunc, parameter: str, axis: int, values, start) -> np.ndarray:
-        """For each unit `values`, an array of the parameter's shape, put together by `ufunc` over what is its own."""
-        values, unit = np.asarray(values), self.members[parameter][axis]
-        own = ufunc.reduce(values, axis=tuple(a for a in range(values.ndim) if a != axis))
-        found = np.full(self.size, start)
-        ufunc.at(found, unit[unit >= 0], own[unit >= 0])
-        return found
+from ._files import units_json
+from ._unit_set import UnitSet as UnitSet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,40 +149,24 @@ class Units:
         return "\n".join(lines)
 
     def to_json(self) -> str:
-        """The units as JSON, without the function."""
-        ints = lambda members: {p: {str(a): unit.tolist() for a, unit in axes.items()} for p, axes in members.items()}
-        data = {
-            "sets": [dataclasses.asdict(s) | {"members": ints(s.members)} for s in self.sets.values()],
-            "fixed": {p: {str(axis): reason for axis, reason in axes.items()} for p, axes in self.fixed.items()},
-            "unknown": self.unknown,
-            "shapes": {name: list(shape) for name, shape in self.shapes.items()},
-            "dtypes": self.dtypes,
-        }
-        return json.dumps(data)
+        """The units as JSON, without the function, and with a SHA-256 of what they say."""
+        return units_json.write(self)
 
     @classmethod
     def from_json(cls, text: str, fn: Callable[..., Any] | None = None) -> "Units":
         """Units written by `to_json`.
 
+        Everything is checked: types, names, sizes, indices, and the digest, which tells damage. A digest is no
+        signature: who writes a file can write its digest too.
+
         Args:
           text: the JSON.
           fn: the function that they were found in, if its compact form is wanted too.
+
+        Raises:
+          ValueError: what `to_json` did not write; the message names the place.
         """
-        try:
-            data = json.loads(text)
-            sets = {
-                s["name"]: UnitSet(
-                    s["name"], s["size"],
-                    {p: {int(a): np.array(unit) for a, unit in axes.items()} for p, axes in s["members"].items()},
-                    s["reason"], tuple((p, a) for p, a in s["makers"]),
-                )
-                for s in data["sets"]
-            }  # fmt: skip
-            fixed = {p: {int(axis): reason for axis, reason in axes.items()} for p, axes in data["fixed"].items()}
-            shapes = {name: tuple(shape) for name, shape in data["shapes"].items()}
-            return cls(sets, fixed, data["unknown"], shapes, data["dtypes"], fn)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"this is no JSON of Units.to_json: {type(error).__name__}: {error}.") from None
+        return cls(**units_json.read(text), fn=fn)
 
 
 def structs(tree):

@@ -34,6 +34,39 @@ def test_it_comes_back_with_the_same_outputs_at_any_batch_size(name, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
+def rotary(x):
+    """Neighbouring features as the two coordinates of a point that is turned by its position."""
+    angle = jnp.arange(x.shape[1])[:, None] / 10.0 ** jnp.arange(x.shape[-1] // 2)[None]
+    cos, sin = jnp.cos(angle)[None, :, None], jnp.sin(angle)[None, :, None]
+    even, odd = x[..., ::2], x[..., 1::2]
+    return jnp.stack([even * cos - odd * sin, even * sin + odd * cos], -1).reshape(x.shape)
+
+
+def grouped_queries(p, x):
+    """Four heads of queries on two of keys and values, six features each."""
+    batch, time, _ = x.shape
+    heads = lambda name, n: (x @ p[name]).reshape(batch, time, n, 6)
+    q, k, v = rotary(heads("q", 4)).reshape(batch, time, 2, 2, 6), rotary(heads("k", 2)), heads("v", 2)
+    weights = jax.nn.softmax(jnp.einsum("btkgd,bskd->bkgts", q, k))
+    return jnp.einsum("bkgts,bskd->btkgd", weights, v).reshape(batch, time, 24) @ p["o"]
+
+
+def test_rotary_attention_with_grouped_queries_takes_any_batch_size(tmp_path):
+    """At a symbolic size a strided slice is traced as a gather, whose indices follow from the program alone."""
+    shapes = {"q": (8, 24), "k": (8, 12), "v": (8, 12), "o": (24, 5)}
+    params = {name: jax.random.normal(jax.random.key(i), shape) for i, (name, shape) in enumerate(shapes.items())}
+    x = jax.random.normal(jax.random.key(9), (2, 5, 8))
+    units = find_units(grouped_queries, params, x)
+    assert sorted(own.size for own in units.sets.values()) == [2, 2, 3, 6]  # groups, heads of each, pairs, values
+    keep = {own.name: np.arange(own.size) > 0 for own in units.sets.values()}
+    small = compact(units, keep, params)
+    fn, loaded = load_compact(export(small, tmp_path / "model", x))
+    three = jnp.concatenate([x, x[:1]])
+    np.testing.assert_allclose(fn(loaded, three), small.fn(small.params, three), rtol=1e-5, atol=1e-5)
+    whole = grouped_queries(units.zero(keep, params), x)
+    np.testing.assert_allclose(small.fn(small.params, x), whole, rtol=1e-4, atol=1e-4)
+
+
 def test_names_and_structure_come_back():
     small, args = shrunk("resnet")
     import tempfile

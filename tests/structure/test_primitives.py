@@ -137,3 +137,16 @@ def test_entries_that_padding_moves_apart_or_cuts_keep_their_units(low, high, in
     keep = {own.name: np.arange(own.size) % 2 == 0 for own in units.sets.values() if own.size > 1}
     small = compact(units, keep, params)
     assert error(jax.jit(small.fn)(small.params, X), fn(units.zero(keep, params), X)) < 1e-5
+
+
+@pytest.mark.parametrize("order", [[3, 1, 0, 2, 7, 5, 4, 6], [0, 2, 4, 6], [5, 5, 1]])
+def test_units_that_fixed_indices_point_at_are_found(order):
+    order = np.array(order)
+    params = {"a": PARAMS["a"], "b": normal(len(order), 3)}
+    fn = lambda p, x: jax.nn.relu(x @ p["a"])[:, order] @ p["b"]
+    units = find_units(fn, params, X)
+    keep = {own.name: np.arange(own.size) > 0 for own in units.sets.values() if own.size > 1}
+    small = compact(units, keep, params)
+    assert small.params["a"].shape[1] < 8
+    assert error(jax.jit(small.fn)(small.params, X), fn(units.zero(keep, params), X)) < 1e-5
+    assert {own: members for own, members in units.fixed.items() if 1 in members} == {"b": {1: "an axis of the output"}}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ class Value:
         slices of its operands; a sum over them is then exact too (a variance about a mean). None: where they are zero.
       constant: the number that every entry is, where that is known.
       weight: whether it depends on the parameters alone.
+      known: its numbers, where they follow from the program alone; computed when they are asked for.
     """
 
     shape: tuple[Any, ...]
@@ -30,6 +32,7 @@ class Value:
     alike: Any = None
     constant: float | None = None
     weight: bool = False
+    known: Callable[[], np.ndarray] | None = None
 
     def __post_init__(self):
         # Of an axis that is rigid nothing is removed: what holds of its removed slices holds of all.
@@ -69,10 +72,11 @@ def constant(coupling: Coupling, array) -> Value:
     known = float(flat[0]) if flat is not None and flat.size and (flat == flat[0]).all() else None
     labels = tuple(coupling.new(n) for n in shape)
     alike = (known is not None,) * len(shape)
-    return Value(shape, labels, zero, alike, known if known is None or math.isfinite(known) else None, False)
+    finite = known if known is None or math.isfinite(known) else None
+    return Value(shape, labels, zero, alike, finite, False, lambda: values)
 
 
 def scalar(number: Any) -> Value:
     """A literal of the program."""
     known = float(number) if np.asarray(number).dtype.kind in "biuf" else None
-    return Value((), (), (), (), known, True)
+    return Value((), (), (), (), known, True, lambda: np.asarray(number))

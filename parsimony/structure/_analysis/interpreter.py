@@ -13,6 +13,7 @@ from jax.extend import core as jex
 
 from .abstract import Value, constant, rigid, scalar
 from .coupling import Coupling
+from .equation import known_results
 
 
 @dataclasses.dataclass
@@ -82,6 +83,8 @@ class Walk:
             frame.inner.append(self._inner)
             if not self._inner:
                 self._note_use(eqn, operands, weights_alone)
+                pairs = zip(results, known_results(eqn, operands), strict=True)
+                results = [dataclasses.replace(value, known=known) for value, known in pairs]
             self._inner = outer
             for var, value in zip(eqn.outvars, results, strict=True):
                 assert len(value.labels) == len(var.aval.shape), (eqn.primitive.name, value, var.aval)

@@ -3,6 +3,7 @@
 A random key is written as the numbers that it is made of; `{name: implementation}` says which arrays are keys.
 """
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ def numbers(tree, where: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """({name: array}, {name: implementation} of those that are random keys).
 
     Raises:
-      ValueError: a leaf whose dtype safetensors cannot hold, or two leaves of one name.
+      ValueError: a leaf whose dtype safetensors cannot hold; and as `named_leaves`.
     """
     arrays: dict[str, np.ndarray] = {}
     keys = {}
@@ -53,14 +54,17 @@ def to_bytes(arrays: dict[str, np.ndarray]) -> bytes:
     return save(arrays)
 
 
-def from_bytes(content: bytes) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file; its own NumPy reader knows no bfloat16."""
-    from safetensors import deserialize
+def from_bytes(path: Path, content: bytes) -> dict[str, np.ndarray]:
+    """The arrays of a safetensors file of a folder; its own NumPy reader knows no bfloat16."""
+    from safetensors import SafetensorError, deserialize
 
-    return {
-        name: np.frombuffer(bytes(own["data"]), _DTYPES[own["dtype"]]).reshape(own["shape"])
-        for name, own in deserialize(content)
-    }
+    try:
+        return {
+            name: np.frombuffer(bytes(own["data"]), _DTYPES[own["dtype"]]).reshape(own["shape"])
+            for name, own in deserialize(content)
+        }
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ValueError(f"{path}: a safetensors file cannot be read: {type(error).__name__}: {error}.") from None
 
 
 def leaf(array: np.ndarray, implementation: str | None) -> Any:

@@ -1,8 +1,8 @@
 """A compact model on disk: arrays by safetensors, structure by JSON, the program as StableHLO. No pickle.
 
 PATH/params.safetensors     the parameters, by name
-PATH/model.stablehlo        the program, for `jax.export.deserialize`: call({name: array}, x)
-PATH/model.json             names, shapes, units, what was kept, a SHA-256 of each file
+PATH/model.stablehlo        the program and its derivative, for `jax.export.deserialize`: call({name: array}, x)
+PATH/model.json             names, shapes, units, what was kept, a SHA-256 of each file and of itself
 PATH/opt_state.safetensors  the optimizer's arrays, where there are any
 """
 
@@ -21,9 +21,8 @@ import numpy as np
 from ..._checks import one_of
 from ..._tree import named_leaves
 from .._surgery.compact import Compact
+from . import manifest
 from .arrays import leaf, numbers, to_bytes
-
-FORMAT = 1
 
 
 def export(
@@ -34,6 +33,9 @@ def export(
     platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
 ) -> Path:
     """Writes a compact model into a new folder: it runs with JAX alone, without the code that made it.
+
+    Digests tell damage. They are no signature: load only what comes from somebody you trust, since a program can do
+    anything that a program can.
 
     Args:
       small: what `compact` returned.
@@ -77,14 +79,15 @@ def export(
     if small.opt_state is not None:
         state, state_random = numbers(small.opt_state, "opt_state")
         files["opt_state.safetensors"] = to_bytes(state)
-    files["model.stablehlo"] = bytes(_program(small, arrays, random, args, batch, platforms).serialize())
-    files["model.json"] = json.dumps(
+    files["model.stablehlo"], missing = _serialized(_program(small, arrays, random, args, batch, platforms))
+    files["model.json"] = manifest.write(
         {
-            "format": FORMAT,
+            "format": manifest.FORMAT,
             "parsimony": __version__,
             "jax": jax.__version__,
             "route": small.route,
             "batch": batch,
+            "derivative": missing,
             "arguments": [[list(np.shape(x)), str(jax.dtypes.result_type(x))] for x in jax.tree.leaves(args)],
             "parameters": [
                 [name, [_step(key) for key in keypath]] for name, (keypath, _) in zip(names, keys, strict=True)
@@ -93,9 +96,8 @@ def export(
             "keep": {name: np.flatnonzero(mask).tolist() for name, mask in small.keep.items()},
             "units": json.loads(small.units.to_json()),
             "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
-        },
-        indent=1,
-    ).encode()
+        }
+    )
 
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
@@ -111,6 +113,14 @@ def export(
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return path
+
+
+def _serialized(program) -> tuple[bytes, str]:
+    """The program with its derivative; or without it, and why there is none (a loop of unknown length)."""
+    try:
+        return bytes(program.serialize(vjp_order=1)), ""
+    except Exception as error:  # any: what cannot be differentiated says so in its own way
+        return bytes(program.serialize()), f"{type(error).__name__}: {str(error).splitlines()[0]}"
 
 
 def _program(small: Compact, arrays: dict[str, np.ndarray], random: dict[str, str], args, batch: str, platforms):

@@ -7,11 +7,12 @@ import numpy as np
 from jax import lax
 
 from .._analysis.abstract import Value
+from .._analysis.equation import as_function
 from .._analysis.interpreter import Frame, Walk
 from .._analysis.rules.control import CALLS, CHECKPOINTS, CUSTOM_VJPS, scan_counts
 from .._analysis.rules.elementwise import IDENTITIES
 from .._analysis.rules.wrappers import linear_solve_parts
-from .narrow import Narrowing, Part, as_function, is_split_evenly
+from .narrow import Narrowing, Part, is_split_evenly
 
 
 def _plain(narrowing: Narrowing, frame: Frame):
@@ -79,15 +80,6 @@ def identity(narrowing, eqn, operands, values, inner):
     bound = eqn.primitive.bind(*(part.array for part in operands), **eqn.params)
     arrays = bound if eqn.primitive.multiple_results else [bound]
     return [dataclasses.replace(part, array=array) for part, array in zip(operands, arrays, strict=True)]
-
-
-def stack(narrowing, eqn, operands, values, inner):
-    """An array that is removed is not stacked."""
-    axis = eqn.params["axis"]
-    number = narrowing.copies(values[0])[axis]
-    times = np.ones(len(operands), int) if number is None else number
-    arrays = [part.array for part, n in zip(operands, times, strict=True) for _ in range(n)]
-    return _parts([jax.numpy.stack(arrays, axis)], values)
 
 
 def shard_map(narrowing, eqn, operands, values, inner):
@@ -226,7 +218,6 @@ def _narrowed(narrowing: Narrowing, derivative, values, arrays):
 
 RULES = {
     "scan": scan,
-    "stack": stack,
     "shard_map": shard_map,
     "custom_linear_solve": custom_linear_solve,
     **dict.fromkeys(IDENTITIES, identity),

@@ -10,11 +10,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.api_util import debug_info
 from jax.extend import core as jex
 
 from .._analysis.abstract import Value
+from .._analysis.equation import as_function
 from .._analysis.interpreter import Frame
+from .._analysis.rules.indexing import static_take
 from .._analysis.rules.shapes import padded
 from .cutting import Copies, cut
 from .removed_slices import slice_rule
@@ -138,6 +139,9 @@ class Narrowing:
                 ]
                 return {"padding_config": tuple(config)}
             case "gather":
+                take = static_take(eqn, *operands)
+                if take is not None and masks[take.axis] is not None:
+                    return None
                 pairs = zip(params["slice_sizes"], masks, strict=True)
                 return {"slice_sizes": tuple(n if mask is None else int(mask.sum()) for n, mask in pairs)}
             case "dynamic_slice":
@@ -165,6 +169,8 @@ class Narrowing:
         """A counter cut from the whole; what is sliced in strides or padded between, taken index by index."""
         if eqn.primitive.name == "iota":
             return cut(eqn.primitive.bind(**eqn.params), self.copies(result))
+        if eqn.primitive.name == "gather":
+            return self._take(static_take(eqn, *(part.value for part in operands)), operands[0], result)
         array, params = operands[0].array, eqn.params
         masks = zip(self.copies(operands[0].value), self.copies(result), strict=True)
         for axis, (own, there) in enumerate(masks):
@@ -180,16 +186,33 @@ class Narrowing:
             else:
                 bounds = (params[key][axis] for key in ("start_indices", "limit_indices", "strides"))
                 source = np.arange(operands[0].value.shape[axis])[slice(*bounds)]
-            number: Any = np.ones(operands[0].value.shape[axis], int) if own is None else own.astype(int)
-            first = np.cumsum(number) - number  # the new place of each index
-            many = np.ones(len(source), int) if there is None else there
-            end = int(number.sum())  # where a padded entry is
-            places = [
-                first[i] + np.arange(number[i]) if i >= 0 else np.full(n, end)
-                for i, n in zip(source.tolist(), many.tolist(), strict=True)
-            ]
-            array = jax.numpy.take(array, np.concatenate([np.zeros(0, int), *places]), axis=axis)
+            number = np.ones(operands[0].value.shape[axis], int) if own is None else own
+            array = jax.numpy.take(array, places(source, number, there), axis=axis)
         return array
+
+    def _take(self, take, operand: Part, result: Value):
+        """The rows that fixed indices point at, where they are now."""
+        there = None if take.to is None else self.copies(result)[take.to]
+        number = self.copies(operand.value)[take.axis]
+        array = jax.numpy.take(operand.array, places(take.source, number, there), axis=take.axis)
+        return (
+            array[(slice(None),) * take.axis + (0,)]
+            if take.to is None
+            else jax.numpy.moveaxis(array, take.axis, take.to)
+        )
+
+
+def places(source: np.ndarray, number: np.ndarray, there: np.ndarray | None) -> np.ndarray:
+    """Where on a narrower axis the entries are that indices of the whole one point at; −1 points at its end.
+
+    `number`: how many there are of each index; `there`: of each entry of `source`, if not one.
+    """
+    number = number.astype(int)
+    first, end = np.cumsum(number) - number, int(number.sum())
+    many = np.ones(len(source), int) if there is None else there
+    pairs = zip(source.tolist(), many.tolist(), strict=True)
+    found = [first[i] + np.arange(number[i]) if i >= 0 else np.full(n, end) for i, n in pairs]
+    return np.concatenate([np.zeros(0, int), *found])
 
 
 def is_split_evenly(eqn, shape) -> bool:
@@ -201,18 +224,3 @@ def is_split_evenly(eqn, shape) -> bool:
     except ValueError:
         return False
     return True
-
-
-def as_function(eqn):
-    """The equation as a function of its operands."""
-    atoms = list(dict.fromkeys(atom for atom in eqn.invars if not isinstance(atom, jex.Literal)))
-    origin = debug_info(
-        "an equation", lambda *operands: None, atoms, {}, result_paths_thunk=lambda: ("",) * len(eqn.outvars)
-    )
-    program = jex.ClosedJaxpr(jex.Jaxpr([], atoms, eqn.outvars, [eqn], eqn.effects, origin), [])
-
-    def function(*arrays):
-        given = {a: x for a, x in zip(eqn.invars, arrays, strict=True) if not isinstance(a, jex.Literal)}
-        return jex.jaxpr_as_fun(program)(*(given[atom] for atom in atoms))
-
-    return function

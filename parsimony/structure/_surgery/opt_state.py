@@ -87,8 +87,8 @@ def belongs(name: str, shapes) -> str | None:
         own = "/".join(parts[start:])
         if own in shapes:
             return own
-    if "" in shapes:  # the parameters are a single array
-        return ""
+    if list(shapes) == ["array"]:  # the parameters are a single array, whose name no leaf of the state ends with
+        return "array"
     # The optimizer may know only a part of the tree, such as variables["params"].
     found = (one_ending("/".join(parts[start:]), shapes) for start in range(len(parts)))
     return next(filter(None, found), None)

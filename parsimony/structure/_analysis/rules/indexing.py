@@ -1,5 +1,7 @@
 """Rules of the primitives that read or write where a computed index says: an axis that is indexed stays whole."""
 
+import dataclasses
+
 import numpy as np
 
 from ..abstract import Value
@@ -8,9 +10,49 @@ from ..coupling import Label
 _INDEXED = "an axis that computed indices point into"
 
 
+@dataclasses.dataclass(frozen=True)
+class StaticTake:
+    """Entries of one axis that fixed indices point at: `x[..., ::2]`, `x[:, order]`.
+
+    Attributes:
+      axis: of the operand.
+      source: its index for each entry of the result.
+      to: the axis of the result, or None where one entry is taken from it.
+    """
+
+    axis: int
+    source: np.ndarray
+    to: int | None
+
+
+def static_take(eqn, operand: Value, indices: Value) -> StaticTake | None:
+    """A gather as a `StaticTake`; None where it is another, or its indices are not known."""
+    numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
+    if len(numbers.start_index_map) != 1 or numbers.operand_batching_dims or indices.ndim > 2 or indices.known is None:
+        return None
+    (axis,) = numbers.start_index_map
+    size, rank = sizes[axis], len(eqn.outvars[0].aval.shape)
+    if isinstance(operand.labels[axis], str) or any(
+        sizes[a] != operand.shape[a] for a in range(operand.ndim) if a != axis
+    ):
+        return None
+    first = np.asarray(indices.known()).ravel()
+    if (first < 0).any() or (first + size > operand.shape[axis]).any():
+        return None
+    if axis in numbers.collapsed_slice_dims:
+        to = next((a for a in range(rank) if a not in numbers.offset_dims), None)
+        return StaticTake(axis, first, to)
+    if indices.ndim > 1:
+        return None
+    return StaticTake(axis, first[0] + np.arange(size), axis)
+
+
 def gather(walk, eqn, operands: list[Value]):
     """Axes that are taken whole go along; so do batch axes, with those of the indices."""
     operand, indices = operands
+    take = static_take(eqn, operand, indices)
+    if take is not None:
+        return _taken(walk, eqn, operand, take)
     numbers, sizes = eqn.params["dimension_numbers"], eqn.params["slice_sizes"]
     shape = eqn.outvars[0].aval.shape
     labels: list[Label] = [""] * len(shape)
@@ -34,6 +76,19 @@ def gather(walk, eqn, operands: list[Value]):
         walk.fix(operand, axis, _INDEXED)
     walk.fix(indices, indices.ndim - 1, _INDEXED)
     return Value(tuple(shape), tuple(labels), tuple(zero), None, None, operand.weight and indices.weight)
+
+
+def _taken(walk, eqn, operand: Value, take: StaticTake) -> Value:
+    labels, zero = list(operand.labels), list(operand.zero)
+    label, at_zero = labels.pop(take.axis), operand.zeros(take.axis)
+    assert not isinstance(label, str)
+    zero.pop(take.axis)
+    if take.to is None:
+        walk.coupling.fix(label[take.source], "an axis that one index is taken from")
+    else:
+        labels.insert(take.to, label[take.source])
+        zero.insert(take.to, at_zero[take.source])
+    return Value(tuple(eqn.outvars[0].aval.shape), tuple(labels), tuple(zero), None, None, operand.weight)
 
 
 def scatter(walk, eqn, operands: list[Value]):

@@ -24,7 +24,8 @@ def broadcast_in_dim(walk, eqn, operands: list[Value]):
         else:
             if axis is not None:
                 walk.fix(value, axis, "an axis of size one that is repeated")
-            labels.append(walk.coupling.new(size) if isinstance(size, int) else "an axis of symbolic size")
+            known = _ONE if size == 1 else "an axis of symbolic size"
+            labels.append(walk.coupling.new(size) if isinstance(size, int) and size != 1 else known)
             zero.append(value.constant == 0)
             alike.append(True)
     return Value(tuple(shape), tuple(labels), tuple(zero), tuple(alike), value.constant, value.weight)
@@ -180,14 +181,14 @@ def concatenate(walk, eqn, operands: list[Value]):
 
 
 def stack(walk, eqn, operands: list[Value]):
-    """Along the new axis, whose entries follow whatever they meet, each array is one entry."""
+    """The other axes meet; the new one stays whole."""
     axis, first = eqn.params["axis"], operands[0]
     labels, zero = list(first.labels), list(first.zero)
     for value in operands[1:]:
         labels = [walk.coupling.unite(a, b) for a, b in zip(labels, value.labels, strict=True)]
         zero = [np.logical_and(a, b) for a, b in zip(zero, value.zero, strict=True)]
-    labels.insert(axis, walk.coupling.new(len(operands)))
-    zero.insert(axis, False)
+    labels.insert(axis, "an axis that arrays are stacked along")
+    zero.insert(axis, True)
     shape = tuple(eqn.outvars[0].aval.shape)
     return Value(shape, tuple(labels), tuple(zero), None, None, all(value.weight for value in operands))
 

@@ -1,0 +1,49 @@
+"""A set of units of one kind: which indices of which axes belong to each."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitSet:
+    """Units of one kind, such as the filters of a layer.
+
+    Attributes:
+      name: the layer in which the function first uses one of its parameters, e.g. "conv1".
+      size: the number of units.
+      members: {parameter: {axis: the unit that each index belongs to, −1 for none}}, int arrays of the axis's size.
+      reason: why a removal is not exact, or "": the function reduces over the units what is not zero when they are.
+      makers: (parameter, axis) of the members that make the units' activations; once these are zero, so are they. The
+        other members only take activations in.
+
+    >>> import numpy as np
+    >>> own = UnitSet("w1", 2, {"w1": {1: np.array([0, 1])}, "w2": {0: np.array([0, 1])}}, makers=(("w1", 1),))
+    >>> own.reduced, own.each(np.add, "w1", 1, np.ones((4, 2)), 0.0).tolist()
+    (False, [4.0, 4.0])
+    """
+
+    name: str
+    size: int
+    members: dict[str, dict[int, np.ndarray]]
+    reason: str = ""
+    makers: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def reduced(self) -> bool:
+        """Whether a removal is not exact."""
+        return bool(self.reason)
+
+    def at_width(self, width: int) -> np.ndarray:
+        """How many there are of each unit at another width: copies of the last, or the first ones only."""
+        number = (np.arange(self.size) < width).astype(int)
+        number[-1] += max(0, width - self.size)
+        return number
+
+    def each(self, ufunc: np.ufunc, parameter: str, axis: int, values, start) -> np.ndarray:
+        """For each unit `values`, an array of the parameter's shape, put together by `ufunc` over what is its own."""
+        values, unit = np.asarray(values), self.members[parameter][axis]
+        own = ufunc.reduce(values, axis=tuple(a for a in range(values.ndim) if a != axis))
+        found = np.full(self.size, start)
+        ufunc.at(found, unit[unit >= 0], own[unit >= 0])
+        return found
