@@ -1,18 +1,17 @@
-"""The convolution of all networks here: XLA's, but on a CPU its derivatives are taken by matrix products.
+"""The convolution of all networks here: XLA's, but on a CPU its gradients are taken by matrix products.
 
 XLA on a CPU takes the gradient of a kernel by a convolution whose window is the whole image, for which it lays out all
-images anew. Here a few images at a time are unfolded into their patches P, of which one product takes the gradient:
+images anew. Here a few images at a time are unfolded into their patches P, and one product gives their share of it:
 
-    y = P·K,    ∂L/∂K = Pᵀ·∂L/∂y,    summed over the images
+    y = P·K,    ∂L/∂K = Pᵀ·∂L/∂y
 
-And where the window is larger than the image, as in the last layers of VGG, XLA on a CPU has plain loops only; there
-the convolution itself is a sum of products, one for each position in the window.
+Where the window is larger than the image, as in the last layers of VGG, XLA on a CPU has plain loops only. There the
+convolution itself is a sum of products, one for each position in the window.
 """
 
 import functools
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,123 +22,97 @@ ROWS = 512
 """Places of the output that one product sums over: with fewer, adding up takes longer; with more, caches overflow."""
 
 
-class _Window(NamedTuple):
-    """How a kernel moves over images whose channels are their last axis, as the kernel's outputs are its own."""
-
-    strides: tuple[int, ...]
-    padding: tuple[tuple[int, int], ...]
-    dilation: tuple[int, ...]
-    precision: Any
-
-
 def convolution(
     images, kernel, strides, padding, *, lhs_dilation=None, rhs_dilation=None, dimension_numbers=None,
     feature_group_count=1, precision=None, **others,
 ):  # fmt: skip
     """`lax.conv_general_dilated`, to be given to `nnx.Conv(conv_general_dilated=...)`.
 
-    It has a reverse derivative of its own: `jax.grad` and what is taken of a gradient, `jax.jvp` too, but not `jax.jvp`
-    of the convolution itself. All is left to XLA with groups, with dilated images, with channels elsewhere than last,
-    and where a mesh shards arrays, whose images no loop could take a few at a time.
+    It defines a reverse derivative: `jax.grad` works, and `jax.jvp` of that, but not `jax.jvp` of the convolution. All
+    is left to XLA with groups, dilated images, channels that are not the last axis, and where a mesh
+    shards arrays: a loop over a few images at a time would gather them.
 
     Args:
       images: [batch, places..., inputs].
       kernel: [places..., inputs, outputs].
       strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count, precision, **others:
-        those of `lax.conv_general_dilated`.
+        as for `lax.conv_general_dilated`.
 
     Returns:
-      [batch, places..., outputs], of the dtype of `images`.
+      [batch, places..., outputs].
     """
-    rank, mesh = images.ndim - 2, jax.sharding.get_abstract_mesh()
-    numbers = lax.conv_dimension_numbers(images.shape, kernel.shape, dimension_numbers)
-    plain = numbers == _channels_last(rank) and feature_group_count == 1 and set(lhs_dilation or (1,)) == {1}
-    if not plain or any(map(bool, others.values())) or not (mesh.empty or mesh.are_all_axes_manual):
-        return lax.conv_general_dilated(
-            images, kernel, strides, padding, lhs_dilation=lhs_dilation, rhs_dilation=rhs_dilation,
-            dimension_numbers=dimension_numbers, feature_group_count=feature_group_count, precision=precision, **others,
-        )  # fmt: skip
-    dilation = tuple(rhs_dilation or (1,) * rank)
-    if isinstance(padding, str):
-        extent = [(size - 1) * step + 1 for size, step in zip(kernel.shape[:rank], dilation, strict=True)]
-        padding = lax.padtype_to_pads(images.shape[1:-1], extent, strides, padding)
-    return _convolved(images, kernel, _Window(tuple(strides), tuple(map(tuple, padding)), dilation, precision))
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolved(images, kernel, window: _Window):
-    extent = [(size - 1) * step for size, step in zip(kernel.shape[:-2], window.dilation, strict=True)]
-    if all(places > more for places, more in zip(images.shape[1:-1], extent, strict=True)):
-        return _by_xla(images, kernel, window)
-    own, other = (functools.partial(of, window=window) for of in (_by_products, _by_xla))
-    return lax.platform_dependent(images, kernel, cpu=own, default=other)
-
-
-def _kept(images, kernel, window: _Window):
-    return _convolved.fun(images, kernel, window), (images, kernel)
-
-
-def _gradients(window: _Window, kept, gradient):
-    images, kernel = kept
-
-    def by_transposition(images, gradient):
-        return jax.linear_transpose(lambda kernel: _by_xla(images, kernel, window), kernel)(gradient)[0]
-
-    own = functools.partial(_of_kernel, like=kernel, window=window)
-    of_kernel = lax.platform_dependent(images, gradient, cpu=own, default=by_transposition)
-    return *jax.linear_transpose(lambda images: _convolved.fun(images, kernel, window), images)(gradient), of_kernel
-
-
-_convolved.defvjp(_kept, _gradients)
-
-
-def _by_xla(images, kernel, window: _Window):
-    return lax.conv_general_dilated(
-        images, kernel, window.strides, window.padding, rhs_dilation=window.dilation,
-        dimension_numbers=_channels_last(len(window.strides)), precision=window.precision,
+    by_xla = functools.partial(
+        lax.conv_general_dilated, window_strides=strides, padding=padding, lhs_dilation=lhs_dilation,
+        rhs_dilation=rhs_dilation, dimension_numbers=dimension_numbers, feature_group_count=feature_group_count,
+        precision=precision, **others,
     )  # fmt: skip
+    rank = images.ndim - 2
+    last = (0, rank + 1, *range(1, rank + 1))
+    numbers = lax.conv_dimension_numbers(images.shape, kernel.shape, dimension_numbers)
+    usual = numbers == lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last) and feature_group_count == 1
+    usual &= not {*(lhs_dilation or ())} - {1} and not any(others.values())
+    meshes = jax.sharding.get_abstract_mesh(), jax.typeof(images).sharding.mesh
+    if not usual or any(map(_shards, meshes)):
+        return by_xla(images, kernel)
+
+    dilation = tuple(rhs_dilation or (1,) * rank)
+    extent = [(size - 1) * step + 1 for size, step in zip(kernel.shape, dilation, strict=False)]
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(images.shape[1:-1], extent, strides, padding)
+    taps = functools.partial(_taps, size=kernel.shape[:-2], strides=strides, padding=padding, dilation=dilation)
+
+    def by_products(images, kernel):
+        weights = jnp.reshape(kernel, (-1, *kernel.shape[-2:]))
+        return sum(jnp.matmul(*pair, precision=precision) for pair in zip(taps(images), weights, strict=True))
+
+    def forward(images, kernel):
+        if all(window <= places for window, places in zip(extent, images.shape[1:-1], strict=True)):
+            return by_xla(images, kernel)
+        return lax.platform_dependent(images, kernel, cpu=by_products, default=by_xla)
+
+    def backward(operands, gradient):
+        images, kernel = operands
+        gradients = functools.partial(_gradient_of_kernel, taps=taps, precision=precision, like=kernel)
+        transposed = lambda images, gradient: jax.linear_transpose(lambda own: by_xla(images, own), kernel)(gradient)[0]
+        (of_images,) = jax.linear_transpose(lambda own: forward(own, kernel), images)(gradient)
+        return of_images, lax.platform_dependent(images, gradient, cpu=gradients, default=transposed)
+
+    own = jax.custom_vjp(forward)
+    own.defvjp(lambda *operands: (forward(*operands), operands), backward)
+    return own(images, kernel)
 
 
-def _by_products(images, kernel, window: _Window):
-    weights = jnp.reshape(kernel, (-1, *kernel.shape[-2:]))
-    taps = _taps(images, kernel.shape[:-2], window)
-    return sum(jnp.matmul(tap, weight, precision=window.precision) for tap, weight in zip(taps, weights, strict=True))
+def _shards(mesh: jax.sharding.AbstractMesh) -> bool:
+    """Whether arrays are parts of larger ones, and the program is not written for the parts as in `jax.pmap`."""
+    whole = mesh.empty or (mesh.size == 1 and mesh.are_all_axes_auto)
+    return not whole and not mesh.are_all_axes_manual
 
 
-def _of_kernel(images, gradient, *, like, window: _Window):
-    """∂L/∂K, added up over a few images at a time, in float32 at least."""
+def _taps(images, *, size, strides, padding, dilation) -> Iterator[jax.Array]:
+    """For each position in the window what the kernel meets there: [batch, places of the output..., inputs]."""
+    images = lax.pad(images, np.zeros((), images.dtype), [(0, 0, 0), *((*ends, 0) for ends in padding), (0, 0, 0)])
+    for index in np.ndindex(*size):
+        axes = zip(index, size, dilation, strides, images.shape[1:-1], strict=True)
+        yield images[:, *(slice(i * step, n - (k - 1 - i) * step, stride) for i, k, step, stride, n in axes)]
+
+
+def _gradient_of_kernel(images, gradient, *, taps, precision, like):
     dtype = jnp.promote_types(gradient.dtype, "float32")
     axes = tuple(range(gradient.ndim - 1))
 
     def add(total, part):
-        patches = jnp.concatenate(list(_taps(part[0], like.shape[:-2], window)), axis=-1)
-        # With the outputs first: XLA on a CPU is faster with the shorter matrix on the left.
-        return total + lax.dot_general(
-            part[1], patches, ((axes, axes), ((), ())), window.precision, preferred_element_type=dtype
-        ), None  # fmt: skip
+        images, gradient = part
+        patches = jnp.concatenate(list(taps(images)), axis=-1)
+        # The shorter matrix on the left: with the patches there, XLA takes up to half as long again.
+        product = lax.dot_general(
+            gradient, patches, ((axes, axes), ((), ())), precision=precision, preferred_element_type=dtype
+        )
+        return total + product, None
 
-    batch = len(images)
-    each = min(batch, max(1, ROWS // math.prod(gradient.shape[1:-1])))
-    whole = batch - batch % each
-    total = jnp.zeros((gradient.shape[-1], math.prod(like.shape[:-1])), dtype)
-    in_parts = [jnp.reshape(x[:whole], (-1, each, *x.shape[1:])) for x in (images, gradient)]
-    total, _ = lax.scan(add, total, in_parts)
-    if whole < batch:
+    each = max(1, min(len(images), ROWS // max(1, math.prod(gradient.shape[1:-1]))))
+    whole = len(images) - len(images) % each
+    parts = [jnp.reshape(x[:whole], (-1, each, *x.shape[1:])) for x in (images, gradient)]
+    total, _ = lax.scan(add, jnp.zeros((like.shape[-1], math.prod(like.shape[:-1])), dtype), parts)
+    if whole < len(images):
         total, _ = add(total, (images[whole:], gradient[whole:]))
     return jnp.reshape(total.T, like.shape).astype(like.dtype)
-
-
-def _taps(images, size: tuple[int, ...], window: _Window) -> Iterator[jax.Array]:
-    """For each position in the window, what the kernel meets there: [batch, places of the output..., inputs]."""
-    around = [(0, 0, 0), *((low, high, 0) for low, high in window.padding), (0, 0, 0)]
-    images = lax.pad(images, np.zeros((), images.dtype), around)
-    for index in np.ndindex(*size):
-        at = zip(index, size, window.dilation, images.shape[1:-1], window.strides, strict=True)
-        slices = (slice(i * step, n - (k - 1 - i) * step, stride) for i, k, step, n, stride in at)
-        yield images[:, *slices]
-
-
-def _channels_last(rank: int) -> lax.ConvDimensionNumbers:
-    places = tuple(range(rank))
-    outer = (0, rank + 1, *(place + 1 for place in places))
-    return lax.ConvDimensionNumbers(outer, (rank + 1, rank, *places), outer)
