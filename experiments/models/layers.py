@@ -1,13 +1,18 @@
 """Initialisations, convolutions and batch normalisations, as the published codes have them."""
 
+import functools
+
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
+
+from .convolution import convolution
 
 # He et al. (arXiv 1502.01852), by the outgoing connections; torchvision's for convolutions.
 he_normal = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")
 # Uniform in ±1/√fan_in: PyTorch's default, and so the published recipe's. Flax's default has three times the variance.
 torch_uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+Conv = functools.partial(nnx.Conv, conv_general_dilated=convolution)
 
 
 def every(widths: tuple[int, ...], layers: int) -> tuple[int, ...]:
@@ -19,7 +24,7 @@ def every(widths: tuple[int, ...], layers: int) -> tuple[int, ...]:
 
 def conv(inputs: int, outputs: int, size: int, stride: int, *, groups=1, bias=False, dtype: DTypeLike, rngs: nnx.Rngs):
     """A size×size convolution, padded by size // 2 on every side: where the stride is 2, SAME pads otherwise."""
-    return nnx.Conv(
+    return Conv(
         inputs, outputs, (size, size), strides=stride, padding=size // 2, feature_group_count=groups, use_bias=bias,
         dtype=dtype, kernel_init=he_normal, rngs=rngs,
     )  # fmt: skip

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from flax import nnx
 
-from .layers import ConvNorm, every, torch_uniform
+from .layers import Conv, ConvNorm, every, torch_uniform
 
 
 class SmallCNN(nnx.Module):
@@ -13,8 +13,8 @@ class SmallCNN(nnx.Module):
 
     def __init__(self, widths: tuple[int, ...] = (16, 32, 64), *, rngs: nnx.Rngs):
         first, second, third = every(widths, 3)
-        self.conv1 = nnx.Conv(1, first, (3, 3), kernel_init=torch_uniform, rngs=rngs)
-        self.conv2 = nnx.Conv(first, second, (3, 3), kernel_init=torch_uniform, rngs=rngs)
+        self.conv1 = Conv(1, first, (3, 3), kernel_init=torch_uniform, rngs=rngs)
+        self.conv2 = Conv(first, second, (3, 3), kernel_init=torch_uniform, rngs=rngs)
         self.dense1 = nnx.Linear(4 * 4 * second, third, kernel_init=torch_uniform, rngs=rngs)
         self.dense2 = nnx.Linear(third, 10, kernel_init=torch_uniform, rngs=rngs)
 
@@ -32,9 +32,9 @@ class LeNet(nnx.Module):
 
     def __init__(self, widths: tuple[int, ...] = (6, 16, 120, 84), *, rngs: nnx.Rngs):
         first, second, third, fourth = every(widths, 4)
-        self.conv1 = nnx.Conv(1, first, (5, 5), kernel_init=torch_uniform, rngs=rngs)
-        self.conv2 = nnx.Conv(first, second, (5, 5), padding="VALID", kernel_init=torch_uniform, rngs=rngs)
-        self.conv3 = nnx.Conv(second, third, (5, 5), padding="VALID", kernel_init=torch_uniform, rngs=rngs)
+        self.conv1 = Conv(1, first, (5, 5), kernel_init=torch_uniform, rngs=rngs)
+        self.conv2 = Conv(first, second, (5, 5), padding="VALID", kernel_init=torch_uniform, rngs=rngs)
+        self.conv3 = Conv(second, third, (5, 5), padding="VALID", kernel_init=torch_uniform, rngs=rngs)
         self.dense1 = nnx.Linear(third, fourth, kernel_init=torch_uniform, rngs=rngs)
         self.dense2 = nnx.Linear(fourth, 10, kernel_init=torch_uniform, rngs=rngs)
 

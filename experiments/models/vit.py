@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from .layers import torch_uniform
+from .layers import Conv, torch_uniform
 
 small_normal = nnx.initializers.normal(0.02)
 
@@ -44,7 +44,7 @@ class ViT(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        self.patches = nnx.Conv(
+        self.patches = Conv(
             3, width, (16, 16), strides=16, padding="VALID", dtype=dtype, kernel_init=torch_uniform, rngs=rngs
         )
         self.token = nnx.Param(small_normal(rngs.params(), (1, 1, width)))

@@ -70,7 +70,13 @@ def while_(narrowing, eqn, operands, values, inner):
 
 def cond(narrowing, eqn, operands, values, inner):
     index, *arrays = (part.array for part in operands)
-    return _parts(lax.switch(index, [_plain(narrowing, frame) for frame in inner], *arrays), values)
+    branches = [_plain(narrowing, frame) for frame in inner]
+    if (platforms := eqn.params.get("branches_platforms")) is None:
+        return _parts(lax.switch(index, branches, *arrays), values)
+    # So that the branches of other platforms are not compiled.
+    default = dict(zip(platforms, branches, strict=True)).get(None)
+    named = {name: own for names, own in zip(platforms, branches, strict=True) for name in names or ()}
+    return _parts(lax.platform_dependent(*arrays, default=default, **named), values)
 
 
 def identity(narrowing, eqn, operands, values, inner):

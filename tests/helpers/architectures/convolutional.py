@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
+from experiments.models.convolution import convolution
+
 from ._random import fill, linen_triple, nnx_triple, normal
 
 
@@ -227,7 +229,29 @@ class SqueezeExcitation(nn.Module):
         return nn.Dense(4)(x.mean((1, 2)))
 
 
+class OwnGradient(nnx.Module):
+    """Convolutions with a derivative of their own, the last with a window larger than its image, which a CPU does by
+    products; a shortcut pads channels, so that the program has to be rewritten."""
+
+    def __init__(self, rngs):
+        conv = lambda inputs, outputs: nnx.Conv(
+            inputs, outputs, (3, 3), conv_general_dilated=convolution, use_bias=False, rngs=rngs
+        )
+        self.conv1, self.norm1 = conv(3, 6), norm(6, rngs)
+        self.conv2, self.norm2 = conv(6, 8), norm(8, rngs)
+        self.conv3, self.norm3 = conv(8, 10), norm(10, rngs)
+        self.head = nnx.Linear(10, 4, rngs=rngs)
+
+    def __call__(self, x):
+        x = nnx.max_pool(nnx.relu(self.norm1(self.conv1(x))), (2, 2), (2, 2))
+        y = nnx.max_pool(nnx.relu(self.norm2(self.conv2(x))), (2, 2), (2, 2))
+        x = nnx.avg_pool(x, (2, 2), (2, 2))
+        x = nnx.relu(self.norm3(self.conv3(y)) + jnp.pad(x, ((0, 0), (0, 0), (0, 0), (2, 2))))
+        return self.head(x.mean((1, 2)))
+
+
 ARCHITECTURES = {
+    "own_gradient": lambda: nnx_triple(OwnGradient, normal(2, 8, 8, 3)),
     "lenet": lambda: nnx_triple(LeNet, normal(2, 16, 16, 1)),
     "vgg": lambda: linen_triple(VGG(((6, 8), (8, 10)), (12,), 4), normal(2, 8, 8, 3)),
     "unet": lambda: nnx_triple(UNet, normal(2, 8, 8, 2)),

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from ..abstract import Value
+from ..abstract import Value, rigid
 
 _LOOP = "the axis that a scan runs over"
 
@@ -100,6 +100,11 @@ def cond(walk, eqn, operands: list[Value]):
     return [_meet(walk, list(values)) for values in zip(*branches, strict=True)]
 
 
+def platform_index(walk, eqn, operands: list[Value]):
+    """Which branch of `lax.platform_dependent` it is; the branches meet in `cond`."""
+    return rigid((), "the platform", weight=True)
+
+
 CALLS = ("jit", "pjit", "closed_call", "core_call")
 CHECKPOINTS = ("remat2", "remat", "checkpoint")
 CUSTOM_VJPS = ("custom_vjp_call", "custom_vjp_call_jaxpr")
@@ -108,6 +113,7 @@ RULES = {
     "scan": scan,
     "while": while_,
     "cond": cond,
+    "platform_index": platform_index,
     **dict.fromkeys(CALLS, call),
     **dict.fromkeys([*CHECKPOINTS, "custom_jvp_call", *CUSTOM_VJPS], bordered_call),
 }
