@@ -12,8 +12,8 @@ from helpers.cases import mostly
 NAMES = sorted(ARCHITECTURES)
 # Every primitive of the others but those of `control_flow` is in one of these.
 DIFFERENTIATED = (
-    "lenet", "resnet_option_a", "mobilenet_v2", "densenet", "shufflenet", "resnext", "squeeze_excitation", "unet", "vit",
-    "gpt", "llama", "einsum_transformer", "lstm", "scanned_mlp", "rematerialised",
+    "lenet", "resnet_option_a", "mobilenet_v2", "densenet", "shufflenet", "resnext", "squeeze_excitation", "unet",
+    "vit", "gpt", "llama", "einsum_transformer", "lstm", "scanned_mlp", "rematerialised",
 )  # fmt: skip
 
 
