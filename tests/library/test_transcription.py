@@ -174,7 +174,15 @@ ROUNDED = (
 PRECISIONS = [(name, "float64") for name in CASES] + [(name, "float32") for name in ROUNDED]
 
 
-QUICK = ("Nesterov", "coupling inside the momentum", "warmup", "slower dual", "r = 5/4", "penalty: BlockLasso")
+QUICK = (
+    "Nesterov",
+    "r = 3/4",
+    "coupling inside the momentum",
+    "warmup",
+    "slower dual",
+    "r = 5/4",
+    "penalty: BlockLasso",
+)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def shrunk(name, opt=None):
     return compact(units, keep, params, None if opt is None else opt.init(params)), args
 
 
-@pytest.mark.parametrize("name", mostly(["lenet", "resnet", "vit", "gpt", "gru", "control_flow"], ["lenet"]))
+@pytest.mark.parametrize("name", mostly(["lenet", "resnet", "gpt", "control_flow"], ["lenet"]))
 def test_it_comes_back_with_the_same_outputs_at_any_batch_size(name, tmp_path):
     small, args = shrunk(name)
     fn, params = load_compact(export(small, tmp_path / "model", *args))
