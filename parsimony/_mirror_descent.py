@@ -27,6 +27,7 @@ from ._penalties import gamma_of
 from ._rules import Rules, check_penalty, resolve
 from ._sparsity_target import LEAST, check_sparsity, threshold_at
 from ._state import SplitLBIState, scalar_like, static
+from ._sums import add
 from ._tree import is_numeric
 from ._unit_penalty import UnitSlices
 
@@ -77,12 +78,14 @@ def latent_and_prox(
         updates, params = as_arrays((updates, params))
         treedef, (grads, weights, duals) = aligned(grads=updates, params=params, dual=state.dual)
         alpha = learning_rate(state.count) if callable(learning_rate) else learning_rate
-        time = state.time + jnp.asarray(alpha, jnp.result_type(state.time))
+        time = add(state.time, alpha, state.count)
 
         latents = []  # U⁺
         for own, g, w, u in zip(resolve(penalty, state.dual), grads, weights, duals, strict=True):
-            before = w.astype(u.dtype) if forgets else u
-            latents.append(u if own is None else before - jnp.asarray(alpha, u.dtype) * g.astype(u.dtype))
+            if own is not None:
+                step = -jnp.asarray(alpha, u.dtype) * g.astype(u.dtype)
+                u = w.astype(u.dtype) + step if forgets else add(u, step, state.count)
+            latents.append(u)
         dual = treedef.unflatten(latents)
 
         strength = None  # T

@@ -37,6 +37,7 @@ from ._penalties import Penalty, gamma_of
 from ._rules import Rules, check_penalty, resolve
 from ._sparsity_target import check_sparsity, threshold_at
 from ._state import SplitLBIState, scalar_like, static
+from ._sums import add
 from ._tree import is_numeric
 from ._unit_penalty import UnitPenalty
 
@@ -77,8 +78,8 @@ def inverse_scale_space(
       sparsity: None for the strengths as given; or the share of the penalised weights that are zero in Γ, all
         parameters together, in [0, 1), or a schedule of it: after each step the strengths are scaled to give it. The
         path then unfolds as `optax.linear_schedule(1.0, 0.9, 2000)` says, whatever the weights do.
-      accumulator_dtype: least precision of V (a float64 parameter has a float64 V). V gains about α|W|/ν a step,
-        which bfloat16 cannot add up.
+      accumulator_dtype: least precision of V (a float64 parameter has a float64 V). V gains about α|W|/ν a step;
+        a million such steps add up to within 1e-4 of their sum in float32, and to two digits in bfloat16.
 
     Returns:
       A `GradientTransformationExtraArgs` with state `SplitLBIState`; `update` needs `params`.
@@ -146,7 +147,7 @@ def inverse_scale_space(
 
         penalties = resolve(penalty, state.dual, strength)
         step = functools.partial(
-            _step_leaf, alpha=dual_alpha, kappa=kappa, nu=nu, strength=strength, in_place=recovers()
+            _step_leaf, count=state.count, alpha=dual_alpha, kappa=kappa, nu=nu, strength=strength, in_place=recovers()
         )
         steps = [step(*leaf) for leaf in zip(penalties, weights, duals, strict=True)]
         totals = [  # ∇_W L̄ = ∇L + (W − Γ)/ν
@@ -163,7 +164,7 @@ def inverse_scale_space(
             strength = threshold_at(penalty, dual, sparsity, state.count)
         new_state = SplitLBIState(
             count=optax.safe_increment(state.count),
-            time=state.time + jnp.asarray(dual_alpha, jnp.result_type(state.time)),
+            time=add(state.time, dual_alpha, state.count),
             kappa=scalar_like(state.kappa, kappa),
             strength=scalar_like(state.strength, 1.0 if strength is None else strength),
             dual=dual,
@@ -175,13 +176,13 @@ def inverse_scale_space(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _step_leaf(penalty, w, v, alpha, kappa, nu, strength, in_place: bool):
+def _step_leaf(penalty, w, v, count, alpha, kappa, nu, strength, in_place: bool):
     """V⁺ = V + α·(W − Γ)/ν of one parameter with Γ = κ·Prox_{TΩ}(V), and (W − Γ)/ν for its W⁺."""
     if penalty is None:
         return v, None
     w, alpha, kappa, nu = (jnp.asarray(x, v.dtype) for x in (w, alpha, kappa, nu))
     gamma = gamma_of(penalty, v, kappa, strength)
-    v_new = v + alpha * ((w - gamma) / nu)
+    v_new = add(v, alpha * ((w - gamma) / nu), count)
     if in_place and hasattr(penalty, "shrink"):
         gamma = gamma_from_next(penalty, v, v_new, w, alpha, kappa, nu, strength)
     return v_new, (w - gamma) / nu

@@ -129,13 +129,13 @@ def test_without_the_recovery_of_gamma_a_donated_step_copies():
     assert scratch > 0.5
 
 
-@pytest.mark.parametrize(("accumulator", "reached"), [("float32", 2.0), ("bfloat16", 0.5)])
-def test_v_adds_up_many_small_steps_of_bfloat16_weights(accumulator, reached):
-    """W = 1, α/ν = 1e-3: after 2,000 steps V = 2. A V in bfloat16, for whoever asks for it, is stuck at 0.5."""
+@pytest.mark.parametrize(("accumulator", "tolerance"), [("float32", 1e-6), ("bfloat16", 1e-2)])
+def test_v_adds_up_many_small_steps_of_bfloat16_weights(accumulator, tolerance):
+    """W = 1, α/ν = 1e-3: after 2,000 steps V = 2, also in bfloat16, where a plain sum stays at 0.5."""
     params, zeros = {"kernel": jnp.ones((2, 2), jnp.bfloat16)}, {"kernel": jnp.zeros((2, 2), jnp.bfloat16)}
     tx = pm.inverse_scale_space(1e-3, nu=1.0, penalty=pm.Lasso(10.0), accumulator_dtype=accumulator)
     state, _ = jax.lax.scan(lambda s, _: (tx.update(zeros, s, params)[1], None), tx.init(params), length=2000)
-    np.testing.assert_allclose(state.dual["kernel"].astype(jnp.float32), reached, rtol=1e-4)
+    np.testing.assert_allclose(state.dual["kernel"].astype(jnp.float32), 2.0, rtol=tolerance)
     assert pm.sparse_params(params, state)["kernel"].dtype == jnp.bfloat16
 
 
