@@ -45,10 +45,10 @@ def grow(name: str, config: Grow) -> Path:
         for number in set(checkpoints.all_steps()) - {row["round"] for row in rows}:
             checkpoints.delete(number)  # of a round that was not finished: it is done again
         stage_of = functools.cache(lambda number: make_stage(config, rows[number - 1]["widths"].values()))
-        found = latest(checkpoints, directory, lambda number: _start(stage_of(number), tx_of))
-        rows = rounds.resume(directory, found[0] if found else 0)
-        if found:
-            stage, weights = stage_of(found[0]), found[1]
+        saved = latest(checkpoints, directory, lambda number: _start(stage_of(number), tx_of))
+        rows = rounds.resume(directory, saved[0] if saved else 0)
+        if saved:
+            stage, weights = stage_of(saved[0]), saved[1]
             print(f"resuming {directory} after round {len(rows)}")
         else:
             weights = _start(stage, tx_of)
@@ -118,10 +118,10 @@ def _final(stage: Stage, weights, tuned, dataset: Dataset, spent: list[dict[str,
     accuracy, cost = make_accuracy(stage.network.fn, dataset), stage.cost({})
     of = {"grown": merge_variables(params, stats), "W̃": merge_variables(pm.sparse_params(params, opt_state), stats)}
     of |= {"fine-tuned": merge_variables(*tuned)}
-    total, compiled = (sum(own[key] for own in spent) for key in ("seconds", "compile_seconds"))
+    total, compiled = (sum(part[key] for part in spent) for key in ("seconds", "compile_seconds"))
     final: dict[str, Any] = {"widths": stage.widths, **dataclasses.asdict(cost)}
-    final |= {"validation": {kind: accuracy(own, dataset.validation) for kind, own in of.items()}}
-    final |= {"test": {kind: accuracy(own, dataset.test) for kind, own in of.items()}}
+    final |= {"validation": {kind: accuracy(variables, dataset.validation) for kind, variables in of.items()}}
+    final |= {"test": {kind: accuracy(variables, dataset.test) for kind, variables in of.items()}}
     return final | {"seconds": total, "compile_seconds": compiled, "compile_share": compiled / total}
 
 

@@ -95,7 +95,7 @@ def _cell(sparsity: float | None, results: list[Result]) -> Cell:
 def to_json(row: Row) -> dict[str, Any]:
     """As record.json has it."""
     cell = dataclasses.asdict
-    without = lambda own: {name: value for name, value in cell(own).items() if name != "sparsity"}
+    without = lambda dense: {name: value for name, value in cell(dense).items() if name != "sparsity"}
     return {
         "row": row.name,
         "method": row.method,

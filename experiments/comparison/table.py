@@ -89,8 +89,8 @@ def markdown(record: dict[str, Any]) -> str:
     where = f"{record['cpu_count']} CPU cores" if record["devices"][0].startswith("cpu") else record["devices"][0]
     trained = f"{config['model']} on {config['dataset']}, {config['epochs']} epochs a run"
     said = [
-        f"`python -m experiments compare {record['name']}`: {trained}. Test accuracy (%), mean ± standard deviation over "
-        f"{' or '.join(map(str, sorted(seeds)))} seeds"
+        f"`python -m experiments compare {record['name']}`: {trained}. Test accuracy (%), mean ± standard deviation "
+        f"over {' or '.join(map(str, sorted(seeds)))} seeds"
     ]
     if config["sparsity"]:
         said.append(f", by the share of the {of} that is zero, counted over the whole network")

@@ -35,8 +35,8 @@ def open_checkpoints(directory: Path, writing: bool = False) -> ocp.CheckpointMa
 
 def save(checkpoints: ocp.CheckpointManager, number: int, weights, position: dict[str, Any] | None = None) -> None:
     """Writes weights = (params, stats, opt_state) and a position, JSON, and waits until they are there."""
-    own = {"digest": digest(weights), "position": position}
-    args = ocp.args.Composite(state=ocp.args.StandardSave(_tree(*weights)), position=ocp.args.JsonSave(own))
+    written = {"digest": digest(weights), "position": position}
+    args = ocp.args.Composite(state=ocp.args.StandardSave(_tree(*weights)), position=ocp.args.JsonSave(written))
     try:
         checkpoints.save(number, args=args)
         checkpoints.wait_until_finished()
@@ -54,13 +54,13 @@ def restore(checkpoints: ocp.CheckpointManager, number: int, like) -> tuple[tupl
     args = ocp.args.Composite(state=ocp.args.StandardRestore(_tree(*like)), position=ocp.args.JsonRestore())
     try:
         restored = checkpoints.restore(number, args=args)
-        state, own = restored["state"], restored["position"]
+        state, written = restored["state"], restored["position"]
         weights = state["params"], state.get("stats", {}), state["opt_state"]
-        if digest(weights) != own["digest"]:
+        if digest(weights) != written["digest"]:
             raise ValueError("its bytes are not those that were written")
     except Exception as error:  # damage has many names in Orbax, TensorStore and JSON
         raise RunError(f"checkpoint {number} in {checkpoints.directory} is damaged: {_short(error)}.") from error
-    return weights, own["position"]
+    return weights, written["position"]
 
 
 def latest(checkpoints: ocp.CheckpointManager, directory: Path, like: Callable[[int], Any]):
