@@ -81,7 +81,7 @@ def grow(name: str, config: Grow) -> Path:
         record["fixed"] = fixed_baselines.compared(stage, rows, dataset) if config.compare != "never" else []
         run_plots.widths(rows)[1].savefig(directory / "widths.png", dpi=110)
         write_json(directory / "record.json", record)
-        print(_told(record), f"record, checkpoint and picture (widths.png): {directory}", sep="\n")
+        print(format_record(record), f"record, checkpoint and picture (widths.png): {directory}", sep="\n")
         print(f"a smaller one of it: python -m experiments compact {directory} --order dual --macs 0.8")
     return directory
 
@@ -125,7 +125,8 @@ def _final(stage: Stage, weights, tuned, dataset: Dataset, spent: list[dict[str,
     return final | {"seconds": total, "compile_seconds": compiled, "compile_share": compiled / total}
 
 
-def _told(record: dict[str, Any]) -> str:
+def format_record(record: dict[str, Any]) -> str:
+    """Size, accuracy and cost, for the terminal."""
     final = record["final"]
     lines = [
         f"\n{final['parameters']:,} parameters, {final['macs']:,} multiply-adds; test accuracy "
