@@ -1,4 +1,4 @@
-"""Neighbours of other families: gradual magnitude pruning, iterative hard thresholding, RigL; and AdaBound.
+"""Baselines of other families: gradual magnitude pruning, iterative hard thresholding, RigL; and AdaBound.
 
 Each is an Optax transformation: the first three wrap one, and every weight outside their mask is exactly zero after
 every step. The sparsity may be a traced array and the schedules come from the count in the state, so that runs of

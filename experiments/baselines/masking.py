@@ -56,10 +56,10 @@ def magnitude_masks(params, sparsity, level: str = "weight"):
     [[False, True, True, False]]
     """
     leaves, treedef = jax.tree.flatten(params)
-    inside = masks_within([scores_of(w, level) if prunable(w, level) else None for w in leaves], sparsity)
+    masks = masks_within([scores_of(w, level) if prunable(w, level) else None for w in leaves], sparsity)
     every = [
         jnp.ones(w.shape, bool) if mask is None else jnp.broadcast_to(mask, w.shape)
-        for w, mask in zip(leaves, inside, strict=True)
+        for w, mask in zip(leaves, masks, strict=True)
     ]
     return treedef.unflatten(every)
 
@@ -69,14 +69,14 @@ def masks_within(scores: list, sparsity) -> list:
     there = [s for s in scores if s is not None]
     total = sum(s.size for s in there)
     flat = k_largest(jnp.concatenate([s.ravel() for s in there]), total - removed(sparsity, total))
-    found, start = [], 0
+    masks, start = [], 0
     for s in scores:
         if s is None:
-            found.append(None)
+            masks.append(None)
             continue
-        found.append(flat[start : start + s.size].reshape(s.shape))
+        masks.append(flat[start : start + s.size].reshape(s.shape))
         start += s.size
-    return found
+    return masks
 
 
 def scores_of(w, level: str):

@@ -73,10 +73,10 @@ def rigl(
         leaves, treedef = jax.tree.flatten(params)
         keys = jax.random.split(key, len(leaves))
         counts = _counts(leaves, sparsity, distribution)
-        drawn = lambda w, own, n: k_largest(jax.random.uniform(own, (w.size,)), n).reshape(w.shape)
+        drawn = lambda w, leaf_key, n: k_largest(jax.random.uniform(leaf_key, (w.size,)), n).reshape(w.shape)
         masks = [
-            jnp.ones(w.shape, bool) if n is None else drawn(w, own, n)
-            for w, own, n in zip(leaves, keys, counts, strict=True)
+            jnp.ones(w.shape, bool) if n is None else drawn(w, leaf_key, n)
+            for w, leaf_key, n in zip(leaves, keys, counts, strict=True)
         ]
         return MaskedState(jnp.zeros((), jnp.int32), treedef.unflatten(masks), inner.init(params))
 
@@ -96,8 +96,8 @@ def rigl(
 
         def step():
             given = inside(state.masks, updates)
-            own, inner_state = inner.update(given, state.inner_state, params, **extra_args)
-            return cut(state.masks, own, params), state.masks, inner_state
+            step_updates, inner_state = inner.update(given, state.inner_state, params, **extra_args)
+            return cut(state.masks, step_updates, params), state.masks, inner_state
 
         updates, masks, inner_state = jax.lax.cond(due, rewire, step)
         return updates, MaskedState(optax.safe_increment(state.count), masks, inner_state)
@@ -119,8 +119,8 @@ def _counts(leaves, sparsity, distribution) -> list:
     kept = [jnp.round(density * size).astype(jnp.int32) for density, size in zip(densities, sizes, strict=True)]
     largest = sizes.index(max(sizes))
     kept[largest] += budget - sum(kept)
-    found = iter(kept)
-    return [next(found) if prunable(w) else None for w in leaves]
+    remaining = iter(kept)
+    return [next(remaining) if prunable(w) else None for w in leaves]
 
 
 def _rewired(mask, w, g, share):

@@ -156,7 +156,7 @@ def _per_core(calls: dict, jpegs: list[bytes], rounds: int) -> dict:
             for seed, one in enumerate(jpegs):
                 call(one, seed)
             speeds[name].append(len(jpegs) / (time.process_time() - begin))
-    return {name: float(np.median(own)) for name, own in speeds.items()}
+    return {name: float(np.median(measured)) for name, measured in speeds.items()}
 
 
 def _pipeline(folder: str, batch_size: int, workers: int, rate: float | None) -> None:

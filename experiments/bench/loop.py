@@ -70,8 +70,8 @@ def loop(
     operations = 6 * batch_size * pm.structure.count_at(units, {}, variables).macs
     rate = matrix_rate(dtype) * jax.device_count()
     print(f"{operations / 1e9:.2f} GFLOP a step; matrices multiply at {rate / 1e9:,.0f} GFLOP/s")
-    for name, own in times.items():
-        seconds = float(np.median(own)) / steps
+    for name, measured in times.items():
+        seconds = float(np.median(measured)) / steps
         share = operations / seconds / rate
         print(f"  {name:16s} {1e3 * seconds:9.2f} ms a step  {batch_size / seconds:9.0f} images/s  {share:5.1%} of it")
     for one, other in [

@@ -39,13 +39,13 @@ def structure(rounds: int = 20, seed: int = 0) -> None:
         macs = {row: pm.structure.count(*pair, image).macs for row, pair in rows.items()}
         images = jnp.asarray(np.random.default_rng(seed).random((128, *network.image_shape)), jnp.float32)
         for batch in (1, 128):
-            calls = {row: functools.partial(jax.jit(fn), own, images[:batch]) for row, (fn, own) in rows.items()}
+            calls = {row: functools.partial(jax.jit(fn), params, images[:batch]) for row, (fn, params) in rows.items()}
             times = in_turn(calls, rounds)
-            for row, own in times.items():
+            for row, seconds in times.items():
                 speed, low, high = ratio(times, "whole", row)
                 less = macs["whole"] / macs[row]
                 print(
-                    f"  {name:9s} batch {batch:3d}  {row:16s} {1e3 * np.median(own):8.3f} ms  {less:5.2f} × fewer "
+                    f"  {name:9s} batch {batch:3d}  {row:16s} {1e3 * np.median(seconds):8.3f} ms  {less:5.2f} × fewer "
                     f"multiply-adds  {speed:5.2f} × as fast ({low:.2f}–{high:.2f})  {speed / less:4.0%}"
                 )
 
@@ -72,10 +72,11 @@ def _analysis() -> None:
     for name, (fn, params, x) in cases.items():
         begin = time.perf_counter()
         units = pm.structure.find_units(fn, params, x)
-        found = time.perf_counter() - begin
-        keep = {own.name: np.arange(own.size) % 2 == 0 for own in units.sets.values() if own.size > 1}
+        seconds = time.perf_counter() - begin
+        sizes = {name: unit_set.size for name, unit_set in units.sets.items() if unit_set.size > 1}
+        keep = {name: np.arange(size) % 2 == 0 for name, size in sizes.items()}
         begin = time.perf_counter()
         pm.structure.compact(units, keep, params)
         print(
-            f"  {name}: {len(units.sets)} sets found in {found:.2f} s, compact in {time.perf_counter() - begin:.2f} s"
+            f"  {name}: {len(units.sets)} sets found in {seconds:.2f} s, compact in {time.perf_counter() - begin:.2f} s"
         )

@@ -30,7 +30,7 @@ def sweep(model: str = "lenet", batch_size: int = 128, runs: tuple[int, ...] = (
     made_of = lambda setting: pm.record_path(pm.split_lbi(setting["learning_rate"], nu=20.0, momentum=0.9))
     many = Sweep(network, made_up(model, 4 * batch_size), 1, batch_size, made_of)
     turns: dict[str, Callable[[], object]] = {str(number): _turn(many, (params, stats), number) for number in runs}
-    times = {name: float(np.median(own)) / steps_per_call() for name, own in in_turn(turns, rounds, 1).items()}
+    times = {name: float(np.median(seconds)) / steps_per_call() for name, seconds in in_turn(turns, rounds, 1).items()}
 
     device = jax.devices()[0]
     print(f"{device.device_kind}, JAX {jax.__version__}; {model}, batch {batch_size}; medians of {rounds} rounds")

@@ -84,7 +84,7 @@ def medians(steps: dict, carry: dict, rounds: int, calls: int) -> dict[str, tupl
 
     times = in_turn({name: functools.partial(advance, name) for name in steps}, rounds, calls)
     first = next(iter(steps))
-    return {name: (1e3 * float(np.median(own)), *ratio(times, name, first)) for name, own in times.items()}
+    return {name: (1e3 * float(np.median(seconds)), *ratio(times, name, first)) for name, seconds in times.items()}
 
 
 def row(name: str, result, *more: str) -> str:

@@ -45,10 +45,10 @@ def grow(name: str, config: Grow) -> Path:
         for number in set(checkpoints.all_steps()) - {row["round"] for row in rows}:
             checkpoints.delete(number)  # of a round that was not finished: it is done again
         stage_of = functools.cache(lambda number: make_stage(config, rows[number - 1]["widths"].values()))
-        found = latest(checkpoints, directory, lambda number: _start(stage_of(number), tx_of))
-        rows = rounds.resume(directory, found[0] if found else 0)
-        if found:
-            stage, weights = stage_of(found[0]), found[1]
+        saved = latest(checkpoints, directory, lambda number: _start(stage_of(number), tx_of))
+        rows = rounds.resume(directory, saved[0] if saved else 0)
+        if saved:
+            stage, weights = stage_of(saved[0]), saved[1]
             print(f"resuming {directory} after round {len(rows)}")
         else:
             weights = _start(stage, tx_of)
@@ -82,7 +82,7 @@ def grow(name: str, config: Grow) -> Path:
         run_plots.widths(rows)[1].savefig(directory / "widths.png", dpi=110)
         record["files"] = files_digest(directory)
         write_json(directory / "record.json", record)
-        print(_told(record), f"record, checkpoint and picture (widths.png): {directory}", sep="\n")
+        print(format_record(record), f"record, checkpoint and picture (widths.png): {directory}", sep="\n")
         print(f"a smaller one of it: python -m experiments compact {directory} --order dual --macs 0.8")
     return directory
 
@@ -119,14 +119,15 @@ def _final(stage: Stage, weights, tuned, dataset: Dataset, spent: list[dict[str,
     accuracy, cost = make_accuracy(stage.network.fn, dataset), stage.cost({})
     of = {"grown": merge_variables(params, stats), "W̃": merge_variables(pm.sparse_params(params, opt_state), stats)}
     of |= {"fine-tuned": merge_variables(*tuned)}
-    total, compiled = (sum(own[key] for own in spent) for key in ("seconds", "compile_seconds"))
+    total, compiled = (sum(part[key] for part in spent) for key in ("seconds", "compile_seconds"))
     final: dict[str, Any] = {"widths": stage.widths, **dataclasses.asdict(cost)}
-    final |= {"validation": {kind: accuracy(own, dataset.validation) for kind, own in of.items()}}
-    final |= {"test": {kind: accuracy(own, dataset.test) for kind, own in of.items()}}
+    final |= {"validation": {kind: accuracy(variables, dataset.validation) for kind, variables in of.items()}}
+    final |= {"test": {kind: accuracy(variables, dataset.test) for kind, variables in of.items()}}
     return final | {"seconds": total, "compile_seconds": compiled, "compile_share": compiled / total}
 
 
-def _told(record: dict[str, Any]) -> str:
+def format_record(record: dict[str, Any]) -> str:
+    """Size, accuracy and cost, for the terminal."""
     final = record["final"]
     lines = [
         f"\n{final['parameters']:,} parameters, {final['macs']:,} multiply-adds; test accuracy "

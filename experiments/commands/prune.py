@@ -132,13 +132,13 @@ def choose(rows: list[dict], dense: float, images: int) -> dict | None:
 def table(result: dict) -> str:
     """Test accuracy, a row an order and a column a sparsity."""
     sparsities = result["sparsity"]
-    told = f"test accuracy (%), {result['level']}s, by {result['scope']}; dense {result['dense']['test']:.2%}"
+    title = f"test accuracy (%), {result['level']}s, by {result['scope']}; dense {result['dense']['test']:.2%}"
     lines = [["order", *(f"{s:.0%}" if round(s, 2) == s else f"{s:.1%}" for s in sparsities)]]
     for order, epochs in dict.fromkeys((row["order"], row["fine_tune"]) for row in result["rows"]):
         cells = [row["test"] for row in result["rows"] if (row["order"], row["fine_tune"]) == (order, epochs)]
         label = f"{order}, fine-tuned {epochs}" if epochs else order
         lines.append([label, *(f"{100 * value:.2f}" for value in cells)])
-    chosen, text = result["chosen"], f"{told}\n{aligned(lines)}"
+    chosen, text = result["chosen"], f"{title}\n{aligned(lines)}"
     if chosen:
         text += (
             f"\nchosen on validation: {chosen['sparsity']:.1%} by entry"

@@ -105,8 +105,8 @@ def train(name: str, config: Config) -> Path:
         final = {"epochs": curve[-1]["epoch"], "seconds": time.perf_counter() - start}
         final |= {"seconds_to_first_step": first_step} | _tested(weights, accuracy, dataset)
         if chosen is not None:
-            own = weights if checkpoints is None else restore(checkpoints, chosen["step"], weights)[0]
-            stopped = _tested(distributed.from_first(own), accuracy, dataset)
+            chosen_weights = weights if checkpoints is None else restore(checkpoints, chosen["step"], weights)[0]
+            stopped = _tested(distributed.from_first(chosen_weights), accuracy, dataset)
             final["stopped"] = {"rule": config.stop, **chosen, **stopped}
         if first:
             record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}
@@ -125,19 +125,19 @@ def train(name: str, config: Config) -> Path:
 
 def _resumed(directory: Path, checkpoints, start, loader):
     """(weights, step, losses since the last snapshot) where the run was; of a new run its start."""
-    found = []
+    saved = []
 
     def position() -> dict:
-        found.extend(latest(checkpoints, directory, lambda _: start) or ())
-        return found[2] if found else {}
+        saved.extend(latest(checkpoints, directory, lambda _: start) or ())
+        return saved[2] if saved else {}
 
     at = distributed.on_first(position)
     if not at:
         return start, 0, []
     loader.check(at["feed"])
-    if found:
+    if saved:
         print(f"resuming {directory} after step {at['step']}")
-    weights = distributed.from_first(found[1] if found else start)
+    weights = distributed.from_first(saved[1] if saved else start)
     return weights, at["step"], at["losses"]
 
 
@@ -212,7 +212,7 @@ def _diverged(what: str, step: int, directory: Path, kept: int) -> None:
 def _described(dataset, opt_state) -> dict:
     """What a record says of the data, of who was penalised how, and of the sparsity at the end."""
     images = {part: len(getattr(dataset, part)) for part in ("train", "validation", "test")}
-    rules = {pattern: repr(own) for pattern, own in optax.tree.get(opt_state, "SplitLBIState").penalty.rules}
+    rules = {pattern: repr(rule) for pattern, rule in optax.tree.get(opt_state, "SplitLBIState").penalty.rules}
     rows = [row.__dict__ for row in pm.sparsity_summary(opt_state)]
     return {"images": images, "held_out": dataset.held_out, "penalties": rules, "sparsity": rows}
 
@@ -232,10 +232,10 @@ def _tell(bar: tqdm, line: dict, config: Config) -> None:
 def _tell_end(directory: Path, final: dict, opt_state) -> None:
     print(f"\n{pm.sparsity_summary(opt_state)}\n")
     if "stopped" in final:
-        own = final["stopped"]
+        stopped = final["stopped"]
         print(
-            f"stopped by the rule {own['rule']}: the model of epoch {own['epoch']} has density "
-            f"{own['total_density']:.1%}, test accuracy W̃ {own['test_sparse_accuracy']:.2%}"
+            f"stopped by the rule {stopped['rule']}: the model of epoch {stopped['epoch']} has density "
+            f"{stopped['total_density']:.1%}, test accuracy W̃ {stopped['test_sparse_accuracy']:.2%}"
         )
     print(f"test accuracy: W {final['test_accuracy']:.2%}, W̃ {final['test_sparse_accuracy']:.2%}")
     print(f"record, checkpoint and pictures (path.png, accuracy.png): {directory}")

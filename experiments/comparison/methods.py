@@ -118,7 +118,7 @@ def _rigl(plan: Plan, setting):
     return baselines.rigl(_momentum(plan, setting), setting["sparsity"], key, end, plan.every, setting["drop"])
 
 
-def _neighbour(method, **names: str):
+def _related(method, **names: str):
     """A method of the library with a sparsity in the place of a strength."""
 
     def make(plan: Plan, setting):
@@ -195,14 +195,14 @@ METHODS: dict[str, Method] = {
     "hard": Method(_hard, {"learning_rate": _RATE, "weight_decay": _DECAY, "ramp": _RAMP}),
     "rigl": Method(_rigl, {"learning_rate": _RATE, "weight_decay": _DECAY, "drop": (0.1, 0.5)}),
     "linbreg": Method(
-        _neighbour(pm.linbreg, momentum="momentum", kappa="kappa"),
+        _related(pm.linbreg, momentum="momentum", kappa="kappa"),
         {"learning_rate": _RATE, "ramp": _RAMP, "kappa": (0.5, 2.0)},
         {"momentum": 0.9},
     ),
-    "adabreg": Method(_neighbour(pm.adabreg, kappa="kappa"), {**_ADAPTIVE, "ramp": _RAMP, "kappa": (0.5, 2.0)}),
-    "rda": Method(_neighbour(pm.rda, momentum="momentum"), {"learning_rate": _RATE, "ramp": _RAMP}, {"momentum": 0.9}),
+    "adabreg": Method(_related(pm.adabreg, kappa="kappa"), {**_ADAPTIVE, "ramp": _RAMP, "kappa": (0.5, 2.0)}),
+    "rda": Method(_related(pm.rda, momentum="momentum"), {"learning_rate": _RATE, "ramp": _RAMP}, {"momentum": 0.9}),
     "prox_sgd": Method(
-        _neighbour(pm.prox_sgd, momentum="momentum"), {"learning_rate": _RATE, "ramp": _RAMP}, {"momentum": 0.9}
+        _related(pm.prox_sgd, momentum="momentum"), {"learning_rate": _RATE, "ramp": _RAMP}, {"momentum": 0.9}
     ),
     # The optimizers of the paper's table: dense networks.
     "sgd": Method(_sgd(), _WITHOUT, cuts=True),

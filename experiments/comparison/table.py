@@ -1,7 +1,7 @@
-"""What a comparison found: means over the seeds, a table in text and in Markdown, and its place in a page."""
+"""The tables of a comparison, in text and in Markdown, and their place in a Markdown file."""
 
 import dataclasses
-import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from ..errors import RunError
 from ..plots.text import aligned
 from ..runs.files import read_json, write_whole
 from .plots import picture
+from .summary import Cell, Row, from_json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,78 +47,35 @@ def report_compare(arguments: ReportCompareOptions) -> None:
         print(f"written: {arguments.markdown}")
 
 
-def summary(config, chosen: dict[str, tuple], lines: list[dict]) -> list[dict[str, Any]]:
-    """A row for each method (and its fine-tuning) in the order of `chosen`, {row: (method, setting, order)}."""
-    rows = []
-    for name, (method, setting, order) in chosen.items():
-        own = [line for line in lines if line["method"] == method and line["setting"] == dict(setting)]
-        part = name.removeprefix(method) if name.removeprefix(method).startswith(",") else ""
-        runs = [(line, result) for line in own for result in line["results"]]
-        fits = lambda result, part=part, order=order: result["row"] == part and result["order"] in ("own", order)
-        cells = []
-        for sparsity in config.sparsity:
-            found = [result for _, result in runs if fits(result) and result["sparsity"] == sparsity]
-            cells.append({"sparsity": sparsity} | _cell(found))
-        dense = {
-            label: _cell(found)
-            for label, key in (("W", ""), ("W̃", ", W̃"))
-            if (found := [result for _, result in runs if result["row"] == key and result["sparsity"] is None])
-        }
-        tuned = [result for _, result in runs if fits(result) and result["epochs"]]
-        epochs = sum(line["epochs"] for line in own) + sum(result["epochs"] for result in tuned)
-        seconds = sum(line["seconds"] for line in own) + sum(result["seconds"] for result in tuned)
-        seeds = len({line["seed"] for line in own})
-        rows.append(
-            {"row": name, "method": method, "setting": dict(setting), "order": order, "seeds": seeds, "dense": dense}
-            | {"cells": cells, "runs": epochs / seeds / config.epochs, "seconds": seconds / seeds}
-        )
-    return rows
-
-
-def _cell(found: list[dict]) -> dict[str, Any]:
-    """Mean, standard deviation and values of what the seeds gave; multiply-adds None where a network fell apart."""
-    mean = lambda key: statistics.mean(result[key] for result in found)
-    macs = [result["macs"] for result in found]
-    values = [result["test"] for result in found]
-    return {
-        "test": statistics.mean(values),
-        "std": statistics.stdev(values) if len(values) > 1 else None,
-        "values": values,
-        "validation": mean("validation"),
-        "zeros": mean("zeros"),
-        "zeros_of_all": mean("zeros_of_all"),
-        "macs": None if None in macs else statistics.mean(macs),
-    }
-
-
-def table(configuration: dict[str, Any], rows: list[dict[str, Any]]) -> list[list[str]]:
-    """Test accuracy (%) by row and sparsity, the cost in training runs, and seconds a seed."""
-    percent = lambda cell: f"{100 * cell['test']:.2f}" + ("" if cell["std"] is None else f" ± {100 * cell['std']:.2f}")
-    kinds = [kind for kind in ("W", "W̃") if any(kind in row["dense"] for row in rows)]
-    head = ["", *kinds, *(f"{100 * q:g} %" for q in configuration["sparsity"]), "runs", "seconds"]
-    lines = [head]
+def table(configuration: dict[str, Any], rows: Sequence[Row]) -> list[list[str]]:
+    """Test accuracy (%) by row and sparsity, the best of a sparsity in bold; the cost in runs, and seconds a seed."""
+    kinds = [kind for kind in ("W", "W̃") if any(kind in row.dense for row in rows)]
+    best = [max(cells, key=lambda cell: cell.test).test for cells in zip(*(row.cells for row in rows), strict=True)]
+    lines = [["", *kinds, *(f"{100 * share:g} %" for share in configuration["sparsity"]), "runs", "seconds"]]
     for row in rows:
-        dense = [percent(row["dense"][kind]) if kind in row["dense"] else "" for kind in kinds]
-        cells = [percent(cell) for cell in row["cells"]]
-        lines.append([row["row"], *dense, *cells, f"{row['runs']:.3g}", f"{row['seconds']:.0f}"])
-    best = [max((row["cells"][i]["test"] for row in rows), default=0) for i in range(len(configuration["sparsity"]))]
-    for row, line in zip(rows, lines[1:], strict=True):
-        for i, most in enumerate(best):
-            if row["cells"][i]["test"] == most:
-                line[1 + len(kinds) + i] = f"**{line[1 + len(kinds) + i]}**"
+        dense = [_percent(row.dense[kind]) if kind in row.dense else "" for kind in kinds]
+        cells = [
+            f"**{_percent(cell)}**" if cell.test == most else _percent(cell)
+            for cell, most in zip(row.cells, best, strict=True)
+        ]
+        lines.append([row.name, *dense, *cells, f"{row.runs:.3g}", f"{row.seconds:.0f}"])
     return lines
 
 
-def sizes(configuration: dict[str, Any], rows: list[dict[str, Any]], whole: int) -> list[list[str]]:
+def _percent(cell: Cell) -> str:
+    return f"{100 * cell.test:.2f}" + ("" if cell.std is None else f" ± {100 * cell.std:.2f}")
+
+
+def sizes(configuration: dict[str, Any], rows: Sequence[Row], whole: int) -> list[list[str]]:
     """Share of all weights that is zero, and of the multiply-adds that is left without units that are dead."""
-    lines = [["", *(f"{100 * q:g} %" for q in configuration["sparsity"])]]
+    lines = [["", *(f"{100 * share:g} %" for share in configuration["sparsity"])]]
     for row in rows:
-        share = lambda cell: "none left" if cell["macs"] is None else f"{100 * cell['macs'] / whole:.1f} %"
-        lines.append([row["row"], *(f"{100 * cell['zeros_of_all']:.2f} %, {share(cell)}" for cell in row["cells"])])
+        left = lambda cell: "none left" if cell.macs is None else f"{100 * cell.macs / whole:.1f} %"
+        lines.append([row.name, *(f"{100 * cell.zeros_of_all:.2f} %, {left(cell)}" for cell in row.cells)])
     return lines
 
 
-def text(configuration: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+def text(configuration: dict[str, Any], rows: Sequence[Row]) -> str:
     """The table for a terminal."""
     lines = [[cell.replace("**", "") for cell in line] for line in table(configuration, rows)]
     return aligned(lines)
@@ -125,27 +83,29 @@ def text(configuration: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 
 def markdown(record: dict[str, Any]) -> str:
     """The tables of a record, with what they are of."""
-    own, rows = record["configuration"], record["rows"]
-    of = "filters of the convolutions" if own["level"] == "filter" else "weights of all kernels"
-    seeds = {row["seeds"] for row in rows}
+    config, rows = record["configuration"], list(map(from_json, record["rows"]))
+    of = "filters of the convolutions" if config["level"] == "filter" else "weights of all kernels"
+    seeds = {row.seeds for row in rows}
     where = f"{record['cpu_count']} CPU cores" if record["devices"][0].startswith("cpu") else record["devices"][0]
+    trained = f"{config['model']} on {config['dataset']}, {config['epochs']} epochs a run"
     said = [
-        f"`python -m experiments compare {record['name']}`: {own['model']} on {own['dataset']}, {own['epochs']} epochs "
-        f"a run. Test accuracy (%), mean ± standard deviation over {' or '.join(map(str, sorted(seeds)))} seeds"
+        f"`python -m experiments compare {record['name']}`: {trained}. Test accuracy (%), mean ± standard deviation "
+        f"over {' or '.join(map(str, sorted(seeds)))} seeds"
     ]
-    if own["sparsity"]:
+    if config["sparsity"]:
         said.append(f", by the share of the {of} that is zero, counted over the whole network")
-    if not own["grid"]:
-        said.append(f". Every method was tuned by {own['trials']} trials on {own['validation']:,} held-out images")
+    if not config["grid"]:
+        images = f"{config['validation']:,} held-out images"
+        said.append(f". Every method was tuned by {config['trials']} trials on {images}")
     said.append(
         ". Runs: what the whole row costs one seed, in trainings of that length. Seconds: the time of these on "
         f"{where}, with other work beside them."
     )
-    parts = ["".join(said), _rows(table(own, rows))]
-    if own["sparsity"]:
+    parts = ["".join(said), _rows(table(config, rows))]
+    if config["sparsity"]:
         parts += [
             "Share of all parameters that is zero; multiply-adds left when units without inputs or readers are gone:",
-            _rows(sizes(own, rows, record["macs"])),
+            _rows(sizes(config, rows, record["macs"])),
         ]
     return "\n\n".join(parts)
 

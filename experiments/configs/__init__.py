@@ -11,8 +11,8 @@ from types import ModuleType
 
 def names(kind: str) -> list[str]:
     """Names of the configurations of a command."""
-    found = pkgutil.iter_modules([str(Path(__file__).parent / kind)])
-    return sorted(module.name for module in found if not module.name.startswith("_"))
+    modules = pkgutil.iter_modules([str(Path(__file__).parent / kind)])
+    return sorted(module.name for module in modules if not module.name.startswith("_"))
 
 
 def load(kind: str, name: str) -> ModuleType:

@@ -111,12 +111,12 @@ def _check_file(name: str, file) -> int:
         raise RunError(f"{path} is missing; {again}.")
     try:
         reader = ArrayRecordReader(path)
-        found = reader.num_records()
+        records = reader.num_records()
         reader.close()
     except RuntimeError as error:
         raise RunError(f"{path} is truncated or damaged; {again} ({error}).") from error
-    if found != file.examples_in_shard:
+    if records != file.examples_in_shard:
         raise RunError(
-            f"{path} is truncated or damaged; {again} (it holds {found} records instead of {file.examples_in_shard})."
+            f"{path} is truncated or damaged; {again} (it holds {records} records instead of {file.examples_in_shard})."
         )
-    return found
+    return records

@@ -55,8 +55,8 @@ def options(name: str) -> Mapping[str, inspect.Parameter]:
 
 def default_classes(name: str) -> int:
     """Classes that a model tells apart where it is not told how many; those for digits have no choice."""
-    own = options(name)
-    return own["classes"].default if "classes" in own else 10
+    choices = options(name)
+    return choices["classes"].default if "classes" in choices else 10
 
 
 def image_shape(name: str) -> tuple[int, int, int]:

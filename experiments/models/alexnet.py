@@ -20,15 +20,15 @@ class AlexNet(nnx.Module):
     image_shape = (224, 224, 3)
 
     def __init__(self, classes: int = 1000, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
-        own = {"kernel_init": torch_uniform, "rngs": rngs}
-        self.conv1 = Conv(3, 64, (11, 11), strides=4, padding=2, dtype=dtype, **own)
-        self.conv2 = Conv(64, 192, (5, 5), padding=2, dtype=dtype, **own)
-        self.conv3 = Conv(192, 384, (3, 3), padding=1, dtype=dtype, **own)
-        self.conv4 = Conv(384, 256, (3, 3), padding=1, dtype=dtype, **own)
-        self.conv5 = Conv(256, 256, (3, 3), padding=1, dtype=dtype, **own)
-        self.dense1 = nnx.Linear(6 * 6 * 256, 4096, dtype=dtype, **own)
-        self.dense2 = nnx.Linear(4096, 4096, dtype=dtype, **own)
-        self.dense3 = nnx.Linear(4096, classes, **own)
+        shared = {"kernel_init": torch_uniform, "rngs": rngs}
+        self.conv1 = Conv(3, 64, (11, 11), strides=4, padding=2, dtype=dtype, **shared)
+        self.conv2 = Conv(64, 192, (5, 5), padding=2, dtype=dtype, **shared)
+        self.conv3 = Conv(192, 384, (3, 3), padding=1, dtype=dtype, **shared)
+        self.conv4 = Conv(384, 256, (3, 3), padding=1, dtype=dtype, **shared)
+        self.conv5 = Conv(256, 256, (3, 3), padding=1, dtype=dtype, **shared)
+        self.dense1 = nnx.Linear(6 * 6 * 256, 4096, dtype=dtype, **shared)
+        self.dense2 = nnx.Linear(4096, 4096, dtype=dtype, **shared)
+        self.dense3 = nnx.Linear(4096, classes, **shared)
         self.dropout = nnx.Dropout(0.5)
 
     def __call__(self, x, *, rngs: nnx.Rngs | None = None):

@@ -17,12 +17,12 @@ class EncoderBlock(nnx.Module):
     """Attention, then two dense layers, each normalised before it and added to the stream, which stays float32."""
 
     def __init__(self, width: int, heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        own = {"kernel_init": small_normal, "dtype": dtype, "rngs": rngs}
+        shared = {"kernel_init": small_normal, "dtype": dtype, "rngs": rngs}
         self.norm1 = nnx.LayerNorm(width, epsilon=1e-6, rngs=rngs)
-        self.attention = nnx.MultiHeadAttention(heads, width, decode=False, keep_rngs=False, **own)
+        self.attention = nnx.MultiHeadAttention(heads, width, decode=False, keep_rngs=False, **shared)
         self.norm2 = nnx.LayerNorm(width, epsilon=1e-6, rngs=rngs)
-        self.dense1 = nnx.Linear(width, 4 * width, **own)
-        self.dense2 = nnx.Linear(4 * width, width, **own)
+        self.dense1 = nnx.Linear(width, 4 * width, **shared)
+        self.dense2 = nnx.Linear(4 * width, width, **shared)
 
     def __call__(self, x):
         x = x + self.attention(self.norm1(x))

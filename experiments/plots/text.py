@@ -13,5 +13,5 @@ def aligned(lines: Sequence[Sequence[str]], least: int = 0) -> str:
     magnitude  98.1   9.7
     """
     widths = [max(least, *map(len, column)) for column in zip(*lines, strict=True)]
-    place = lambda i, cell: cell.rjust(widths[i]) if i else cell.ljust(widths[i])
-    return "\n".join("  ".join(place(i, cell) for i, cell in enumerate(line)).rstrip() for line in lines)
+    aligned_cell = lambda i, cell: cell.rjust(widths[i]) if i else cell.ljust(widths[i])
+    return "\n".join("  ".join(aligned_cell(i, cell) for i, cell in enumerate(line)).rstrip() for line in lines)

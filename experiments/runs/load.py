@@ -84,9 +84,9 @@ def read_config(directory: Path) -> Config:
     file = directory / "config.json"
     if not file.exists() or not (directory / "checkpoints").is_dir():
         files = sorted(path.name for path in directory.iterdir())[:8] if directory.is_dir() else None
-        found = "it does not exist" if files is None else f"it holds {', '.join(files) or 'nothing'}"
+        contents = "it does not exist" if files is None else f"it holds {', '.join(files) or 'nothing'}"
         raise RunError(
-            f"{directory} is no run folder ({found}); expected what `python -m experiments train` leaves, "
+            f"{directory} is no run folder ({contents}); expected what `python -m experiments train` leaves, "
             "such as runs/digits."
         )
     settings = read_json(file)

@@ -17,8 +17,8 @@ class Events:
         folder.mkdir(exist_ok=True)
         self._writer = EventsWriter(str(folder / f"step{step}"))  # written at once: a full disk shows where it is full
         if step:
-            own = {"session_log": SessionLog(status=SessionLog.START)}
-            self._writer.write_event(Event(wall_time=time.time(), step=step + 1, **own))
+            restart = {"session_log": SessionLog(status=SessionLog.START)}
+            self._writer.write_event(Event(wall_time=time.time(), step=step + 1, **restart))
 
     def append(self, line: dict[str, Any]) -> None:
         """A line of the curve: each number by its name, and the density of each parameter."""

@@ -87,12 +87,12 @@ def agreement() -> Callable[[bool], bool]:
     The answer is that of the call before, so that no device waits for another one's host.
     """
     if jax.process_count() == 1:
-        return lambda own: own
-    count = jax.pmap(lambda own: jax.lax.psum(own, "devices"), axis_name="devices")
+        return lambda asking: asking
+    count = jax.pmap(lambda asking: jax.lax.psum(asking, "devices"), axis_name="devices")
     before: list[jax.Array] = []
 
-    def asked(own: bool) -> bool:
-        before.append(count(np.full(jax.local_device_count(), own, np.int32)))
+    def asked(asking: bool) -> bool:
+        before.append(count(np.full(jax.local_device_count(), asking, np.int32)))
         return len(before) > 1 and bool(np.asarray(before.pop(0))[0])
 
     return asked

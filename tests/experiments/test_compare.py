@@ -10,9 +10,11 @@ import pytest
 from experiments import __main__ as cli
 from experiments import configs
 from experiments.commands import compare
-from experiments.comparison import methods
+from experiments.comparison import methods, runs, search
 from experiments.comparison.config import Comparison
-from experiments.comparison.table import summary
+from experiments.comparison.results import Job, JobResults, Result, from_line, to_line
+from experiments.comparison.search import Choice
+from experiments.comparison.summary import from_json, summary, to_json
 from experiments.errors import RunError
 from experiments.runs.files import read_lines
 from experiments.runs.folder import locked
@@ -32,9 +34,9 @@ SMALL = Comparison(
 def test_every_method_has_as_many_trials_from_its_own_space_and_the_same_ones_again():
     config = Comparison(methods=tuple(methods.METHODS), trials=7)
     for name, method in methods.METHODS.items():
-        settings = compare.searched(config, name)
+        settings = search.searched(config, name)
         assert len(set(settings)) == 7
-        assert settings == compare.searched(config, name)
+        assert settings == search.searched(config, name)
         for setting, (number, (low, high)) in itertools.product(settings, method.search.items()):
             assert low * 0.999 <= dict(setting)[number] <= high * 1.001
 
@@ -42,33 +44,44 @@ def test_every_method_has_as_many_trials_from_its_own_space_and_the_same_ones_ag
 def test_a_range_of_ones_own_takes_the_place_of_a_method_s_range_or_fixed_number():
     ranges = (("split_lbi.kappa", (2.0, 4.0)), ("split_lbi.pull", (7.0, 8.0)))
     config = Comparison(methods=("split_lbi", "linbreg"), ranges=ranges)
-    for setting in map(dict, compare.searched(config, "split_lbi")):
+    for setting in map(dict, search.searched(config, "split_lbi")):
         assert 2 <= setting["kappa"] <= 4
         assert 7 <= setting["pull"] <= 8
-        assert setting.keys() == dict(compare.searched(SMALL, "split_lbi")[0]).keys()
-    assert compare.searched(config, "linbreg") == compare.searched(dataclasses.replace(config, ranges=()), "linbreg")
+        assert setting.keys() == dict(search.searched(SMALL, "split_lbi")[0]).keys()
+    assert search.searched(config, "linbreg") == search.searched(dataclasses.replace(config, ranges=()), "linbreg")
+
+
+def finished(rate, *measured):
+    """A run of the method m, and of each thing measured (of, sparsity, order, validation, test)."""
+    job = Job("trial", "m", (("rate", rate),), 0, None)
+    keys = ("of", "sparsity", "order", "validation", "test")
+    sizes = {"zeros": 0.0, "zeros_of_all": 0.0, "macs": 7}
+    return JobResults(job, 60, 2.0, tuple(Result(**dict(zip(keys, one, strict=True)), **sizes) for one in measured))
 
 
 def test_the_setting_and_the_order_are_chosen_by_validation_alone():
-    def line(rate, *results):
-        keys = ("row", "sparsity", "order", "validation", "test")
-        return {"method": "m", "setting": {"rate": rate}, "results": [dict(zip(keys, r, strict=True)) for r in results]}
-
-    lines = [
-        line(0.1, ("", 0.9, "magnitude", 0.7, 0.99), (", fine-tuned", 0.9, "magnitude", 0.9, 0.0)),
-        line(0.2, ("", 0.9, "magnitude", 0.5, 0.99), ("", 0.9, "dual", 0.8, 0.10), ("", 0.5, "magnitude", 1.0, 0.99)),
+    trials = [
+        finished(0.1, ("W", 0.9, "magnitude", 0.7, 0.99), ("fine-tuned", 0.9, "magnitude", 0.9, 0.0)),
+        finished(0.2, ("W", 0.9, "magnitude", 0.5, 0.99), ("W", 0.9, "dual", 0.8, 0.10), ("W", 0.5, "dual", 1.0, 0.99)),
     ]
     dense = Comparison(methods=("m",), sparsity=(), tune_at=())
     of_all = [
-        line(0.1, ("", None, "magnitude", 0.7, 0.0)),
-        line(0.2, ("", None, "magnitude", 0.8, 0.0), (", W̃", None, "magnitude", 0.9, 0.0)),
+        finished(0.1, ("W", None, "magnitude", 0.7, 0.0)),
+        finished(0.2, ("W", None, "magnitude", 0.8, 0.0), ("W̃", None, "magnitude", 0.9, 0.0)),
     ]
-    assert compare.choose(dense, of_all) == {"m": ((("rate", 0.2),), "magnitude")}
-    config = dataclasses.replace(SMALL, methods=("m",))
-    assert compare.choose(config, lines) == {
-        "m": ((("rate", 0.2),), "dual"),
-        "m, fine-tuned": ((("rate", 0.1),), "magnitude"),
-    }
+    assert search.choose(dense, of_all) == [Choice("m", "m", (("rate", 0.2),), "magnitude")]
+    assert search.choose(dataclasses.replace(SMALL, methods=("m",)), trials) == [
+        Choice("m", "m", (("rate", 0.2),), "dual"),
+        Choice("m, fine-tuned", "m", (("rate", 0.1),), "magnitude", True),
+    ]
+
+
+def test_a_line_of_results_comes_back_as_it_was():
+    done = finished(0.1, ("W", 0.9, "magnitude", 0.7, None), ("W̃", None, "magnitude", 0.9, 0.0))
+    line = json.loads(json.dumps(to_line(done)))
+    assert [result["row"] for result in line["results"]] == ["", ", W̃"]
+    assert ["test" in result for result in line["results"]] == [False, True]
+    assert from_line(line) == done
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +119,8 @@ def test_a_comparison_leaves_a_line_a_run_and_the_record_of_its_means(directory)
 
 def test_a_recorded_run_is_not_made_again_and_more_seeds_add_only_theirs(directory, monkeypatch):
     before = (directory / "results.jsonl").read_text()
-    made, run = [], compare.Bench.run
-    monkeypatch.setattr(compare.Bench, "run", lambda self, jobs: made.extend(jobs) or run(self, jobs))
+    made, run = [], runs.run
+    monkeypatch.setattr(runs, "run", lambda setup, jobs: made.extend(jobs) or run(setup, jobs))
     again = dataclasses.replace(SMALL, run_dir=directory)
     compare.compare("compare_digits", again)
     assert made == []
@@ -150,15 +163,14 @@ def test_the_report_draws_and_writes_its_table_between_the_markers_only(director
 
 def test_a_grid_is_a_row_for_every_combination():
     config = Comparison(methods=("split_lbi",), sparsity=(), grid=(("kappa", (1.0, 2.0)), ("nu", (10.0,))))
-    found = compare.grid(config, "split_lbi")
-    assert list(found) == ["split_lbi kappa=1 nu=10", "split_lbi kappa=2 nu=10"]
-    assert dict(found["split_lbi kappa=2 nu=10"])["kappa"] == 2.0
-    result = {"row": "", "sparsity": None, "order": "magnitude", "epochs": 0, "seconds": 0.0, "validation": 0.5}
-    result |= {"test": 0.4, "zeros": 0.0, "zeros_of_all": 0.0, "macs": 7}
-    line = {"method": "split_lbi", "setting": dict(found["split_lbi kappa=1 nu=10"]), "seed": 0, "epochs": 60}
-    chosen = {"split_lbi kappa=1 nu=10": ("split_lbi", found["split_lbi kappa=1 nu=10"], "magnitude")}
-    (row,) = summary(config, chosen, [line | {"seconds": 2.0, "results": [result]}])
-    assert (row["dense"]["W"]["test"], row["dense"]["W"]["std"], row["runs"]) == (0.4, None, 1)
+    first, second = search.grid(config, "split_lbi")
+    assert [row.name for row in (first, second)] == ["split_lbi kappa=1 nu=10", "split_lbi kappa=2 nu=10"]
+    assert dict(second.setting)["kappa"] == 2.0
+    result = Result("W", None, "magnitude", validation=0.5, zeros=0.0, zeros_of_all=0.0, macs=7, test=0.4)
+    done = JobResults(Job("final", "split_lbi", first.setting, 0, None), 60, 2.0, (result,))
+    (row,) = summary(config, [first], [done])
+    assert (row.dense["W"].test, row.dense["W"].std, row.runs) == (0.4, None, 1)
+    assert from_json(json.loads(json.dumps(to_json(row)))) == row
 
 
 @pytest.mark.parametrize(
