@@ -36,7 +36,7 @@ def compare(name: str, config: Comparison) -> Path:
             jobs = [
                 Job("trial", method, setting, config.tune_seed, sparsity)
                 for setting in searched(config, method)
-                for sparsity in each_run(config, method, config.tune_at)
+                for sparsity in each_run(config, method, config.judged_at)
             ]
             trials += (lines := bench.lines(file, jobs))
             chosen |= {row: (method, *best) for row, best in choose(config, lines).items()}
@@ -103,11 +103,11 @@ def grid(config: Comparison, method: str) -> dict[str, tuple[tuple[str, float], 
 
 
 def choose(config: Comparison, lines: list[dict]) -> dict[str, tuple[tuple, str]]:
-    """{row: (setting, order)} of the best mean validation accuracy at the sparsities of `tune_at`."""
+    """{row: (setting, order)} of the best mean validation accuracy at the sparsities of `judged_at`."""
     scores: dict[tuple, list[float]] = {}
     for line in lines:
         for result in line["results"]:
-            if result["row"] != SPARSE and result["sparsity"] in (config.tune_at if config.sparsity else (None,)):
+            if result["row"] != SPARSE and result["sparsity"] in (config.judged_at or (None,)):
                 key = line["method"] + result["row"], tuple(sorted(line["setting"].items())), result["order"]
                 scores.setdefault(key, []).append(result["validation"])
     best: dict[str, tuple] = {}

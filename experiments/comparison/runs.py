@@ -1,7 +1,6 @@
 """The runs of a comparison: trained by the compiled steps of a sweep, measured, a line each."""
 
 import dataclasses
-import difflib
 import itertools
 import json
 import time
@@ -15,7 +14,7 @@ import parsimony as pm
 
 from .. import baselines, models
 from ..data.load import load
-from ..errors import RunError
+from ..errors import RunError, unknown
 from ..runs.files import append_line, read_lines
 from ..training.build import build_model, checked_sampler
 from ..training.network import merge_variables
@@ -46,16 +45,17 @@ class Bench:
     """Network, data and compiled steps of a comparison, checked before anything is written."""
 
     def __init__(self, config: Comparison):
-        for method in config.methods:
+        for method in (*config.methods, *(name.split(".")[0] for name, _ in config.ranges)):
             if method not in METHODS:
-                near = difflib.get_close_matches(method, METHODS, n=1, cutoff=0)[0]
-                raise RunError(f"unknown method {method!r}; did you mean {near!r}? Known: {', '.join(METHODS)}.")
+                raise RunError(unknown("method", method, METHODS))
             known = [*METHODS[method].search, *METHODS[method].fixed]
             for number in config.ranges_of(method):
                 if number not in known:
-                    raise RunError(f"ranges: {method} has no number {number!r}, but {', '.join(known)}.")
+                    raise RunError(f"ranges: {unknown(f'number of {method}', number, known)}")
+            if not config.sparsity and not METHODS[method].cuts and method in config.methods:
+                raise RunError(f"{method} trains for a sparsity: give --sparsity, or leave it out of --methods.")
         if config.model not in models.models:
-            raise RunError(f"unknown model {config.model!r}; known: {', '.join(models.models)}.")
+            raise RunError(unknown("model", config.model, models.models))
         if config.level == "filter" and "rigl" in config.methods:
             raise RunError("rigl rewires single weights: leave it out of --methods, or choose --level weight.")
         self.config = config
@@ -63,8 +63,6 @@ class Bench:
         self.dataset = load(config.dataset, config.validation, config.data_dir, config.images)
         sampler = checked_sampler(self.dataset, config.dataset, config.model, 0, config.batch_size)
         steps = sampler.end(config.epochs)
-        if config.every > steps / 10:
-            raise RunError(f"every {config.every}: more than a tenth of the {steps} steps of a run.")
         self.network, params, stats = build_model(config.model, config.tune_seed)
         if not any(baselines.prunable(w, config.level) for w in jax.tree.leaves(params)):
             raise RunError(f"model {config.model} has no {config.level}s to prune; choose another --level.")
@@ -74,7 +72,7 @@ class Bench:
             config.clip_norm,
             config.level,
             unit_strengths(params, config.level),
-            config.every,
+            max(1, round(config.mask_interval * steps)),
         )
         self.shared = self.network, self.dataset
         image = jax.ShapeDtypeStruct((1, *models.image_shape(config.model)), "float32")
@@ -139,15 +137,15 @@ class Bench:
             found.append(measured(SPARSE, None, "magnitude", sparse, stats))
         config, trial = self.config, job.kind == "trial"
         orders = ("magnitude", "dual", "entry") if METHODS[job.method].split_lbi else ("magnitude",)
-        for sparsity, order in itertools.product(config.tune_at if trial else config.sparsity, orders):
+        for sparsity, order in itertools.product(config.judged_at if trial else config.sparsity, orders):
             cut = pm.apply_masks(params, self.masks(params, opt_state, sparsity, order))
             found.append(measured("", sparsity, order, cut, stats))
         if not config.fine_tune:
             return found
         rate = np.float32(config.fine_tune_rate * dict(job.setting)["learning_rate"])
-        for sparsity in sorted(config.sparsity):  # from one to the next: each cut is of what was tuned
-            if trial and sparsity > max(config.tune_at):
-                break
+        judged = {*config.sparsity, *config.judged_at}
+        shares = [share for share in judged if share <= max(config.judged_at)] if trial else config.sparsity
+        for sparsity in sorted(shares):  # from one to the next: each cut is of what was tuned
             begin, masks = time.perf_counter(), baselines.magnitude_masks(params, sparsity, config.level)
             setting = {"learning_rate": rate, "masks": masks, "seed": np.int32(job.seed)}
             ((params, stats, _),) = train(self.tuner, [setting], [(pm.apply_masks(params, masks), stats)])
