@@ -50,7 +50,7 @@ def _wrapped(text: str) -> str:
 def _helps(kind: type) -> dict[str, str]:
     """{field: the string below it}, on one line: tyro would keep the line breaks of the source."""
     found = {}
-    for part in filter(dataclasses.is_dataclass, reversed(kind.__mro__)):
+    for part in (base for base in reversed(kind.__mro__) if dataclasses.is_dataclass(base)):
         (tree,) = ast.parse(textwrap.dedent(inspect.getsource(part))).body
         for field, text in itertools.pairwise(tree.body):  # type: ignore  (a class has a body)
             if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):

@@ -36,7 +36,7 @@ class Run:
     def at(self, epoch: int | None = None):
         """(params, stats, opt_state) after an epoch; None: the last that is there."""
         step = self.saved[-1] if epoch is None else self.sampler.end(epoch)
-        if step not in self.saved:
+        if epoch is not None and step not in self.saved:
             raise RunError(
                 f"{self.directory} has no checkpoint of epoch {epoch}, only of {self.epochs}; train with "
                 f"--keep {epoch / self.config.epochs:.4g} to keep it."
