@@ -1,33 +1,41 @@
 """Command line: `python -m experiments COMMAND [CONFIG] [--field value]`."""
 
-import difflib
 import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
 import tyro
 
-from . import configs
+from . import cli, configs
 from .comparison.config import Comparison
-from .config import Config, Grow
-from .errors import RunError, StoppedError
+from .config import Config
+from .errors import RunError, StoppedError, unknown
+from .growth.config import Grow
 from .startup import start
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet2012")
 USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
 
-  train [CONFIG]     train a network along the path (CONFIG: {train}; default digits)
-  grow [CONFIG]      grow a network from a few units a layer to the right size (CONFIG: {grow}; default grow_digits)
-  compare [CONFIG]   tune methods alike, train each with several seeds (CONFIG: {compare}; default compare_digits)
-  prune RUN          cut a run to several sparsities, by several orders, with and without fine-tuning
-  ticket RUN         retrain inside the mask of an early epoch; compared with dense and with a random mask
-  compact RUN        remove units of a run: a smaller, faster model with the same outputs, saved and exported
-  stop RUN           where a stopping rule ends a recorded path
-  report RUN...      one HTML page about one or more runs, with all pictures inside
-  report compare RUN...   picture and Markdown table of comparisons
-  prepare DATASET    download and prepare a TFDS data set once ({datasets})
+  train [CONFIG]         train a network along the path
+  grow [CONFIG]          grow a network from a few units a layer to the size
+                         that it needs
+  compare [CONFIG]       tune methods alike, train each with several seeds
+  prune RUN              cut a run to several sparsities, by several orders,
+                         with and without fine-tuning
+  ticket RUN             retrain inside the mask of an early epoch; compared
+                         with dense and with a random mask
+  compact RUN            remove units of a run: a smaller, faster model with
+                         the same outputs, saved and exported
+  stop RUN               where a stopping rule ends a recorded path
+  report RUN...          one HTML page about one or more runs
+  report compare RUN...  picture and Markdown table of comparisons
+  prepare DATASET        download and prepare a TFDS data set once
 
-`python -m experiments COMMAND --help` lists every option (of a configuration: `train CONFIG --help`).
+{configurations}
+
+`python -m experiments COMMAND --help` lists every option; of a configuration:
+`python -m experiments train CONFIG --help`.
 `python -m experiments.bench --help`: speed and memory.
 """
 
@@ -35,8 +43,7 @@ USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
 def main(words: list[str]) -> int:
     """Runs a command; the exit code: 0, 1 for a run that could not be done, 2 for words that make no sense."""
     if not words or words[0] in ("-h", "--help"):
-        names = {kind: ", ".join(configs.names(kind)) for kind in CONFIGURED}
-        print(USAGE.format(**names, datasets=", ".join(DATASETS)))
+        print(USAGE.format(configurations="\n".join(map(_listed, [*CONFIGURED, "prepare"]))))
         return 0
     command, rest = words[0], words[1:]
     known = [*CONFIGURED, *ON_RUNS, "prepare"]
@@ -137,7 +144,7 @@ def _configured(command: str, words: list[str]) -> int:
         return _unknown("configuration", name, known)
     module = configs.load(command, name)
     program = f"python -m experiments {command} {name}"
-    function(name, tyro.cli(kind, default=module.config, args=fields, prog=program, description=module.__doc__))
+    function(name, cli.configured(kind, module.config, fields, program, module.__doc__ or ""))
     return 0
 
 
@@ -161,9 +168,20 @@ def _prepare(words: list[str]) -> int:
     return 0
 
 
+def _listed(command: str) -> str:
+    """What a command takes, in lines of 80 columns, and its default."""
+    if command == "prepare":
+        return _lines("data sets to prepare: " + ", ".join(DATASETS))
+    default = CONFIGURED[command][1]
+    return _lines(f"configurations of {command} (default {default}): " + ", ".join(configs.names(command)))
+
+
+def _lines(text: str) -> str:
+    return textwrap.fill(text, 78, initial_indent="  ", subsequent_indent="    ")
+
+
 def _unknown(kind: str, word: str, known) -> int:
-    (near,) = difflib.get_close_matches(word, known, n=1, cutoff=0)
-    print(f"unknown {kind} {word!r}; did you mean {near!r}? Known: {', '.join(known)}.", file=sys.stderr)
+    print(unknown(kind, word, known), file=sys.stderr)
     return 2
 
 

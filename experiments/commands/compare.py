@@ -54,7 +54,7 @@ def tune(setup: Setup, file: Path) -> tuple[list[JobResults], list[Choice]]:
         jobs = [
             Job("trial", method, setting, config.tune_seed, sparsity)
             for setting in searched(config, method)
-            for sparsity in sparsities_run(config, method, config.tune_at)
+            for sparsity in sparsities_run(config, method, config.judged_at)
         ]
         of_method = finish(setup, file, jobs)
         trials += of_method

@@ -15,9 +15,9 @@ from typing import Any
 
 import parsimony as pm
 
-from ..config import Grow
 from ..data.dataset import Dataset
 from ..growth import fixed_baselines, policy, rounds
+from ..growth.config import Grow
 from ..growth.stage import Stage, make_stage, strengths, trained_without_path, transformation
 from ..plots import run as run_plots
 from ..runs.digest import digest, environment, files_digest

@@ -12,9 +12,9 @@ import tyro
 
 import parsimony as pm
 
-from ..config import Grow
 from ..errors import RunError
 from ..growth import rounds
+from ..growth.config import Grow
 from ..plots import run as run_plots
 from ..runs import snapshots, stopping
 from ..runs.files import read_json, write_whole

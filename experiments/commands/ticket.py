@@ -11,8 +11,8 @@ import tyro
 
 import parsimony as pm
 
-from ..config import Grow
 from ..errors import RunError
+from ..growth.config import Grow
 from ..runs.files import free_file, write_json
 from ..runs.load import load_run, others, penalised
 from ..training.fit import make_fine_tune
@@ -26,7 +26,7 @@ class TicketOptions:
     RUN/ticket.json (ticket-2.json, ...)."""
 
     run: tyro.conf.Positional[Path]
-    """Folder of a run trained with --keep-epochs."""
+    """Folder of a run trained with --keep."""
     at_epoch: int
     """Epoch whose path makes the mask."""
     rewind: Literal["init", "E", "none"] = "init"

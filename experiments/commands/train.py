@@ -176,13 +176,13 @@ def _chosen(config: Config, curve: list[dict]) -> dict | None:
 
 def _saves(config: Config, epoch: int) -> bool:
     # The rules may choose an epoch that lies behind.
-    return epoch % config.checkpoint_every == 0 or epoch in config.keep_epochs or config.stop in ("one_se", "sparsity")
+    return epoch % config.checkpoint_every == 0 or epoch in config.kept_epochs or config.stop in ("one_se", "sparsity")
 
 
 def _drop_checkpoints(checkpoints, config: Config, sampler: Sampler, curve: list[dict]) -> None:
     """Keeps the latest two, those kept for good, and those that the rule one_se may still choose."""
     saved = sorted(checkpoints.all_steps())
-    keep = {*saved[-2:], *map(sampler.end, config.keep_epochs)}
+    keep = {*saved[-2:], *map(sampler.end, config.kept_epochs)}
     if config.stop == "one_se":
         ends = [line for line in curve if line["epoch_end"]]
         keep |= {line["step"] for line in stopping.within_one_error(ends, config.validation)}

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ..config import plain
 
@@ -12,8 +12,8 @@ GROWING = ("methods", "seeds")
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Methods side by side: the same data, network, epochs and batches, each tuned by as many trials."""
+class DataOptions:
+    """What is learned from, by which network."""
 
     dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10"] = "digits"
     """digits: scikit-learn's handwritten digits, embedded. The others: through TFDS."""
@@ -21,32 +21,22 @@ class Comparison:
     """Network, from experiments/models."""
     images: int | None = None
     """Training images to use; None: all but those held out."""
+    validation: int = 180
+    """Images held out of the training set; all that is chosen is chosen on them."""
     augment: bool = False
     """Random crops of images padded by 4, and flips."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodOptions:
+    """What is compared."""
+
     methods: tuple[str, ...] = ("split_lbi", "magnitude", "gradual", "hard", "rigl", "linbreg")
-    """Rows, of experiments/methods.py."""
+    """Rows, of experiments/comparison/methods.py."""
     level: Literal["weight", "filter"] = "weight"
     """What is counted in a sparsity: the weights of all kernels, or the filters of the convolutions."""
     sparsity: tuple[float, ...] = (0.8, 0.9, 0.95, 0.98, 0.99)
     """Shares that are zero at the end, over the whole network. None: dense networks are compared."""
-    epochs: int = 60
-    """Of every run."""
-    batch_size: int = 128
-    """Images a step."""
-    validation: int = 180
-    """Images held out of the training set; all that is chosen is chosen on them."""
-    drops: tuple[float, float] = (0.625, 0.875)
-    """Shares of the training at which α falls by ten."""
-    clip_norm: float = 1.0
-    """Largest norm of the gradient."""
-    every: int = 50
-    """Steps between two masks of the methods that change theirs now and then."""
-    trials: int = 6
-    """Settings of each method that are tried, drawn from its search space by a low-discrepancy sequence."""
-    tune_at: tuple[float, ...] = (0.95,)
-    """Sparsities whose mean validation accuracy decides between the trials."""
-    tune_seed: int = 1000
-    """Of the weights and batches of the trials, and of the sequence; no seed of the final runs."""
     seeds: int = 5
     """Final runs of each method are made with the seeds 0, 1, ..."""
     fine_tune: int = 0
@@ -54,13 +44,47 @@ class Comparison:
     row of theirs. The run is cut to the first sparsity and tuned, what comes of it is cut to the next, and so on."""
     fine_tune_rate: float = 1.0
     """Its first step over the α of the run."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions:
+    """What all runs have in common."""
+
+    epochs: int = 60
+    """Of every run."""
+    batch_size: int = 128
+    """Images a step."""
+    drops: tuple[float, float] = (0.625, 0.875)
+    """Shares of the training at which α falls by ten."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient."""
+    mask_interval: float = 0.085
+    """Share of the training between two masks of the methods that change theirs now and then; at least a step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchOptions:
+    """How the numbers of each method are chosen."""
+
+    trials: int = 6
+    """Settings of each method that are tried, drawn from its search space by a low-discrepancy sequence."""
+    tune_at: tuple[float, ...] = (0.95,)
+    """Sparsities whose mean validation accuracy decides between the trials. None: all that are compared."""
+    tune_seed: int = 1000
+    """Of the weights and batches of the trials, and of the sequence; no seed of the final runs."""
     grid: tuple[tuple[str, tuple[float, ...]], ...] = ()
     """Pairs (number, values): instead of the search, a row for every combination."""
     fixed: tuple[tuple[str, float], ...] = ()
     """Pairs (number, value) that are not searched, for the methods that have it."""
     ranges: tuple[tuple[str, tuple[float, float]], ...] = ()
-    """Pairs (METHOD.NUMBER, (least, greatest)), searched in the place of the range of experiments/methods.py or of the
-    number that is fixed there."""
+    """Pairs (METHOD.NUMBER, (least, greatest)), searched in the place of the range of experiments/comparison/methods.py
+    or of the number that is fixed there."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MachineOptions:
+    """Where the work is done."""
+
     together: int | None = None
     """Runs that are trained as one. None: 32 on an accelerator; 1 on a CPU, which has nothing idle to give them."""
     data_dir: Path | None = None
@@ -68,8 +92,16 @@ class Comparison:
     run_dir: Path | None = None
     """Where the results live; default: runs/NAME. Runs that are recorded there are not made again."""
 
+
+@dataclasses.dataclass(frozen=True)
+class Comparison(MachineOptions, SearchOptions, TrainingOptions, MethodOptions, DataOptions):  # from the last on
+    """Methods side by side: the same data, network, epochs and batches, each tuned by as many trials."""
+
+    FIXED: ClassVar[tuple[str, ...]] = ("grid",)
+    """No words of a command line can give lists of any length in a list: it is given in a configuration."""
+
     def __post_init__(self):
-        for name in ("epochs", "batch_size", "validation", "every", "trials", "seeds"):
+        for name in ("epochs", "batch_size", "validation", "trials", "seeds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}.")
         if not self.methods:
@@ -78,17 +110,15 @@ class Comparison:
             wrong = [share for share in getattr(self, name) if not 0 < share < 1]
             if wrong:
                 raise ValueError(f"{name}: expected shares in (0, 1), got {wrong}.")
-        if self.sparsity and not set(self.tune_at) <= set(self.sparsity):
-            raise ValueError(f"tune_at: expected some of the sparsities {self.sparsity}, got {self.tune_at}.")
-        if self.sparsity and not self.tune_at and not self.grid:
-            raise ValueError("tune_at: expected at least one sparsity, by which the trials are judged.")
+        if not 0 < self.mask_interval <= 0.1:
+            raise ValueError(f"mask_interval: expected a share of the training in (0, 0.1], got {self.mask_interval}.")
         if not 0 < self.drops[0] <= self.drops[1] <= 1:
             raise ValueError(f"drops: expected two shares of the training in (0, 1], in order, got {self.drops}.")
         for name, (low, high) in self.ranges:
-            if name.count(".") != 1 or name.split(".")[0] not in self.methods or not 0 < low <= high < math.inf:
+            if name.count(".") != 1 or not 0 < low <= high < math.inf:
                 raise ValueError(
-                    f"ranges: expected one of {', '.join(self.methods)}, a dot and a number's name, such as "
-                    f"{self.methods[0]}.learning_rate, with 0 < least ≤ greatest; got {name!r}: {low} to {high}."
+                    f"ranges: expected a method, a dot and a number's name, such as {self.methods[0]}.learning_rate, "
+                    f"with 0 < least ≤ greatest; got {name!r}: {low} to {high}."
                 )
         if not self.clip_norm > 0 or not 0 < self.fine_tune_rate < math.inf or self.fine_tune < 0:
             raise ValueError("clip_norm and fine_tune_rate: expected positive numbers; fine_tune: epochs ≥ 0.")
@@ -96,6 +126,11 @@ class Comparison:
             raise ValueError(f"tune_seed: expected none of the seeds 0 to {self.seeds - 1}, got {self.tune_seed}.")
         if self.together is not None and self.together < 1:
             raise ValueError(f"together: expected at least 1 run, got {self.together}.")
+
+    @property
+    def judged_at(self) -> tuple[float, ...]:
+        """The sparsities by which the trials are judged; none where dense networks are compared."""
+        return (self.tune_at or self.sparsity) if self.sparsity else ()
 
     def ranges_of(self, method: str) -> dict[str, tuple[float, float]]:
         """{number: (least, greatest)} of the ranges that are given for a method."""

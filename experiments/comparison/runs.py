@@ -62,7 +62,7 @@ def measure_all(setup: Setup, job: Job, params, stats, opt_state) -> list[Result
         sparse = pm.sparse_params(params, opt_state)
         results.append(measure(setup, job, "W̃", None, "magnitude", sparse, stats))
     orders = ("magnitude", "dual", "entry") if split_lbi else ("magnitude",)
-    for sparsity, order in itertools.product(config.tune_at if trial else config.sparsity, orders):
+    for sparsity, order in itertools.product(config.judged_at if trial else config.sparsity, orders):
         cut = pm.apply_masks(params, masks_of(config.level, params, opt_state, sparsity, order))
         results.append(measure(setup, job, "W", sparsity, order, cut, stats))
     return results + (fine_tuned(setup, job, params, stats) if config.fine_tune else [])
@@ -71,7 +71,7 @@ def measure_all(setup: Setup, job: Job, params, stats, opt_state) -> list[Result
 def fine_tuned(setup: Setup, job: Job, params, stats) -> list[Result]:
     """After fine-tuning, from one sparsity to the next: each cut is of what was tuned before."""
     config, results = setup.config, []
-    most = max(config.tune_at) if job.kind == "trial" else 1.0
+    most = max(config.judged_at) if job.kind == "trial" else 1.0
     rate = np.float32(config.fine_tune_rate * dict(job.setting)["learning_rate"])
     for sparsity in sorted(share for share in config.sparsity if share <= most):
         begin, masks = time.perf_counter(), baselines.magnitude_masks(params, sparsity, config.level)

@@ -64,8 +64,8 @@ def grid(config: Comparison, method: str) -> list[Choice]:
 
 
 def choose(config: Comparison, trials: Iterable[JobResults]) -> list[Choice]:
-    """For each method, and for it fine-tuned, the row of the best mean validation accuracy at `tune_at`."""
-    judged = config.tune_at if config.sparsity else (None,)
+    """For each method, and for it fine-tuned, the row of the best mean validation accuracy at `judged_at`."""
+    judged = config.judged_at or (None,)
     scores: dict[Choice, list[float]] = {}
     for trial in trials:
         for result in trial.results:

@@ -1,7 +1,6 @@
 """What all runs of a comparison share, checked before anything is written."""
 
 import dataclasses
-import difflib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,7 @@ import parsimony as pm
 from .. import baselines, models
 from ..data.dataset import Dataset
 from ..data.load import load
-from ..errors import RunError
+from ..errors import RunError, unknown
 from ..training.build import build_model, checked_sampler
 from ..training.network import Network, merge_variables
 from ..training.step import make_accuracy
@@ -56,13 +55,12 @@ def make_setup(config: Comparison) -> Setup:
     dataset = load(config.dataset, config.validation, config.data_dir, config.images)
     sampler = checked_sampler(dataset, config.dataset, config.model, 0, config.batch_size)
     steps = sampler.end(config.epochs)
-    if config.every > steps / 10:
-        raise RunError(f"every {config.every}: more than a tenth of the {steps} steps of a run.")
     network, params, stats = build_model(config.model, config.tune_seed)
     if not any(baselines.prunable(w, config.level) for w in jax.tree.leaves(params)):
         raise RunError(f"model {config.model} has no {config.level}s to prune; choose another --level.")
     penalty = unit_strengths(params, config.level)
-    plan = Plan(steps, config.drops, config.clip_norm, config.level, penalty, config.every)
+    interval = max(1, round(config.mask_interval * steps))
+    plan = Plan(steps, config.drops, config.clip_norm, config.level, penalty, interval)
     tuning = dataclasses.replace(plan, steps=sampler.end(max(1, config.fine_tune)))
     sweep = lambda epochs, tx: Sweep(network, dataset, epochs, config.batch_size, tx, config.augment)
     variables = merge_variables(params, stats)
@@ -83,15 +81,16 @@ def make_setup(config: Comparison) -> Setup:
 
 def check(config: Comparison) -> None:
     """Raises a RunError for methods, numbers and models that are not there."""
-    for method in config.methods:
+    for method in (*config.methods, *(name.split(".")[0] for name, _ in config.ranges)):
         if method not in METHODS:
-            near = difflib.get_close_matches(method, METHODS, n=1, cutoff=0)[0]
-            raise RunError(f"unknown method {method!r}; did you mean {near!r}? Known: {', '.join(METHODS)}.")
+            raise RunError(unknown("method", method, METHODS))
         known = [*METHODS[method].search, *METHODS[method].fixed]
         for number in config.ranges_of(method):
             if number not in known:
-                raise RunError(f"ranges: {method} has no number {number!r}, but {', '.join(known)}.")
+                raise RunError(f"ranges: {unknown(f'number of {method}', number, known)}")
+        if not config.sparsity and not METHODS[method].cuts and method in config.methods:
+            raise RunError(f"{method} trains for a sparsity: give --sparsity, or leave it out of --methods.")
     if config.model not in models.models:
-        raise RunError(f"unknown model {config.model!r}; known: {', '.join(models.models)}.")
+        raise RunError(unknown("model", config.model, models.models))
     if config.level == "filter" and "rigl" in config.methods:
         raise RunError("rigl rewires single weights: leave it out of --methods, or choose --level weight.")

@@ -27,6 +27,14 @@ class Sampler:
         """
         return -(-epoch * self.size // self.batch_size)
 
+    def at(self, share: float, epochs: int) -> int:
+        """How many batches it takes to complete a share of so many epochs, to the nearest example.
+
+        >>> Sampler(seed=0, size=10, batch_size=4).at(2 / 3, epochs=3)
+        5
+        """
+        return -(-round(share * epochs * self.size) // self.batch_size)
+
     def snapshot_points(self, epochs: int, snapshots: int) -> list["SnapshotPoint"]:
         """Where snapshots are due: so many in each epoch, the last at its end."""
         points = []

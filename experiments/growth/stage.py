@@ -10,12 +10,12 @@ import optax
 import parsimony as pm
 
 from .. import models
-from ..config import Grow
 from ..data.dataset import Dataset
 from ..data.sampler import Sampler
 from ..training.build import build_network, optimizer, with_path_speed
 from ..training.fit import make_fine_tune
 from ..training.network import Network, by_name, merge_variables
+from .config import Grow
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,11 +7,12 @@ from typing import Any
 
 import parsimony as pm
 
-from ..config import Config, Grow
+from ..config import Config
 from ..data.dataset import Dataset
 from ..data.sampler import Sampler
 from ..errors import RunError
 from ..growth import rounds
+from ..growth.config import Grow
 from ..growth.stage import make_stage, transformation
 from ..training.build import build_network, load_data, optimizer, penalties
 from ..training.checkpoints import open_checkpoints, restore
@@ -36,10 +37,10 @@ class Run:
     def at(self, epoch: int | None = None):
         """(params, stats, opt_state) after an epoch; None: the last that is there."""
         step = self.saved[-1] if epoch is None else self.sampler.end(epoch)
-        if step not in self.saved:
+        if epoch is not None and step not in self.saved:
             raise RunError(
                 f"{self.directory} has no checkpoint of epoch {epoch}, only of {self.epochs}; train with "
-                f"--keep-epochs {epoch} to keep it."
+                f"--keep {epoch / self.config.epochs:.4g} to keep it."
             )
         with open_checkpoints(self.directory) as checkpoints:
             return restore(checkpoints, step, (*self.start, self.tx.init(self.start[0])))[0]

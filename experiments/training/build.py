@@ -1,5 +1,6 @@
 """What a configuration trains: data and sampler, network, penalties, and Split LBI with momentum."""
 
+import collections
 import dataclasses
 import math
 from typing import Any
@@ -67,8 +68,10 @@ def build_model(model: str, seed: int, fresh: bool = True, **options) -> tuple[N
 
 
 def lr_schedule(config: Config, sampler: Sampler) -> optax.Schedule:
-    """α: falls by 0.1 at the start of each of `drop_epochs`."""
-    return optax.piecewise_constant_schedule(config.learning_rate, {sampler.end(e): 0.1 for e in config.drop_epochs})
+    """α: falls by 0.1 after each share of the training in `drops`."""
+    steps = collections.Counter(sampler.at(share, config.epochs) for share in config.drops)
+    scales = {step: 0.1**drops for step, drops in steps.items()}  # of a short run several may come at one step
+    return optax.piecewise_constant_schedule(config.learning_rate, scales)
 
 
 def dual_rate(config: Config, sampler: Sampler) -> optax.Schedule:
@@ -76,7 +79,7 @@ def dual_rate(config: Config, sampler: Sampler) -> optax.Schedule:
     alpha, finish = lr_schedule(config, sampler), config.dual_finish
     if finish is None:
         return lambda count: config.dual_ratio * alpha(count)
-    drop = sampler.end(min(config.drop_epochs))
+    drop = sampler.at(min(config.drops), config.epochs)
     return lambda count: jnp.where(
         jnp.asarray(count) < drop, config.dual_ratio * alpha(count), finish * config.learning_rate
     )

@@ -14,7 +14,7 @@ from experiments.commands import train
 from experiments.config import Config
 from experiments.runs.load import load_run
 
-SHORT = Config(epochs=8, drop_epochs=(6,), checkpoint_every=8, share=0.3)
+SHORT = Config(epochs=8, checkpoint_every=8, share=0.3)
 
 
 @pytest.fixture(scope="module", params=["layers", "units"])
@@ -68,7 +68,7 @@ def test_fine_tuning_works_on_the_small_network_and_nothing_is_overwritten(direc
 @pytest.mark.slow
 def test_the_support_of_a_path_over_units_is_removed_without_a_change(tmp_path):
     """No retraining, no loss: the small network is W̃."""
-    config = dataclasses.replace(SHORT, epochs=20, drop_epochs=(18,), groups="units", share=0.8, checkpoint_every=20)
+    config = dataclasses.replace(SHORT, epochs=20, drops=(0.9,), groups="units", share=0.8, checkpoint_every=20)
     folder = train.train("digits", dataclasses.replace(config, run_dir=tmp_path / "run"))
     assert cli.main(["compact", str(folder), "--rounds", "1"]) == 0
     result = json.loads((folder / "compact.json").read_text())

@@ -13,10 +13,10 @@ import pytest
 import parsimony as pm
 from experiments import __main__ as cli
 from experiments.commands import grow
-from experiments.config import Grow
 from experiments.data.sampler import Sampler
 from experiments.errors import RunError
 from experiments.growth import policy, rounds, stage
+from experiments.growth.config import Grow
 from experiments.runs.load import load_run
 from experiments.training.network import merge_variables
 from helpers.processes import damage, largest

@@ -257,7 +257,7 @@ def test_a_training_goes_on_in_the_middle_of_an_epoch_to_the_same_bits(data_dir,
     """40 of the 70 examples, 3 epochs of 2.5 batches; asked to end after the first snapshot, and in the first epoch."""
     monkeypatch.setitem(models.models, "tiny", Tiny)
     own: dict[str, Any] = {"dataset": "imagenet2012", "model": "tiny", "batch_size": 16, "validation": 30}
-    own |= {"epochs": 3, "drop_epochs": (), "workers": 0, "data_dir": data_dir}
+    own |= {"epochs": 3, "drops": (), "workers": 0, "data_dir": data_dir}
     run = lambda name: train.train("tiny", Config(**own, run_dir=tmp_path / name))
     read = lambda path: json.loads((path / "record.json").read_text())
     undisturbed = run("a")

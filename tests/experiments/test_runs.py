@@ -20,7 +20,7 @@ from experiments.runs import snapshots, stopping
 from experiments.runs.digest import digest
 from experiments.runs.load import load_run, read_config
 
-SHORT = Config(epochs=8, drop_epochs=(6,), checkpoint_every=4, keep_epochs=(3,), snapshots=3, snapshot_groups=1000)
+SHORT = Config(epochs=8, checkpoint_every=4, keep=(3 / 8,), snapshots=3, snapshot_groups=1000)
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_rules_during_the_training_and_afterwards_are_the_same():
 @pytest.mark.parametrize("rule", ["sparsity", "one_se"])
 def test_a_rule_ends_the_training_and_its_model_is_kept(tmp_path, rule):
     config = dataclasses.replace(
-        SHORT, epochs=30, drop_epochs=(20,), snapshots=1, keep_epochs=(), stop=rule, stop_sparsity=0.9, patience=1,
+        SHORT, epochs=30, drops=(2 / 3,), snapshots=1, keep=(), stop=rule, stop_sparsity=0.9, patience=1,
         share=0.1, run_dir=tmp_path / "a",
     )  # fmt: skip
     record = json.loads((train.train("digits", config) / "record.json").read_text())
@@ -272,7 +272,7 @@ def test_a_report_replaces_no_file_of_anyone_else(copy, capsys):
         (["prune", "{run}", "--orders", "area"], 1, "--snapshot-groups 32768"),
         (["prune", "{run}/nothing"], 1, "no run folder .it does not exist"),
         (["prune", "{run}/snapshots"], 1, "no run folder .it holds 0"),
-        (["ticket", "{run}", "--at-epoch", "5"], 1, r"no checkpoint of epoch 5, only of \[3, 4, 8\].*--keep-epochs 5"),
+        (["ticket", "{run}", "--at-epoch", "5"], 1, r"no checkpoint of epoch 5, only of \[3, 4, 8\].*--keep 0.625"),
         (["ticket", "{run}", "--at-epoch", "3", "--sparsity", "-1"], 2, r"in \[0, 1\), got -1"),
         (["ticket", "{run}", "--at-epoch", "3"], 1, "nothing of .*conv2/kernel.* smaller --share"),
         (["stop", "{run}", "--sparsity", "1"], 2, r"in \[0, 1\), got 1"),

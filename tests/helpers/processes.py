@@ -11,8 +11,8 @@ import numpy as np
 
 from experiments.runs import snapshots
 
-WORDS = ("train", "--epochs", "12", "--drop-epochs", "8", "--checkpoint-every", "1", "--snapshots", "2")
-LONG = ("train", "--epochs", "30", "--drop-epochs", "20", "--checkpoint-every", "1", "--snapshots", "2")
+WORDS = ("train", "--epochs", "12", "--checkpoint-every", "1", "--snapshots", "2")
+LONG = ("train", "--epochs", "30", "--checkpoint-every", "1", "--snapshots", "2")
 
 
 def start(directory: Path, *more: str, devices: int = 1, words=WORDS, before=(), compiled=None) -> subprocess.Popen:

@@ -17,8 +17,8 @@ from helpers.processes import finished, start, wait_for
 
 pytestmark = pytest.mark.slow
 
-WORDS = ("train", "--epochs", "2", "--drop-epochs")
-LONG = ("train", "--epochs", "200", "--drop-epochs", "--checkpoint-every", "1")
+WORDS = ("train", "--epochs", "2", "--drops")
+LONG = ("train", "--epochs", "200", "--drops", "--checkpoint-every", "1")
 
 
 @pytest.fixture(scope="module")

@@ -10,4 +10,6 @@ lowered once, after trials (seed 1000, validation only) in which the coupling he
 
 from ...comparison.config import Comparison
 
-config = Comparison(sparsity=(0.9, 0.95, 0.98), epochs=60, every=20, trials=4, tune_at=(0.98,), seeds=3, fine_tune=15)
+config = Comparison(
+    sparsity=(0.9, 0.95, 0.98), epochs=60, mask_interval=0.034, trials=4, tune_at=(0.98,), seeds=3, fine_tune=15
+)

@@ -20,7 +20,7 @@ config = Comparison(
     tune_at=(0.8,),
     epochs=10,
     validation=5000,
-    every=100,
+    mask_interval=0.0233,
     trials=5,
     fine_tune=2,
 )

@@ -30,6 +30,6 @@ config = Comparison(
     tune_at=(),
     epochs=12,
     validation=5000,
-    every=100,
+    mask_interval=0.0194,
     trials=5,
 )

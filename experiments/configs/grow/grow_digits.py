@@ -3,6 +3,6 @@
 python -m experiments grow grow_digits
 """
 
-from ...config import Grow
+from ...growth.config import Grow
 
 config = Grow(widths=(2,), epochs=30, learning_rate=0.05, nu=10.0, share=0.8, rounds=6, fine_tune=60)

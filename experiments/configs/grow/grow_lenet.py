@@ -6,7 +6,7 @@ python -m experiments grow grow_lenet
 19,967 parameters and 99.10 % on the test set, beside 99.06 % (same widths) and 98.92 % (published proportions).
 """
 
-from ...config import Grow
+from ...growth.config import Grow
 
 config = Grow(
     dataset="mnist",

@@ -6,7 +6,7 @@ python -m experiments grow grow_tiny
 the test set with 1,250, 1,469 and 1,250 parameters; the published network of 1,500 parameters has 98.40 %.
 """
 
-from ...config import Grow
+from ...growth.config import Grow
 
 config = Grow(
     dataset="mnist",

@@ -7,7 +7,7 @@ The first is for an accelerator; not measured. The second shows on a CPU that it
 one core: 809 s, 13 % of them compiling, to 24 to 36 filters a layer, 139,582 parameters and 68.2 % on the test set.
 """
 
-from ...config import Grow
+from ...growth.config import Grow
 
 config = Grow(
     dataset="cifar10",

@@ -9,9 +9,9 @@ RECIPE: dict[str, Any] = {
     "validation": 5000,
     "augment": True,
     "learning_rate": 0.1,
-    "drop_epochs": (),
+    "drops": (),
     "nesterov": True,
     "weight_decay": 1e-4,
     "share": None,
-    "keep_epochs": (35,),
+    "keep": (0.175,),
 }

@@ -15,7 +15,7 @@ config = Config(
     batch_size=128,
     validation=2000,
     learning_rate=0.1,
-    drop_epochs=(20,),
+    drops=(2 / 3,),
     nu=20.0,
     clip_norm=1.0,  # without it, α = 0.1 with momentum 0.9 killed one of three seeds in its first epoch
     share=None,

@@ -16,10 +16,10 @@ config = Config(
     batch_size=128,
     validation=5000,
     learning_rate=0.1,
-    drop_epochs=(18,),
+    drops=(0.75,),
     nu=14.0,
     clip_norm=1.0,
     share=0.5,
     checkpoint_every=6,
-    keep_epochs=(1, 2, 3, 4, 5),
+    keep=(1 / 24, 2 / 24, 3 / 24, 4 / 24, 5 / 24),
 )

@@ -11,4 +11,4 @@ import dataclasses
 
 from . import lenet_path
 
-config = dataclasses.replace(lenet_path.config, groups="units", share=0.25, keep_epochs=())
+config = dataclasses.replace(lenet_path.config, groups="units", share=0.25, keep=())

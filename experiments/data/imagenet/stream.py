@@ -1,6 +1,5 @@
 """ImageNet as an iterator: Grain's workers in front, devices behind, and a position that a checkpoint holds."""
 
-import difflib
 import gc
 import os
 import shutil
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from ...errors import RunError
+from ...errors import RunError, unknown
 from ...runs.folder import differences
 from ..in_memory import tfds_dir
 from ..sampler import Sampler
@@ -64,8 +63,7 @@ def imagenet(
       ValueError: for arguments that make no sense.
     """
     if split not in TFDS_SPLITS:
-        (near,) = difflib.get_close_matches(split, TFDS_SPLITS, n=1, cutoff=0)
-        raise ValueError(f"split {split!r} is none of {', '.join(TFDS_SPLITS)}; did you mean {near!r}?")
+        raise ValueError(unknown("split", split, TFDS_SPLITS))
     index, count = process or (jax.process_index(), jax.process_count())
     if not 0 <= index < count:
         raise ValueError(f"process is ({index}, {count}); its index must be 0 to count − 1.")
