@@ -71,9 +71,11 @@ def measure_all(setup: Setup, job: Job, params, stats, opt_state) -> list[Result
 def fine_tuned(setup: Setup, job: Job, params, stats) -> list[Result]:
     """After fine-tuning, from one sparsity to the next: each cut is of what was tuned before."""
     config, results = setup.config, []
-    most = max(config.judged_at) if job.kind == "trial" else 1.0
+    shares = set(config.sparsity)
+    if job.kind == "trial":
+        shares = {share for share in shares.union(config.judged_at) if share <= max(config.judged_at)}
     rate = np.float32(config.fine_tune_rate * dict(job.setting)["learning_rate"])
-    for sparsity in sorted(share for share in config.sparsity if share <= most):
+    for sparsity in sorted(shares):
         begin, masks = time.perf_counter(), baselines.magnitude_masks(params, sparsity, config.level)
         setting = {"learning_rate": rate, "masks": masks, "seed": np.int32(job.seed)}
         ((params, stats, _),) = train(setup.tuner, [setting], [(pm.apply_masks(params, masks), stats)])

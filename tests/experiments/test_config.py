@@ -8,7 +8,7 @@ import pytest
 from experiments import __main__ as main
 from experiments import cli, configs
 from experiments.comparison.config import Comparison
-from experiments.comparison.runs import Bench
+from experiments.comparison.setup import make_setup
 from experiments.config import Config
 from experiments.data.sampler import Sampler
 from experiments.growth import stage
@@ -82,8 +82,8 @@ def test_the_schedules_of_the_digits_are_made_at_any_length(epochs):
     config = dataclasses.replace(configs.load("grow", "grow_digits").config, epochs=epochs)
     now, (_, sampler) = stage.make_stage(config), load_data(config)
     assert all(0 < strength < np.inf for strength in stage.strengths(now, sampler).values())
-    plan = Bench(dataclasses.replace(configs.load("compare", "compare_digits").config, epochs=epochs)).plan
-    assert (plan.steps, plan.every) == (sampler.end(epochs), 1)
+    setup = make_setup(dataclasses.replace(configs.load("compare", "compare_digits").config, epochs=epochs))
+    assert setup.sweep_of("gradual").steps == sampler.end(epochs)
 
 
 def test_drops_that_fall_on_one_step_all_count():

@@ -15,7 +15,7 @@ from experiments.runs.load import load_run, read_config
 from experiments.training.checkpoints import latest, open_checkpoints
 from helpers.processes import damage
 
-SHORT = Config(epochs=3, drop_epochs=(2,), checkpoint_every=1, snapshots=2)
+SHORT = Config(epochs=3, drops=(2 / 3,), checkpoint_every=1, snapshots=2)
 
 
 @pytest.fixture(scope="module")
