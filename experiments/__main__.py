@@ -1,5 +1,10 @@
 """Command line: `python -m experiments COMMAND [CONFIG] [--field value]`."""
 
+if __name__ == "__main__":
+    from .training import signals
+
+    signals.end_at_once()  # before the imports that take time
+
 import sys
 import textwrap
 from collections.abc import Callable
@@ -12,6 +17,7 @@ from .comparison.config import Comparison
 from .config import Config
 from .errors import RunError, StoppedError, unknown
 from .growth.config import Grow
+from .progress import announce
 from .startup import start
 
 DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet2012")
@@ -144,7 +150,9 @@ def _configured(command: str, words: list[str]) -> int:
         return _unknown("configuration", name, known)
     module = configs.load(command, name)
     program = f"python -m experiments {command} {name}"
-    function(name, cli.configured(kind, module.config, fields, program, module.__doc__ or ""))
+    config = cli.configured(kind, module.config, fields, program, module.__doc__ or "")
+    _announce_loading()
+    function(name, config)
     return 0
 
 
@@ -153,6 +161,7 @@ def _on_runs(command: str, words: list[str]) -> int:
     find = ON_RUNS[command]
     if command == "report" and words[:1] == ["compare"]:
         command, words, find = "report compare", words[1:], _report_compare
+    _announce_loading()
     options, function = find()
     function(tyro.cli(options, args=words, prog=f"python -m experiments {command}"))
     return 0
@@ -166,6 +175,11 @@ def _prepare(words: list[str]) -> int:
         return _unknown("data set", options.dataset, DATASETS)
     prepare(options)
     return 0
+
+
+def _announce_loading() -> None:
+    if "jax" not in sys.modules:
+        announce("loading JAX")
 
 
 def _listed(command: str) -> str:

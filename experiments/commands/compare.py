@@ -19,6 +19,7 @@ from ..comparison.search import Choice, choose, grid, searched, sparsities_run
 from ..comparison.setup import Setup, make_setup
 from ..comparison.summary import Row, summary, to_json
 from ..comparison.table import text
+from ..progress import announce
 from ..runs.digest import environment
 from ..runs.files import write_json
 from ..runs.folder import open_folder
@@ -26,6 +27,7 @@ from ..runs.folder import open_folder
 
 def compare(name: str, config: Comparison) -> Path:
     """Makes what is missing of a comparison, prints its table and returns its folder."""
+    announce(f"reading {config.dataset} and building {config.model}")
     setup, where = make_setup(config), environment()
     directory = config.run_dir or Path("runs") / name
     with open_folder(directory, config.settings(), "comparison", growing=GROWING):

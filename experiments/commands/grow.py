@@ -20,6 +20,7 @@ from ..growth import fixed_baselines, policy, rounds
 from ..growth.config import Grow
 from ..growth.stage import Stage, make_stage, strengths, trained_without_path, transformation
 from ..plots import run as run_plots
+from ..progress import announce
 from ..runs.digest import digest, environment, files_digest
 from ..runs.files import write_json
 from ..runs.folder import open_run
@@ -35,6 +36,7 @@ def grow(name: str, config: Grow) -> Path:
     """Grows a network, or goes on with it; leaves rounds, checkpoints, record and picture in its folder, returned."""
     compile_time.listen()
     where = environment()
+    announce(f"reading {config.dataset} and building {config.model}")
     dataset, sampler = load_data(config)
     stage = make_stage(config)
     policy.check(stage)

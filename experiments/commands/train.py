@@ -13,7 +13,6 @@ import flax.jax_utils
 import jax
 import numpy as np
 import optax
-from tqdm import tqdm
 
 import parsimony as pm
 
@@ -21,6 +20,7 @@ from ..config import Config
 from ..data.loader import make_loader
 from ..data.sampler import Sampler
 from ..errors import RunError, StoppedError
+from ..progress import Progress, announce
 from ..runs import snapshots, stopping
 from ..runs.digest import digest, environment, files_digest
 from ..runs.files import write_json
@@ -38,6 +38,8 @@ def train(name: str, config: Config) -> Path:
     start = time.perf_counter()
     distributed.join(config)
     where, first = environment(), distributed.first()  # now: the checkout may change while a run goes on
+    say = announce if first else lambda what: None
+    say(f"reading {config.dataset} and building {config.model}")
     dataset, sampler = load_data(config)
     network, params, stats = build_network(config)
     tx = optimizer(config, sampler, penalties(config, sampler, network, params, stats))
@@ -54,7 +56,7 @@ def train(name: str, config: Config) -> Path:
 
         due, replicas = sampler.snapshot_points(config.epochs, config.snapshots), flax.jax_utils.replicate(weights)
         total, first_step = due[-1].step, None
-        bar = tqdm(total=total, initial=count, unit="step", disable=None if first else True, dynamic_ncols=True)
+        progress = stack.enter_context(Progress(total, count, shown=first))
         agreed, ending, chosen, kept = distributed.agreement(), False, _chosen(config, curve), count
         epoch_start = saved_at = time.perf_counter()
 
@@ -63,6 +65,7 @@ def train(name: str, config: Config) -> Path:
             ending = agreed(asked() is not None)
             return ending or time.perf_counter() - saved_at > 60 * config.checkpoint_minutes
 
+        say("compiling the training step")
         while count < total and chosen is None:
             point = next(point for point in due if point.step > count)
             begin = count - len(losses)  # where the part began, of which a resume may have had some steps
@@ -73,7 +76,7 @@ def train(name: str, config: Config) -> Path:
                 for loss in more:
                     losses.append(_finite(loss, begin + len(losses), directory, kept))
                 count += taken
-                bar.update(taken)
+                progress.advance(taken)
             weights = flax.jax_utils.unreplicate(tuple(replicas))
             if count == point.step:
                 seen = {"loss": float(np.mean(losses)), "seconds": time.perf_counter() - epoch_start}
@@ -82,7 +85,7 @@ def train(name: str, config: Config) -> Path:
                 if events is not None:
                     snapshots.append(directory, line, weights[0], weights[2], config.snapshot_groups)
                     events.append(line)
-                    _tell(bar, line, config)
+                    progress.tell(_report(line, config))
                 if point.epoch_end:
                     epoch_start = time.perf_counter()
                 chosen = _chosen(config, curve)
@@ -99,7 +102,6 @@ def train(name: str, config: Config) -> Path:
                     f"saved after step {count} of {total}; go on with --run-dir {directory}",
                     asked() or signal.SIGTERM,
                 )
-        bar.close()
 
         params, stats, opt_state = weights
         final = {"epochs": curve[-1]["epoch"], "seconds": time.perf_counter() - start}
@@ -217,16 +219,12 @@ def _described(dataset, opt_state) -> dict:
     return {"images": images, "held_out": dataset.held_out, "penalties": rules, "sparsity": rows}
 
 
-def _tell(bar: tqdm, line: dict, config: Config) -> None:
-    """The state of the run on the bar, or, where nobody watches one, a line at the end of each epoch."""
-    report = (
-        f"epoch {line['epoch']}/{config.epochs}: loss {line['loss']:.4f}, validation W {line['accuracy']:.2%}, "
-        f"W̃ {line['sparse_accuracy']:.2%}, density {line['total_density']:.1%}"
+def _report(line: dict, config: Config) -> str:
+    """The state of a run in 60 columns."""
+    return (
+        f"epoch {line['epoch']}/{config.epochs} loss {line['loss']:.3f} W {line['accuracy']:.1%} "
+        f"W̃ {line['sparse_accuracy']:.1%} density {line['total_density']:.0%}"
     )
-    if not bar.disable:
-        bar.set_postfix_str(report)
-    elif line["epoch_end"]:
-        print(f"{report}, {line['seconds']:.1f} s", flush=True)
 
 
 def _tell_end(directory: Path, final: dict, opt_state) -> None:

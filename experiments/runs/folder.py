@@ -9,6 +9,7 @@ runs/NAME/record.json     configuration, versions, curve, final numbers; written
 import contextlib
 import fcntl
 import functools
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,12 @@ def _check(directory: Path, settings: dict[str, Any], kind: str, growing: Sequen
 def locked(directory: Path) -> Iterator[None]:
     """Keeps the folder for this process; the system ends the lock with the process, however that dies."""
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / LOCK).open("w") as file:
+    path = directory / LOCK
+    try:  # not through a link, and without emptying what is there
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise RunError(f"{path} cannot be used as a lock ({error.strerror}); remove it.") from None
+    with open(lock) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -5,7 +5,6 @@ import math
 import flax.jax_utils
 import jax
 import optax
-from tqdm import tqdm
 
 import parsimony as pm
 
@@ -14,6 +13,7 @@ from ..data.dataset import Dataset
 from ..data.loader import make_loader
 from ..data.sampler import Sampler
 from ..errors import RunError
+from ..progress import Progress
 from .build import clip
 from .network import Network
 from .step import advance, make_step
@@ -25,12 +25,14 @@ def fit(step, params, stats, opt_state, dataset: Dataset, epochs: int, batch_siz
     start, stop = sampler.end(first), sampler.end(first + epochs)
     loader = make_loader(dataset.train, sampler, first + epochs)
     replicas = flax.jax_utils.replicate((params, stats, opt_state))
-    with tqdm(total=stop - start, unit="step", disable=None, leave=False) as bar:
+    taken_so_far = start
+    with Progress(stop - start, leave=False) as progress:
         for latest, taken, losses in advance(step, replicas, loader.chunks(start, stop)):
             replicas = latest
-            bar.update(taken)
+            taken_so_far += taken
+            progress.advance(taken)
             if not all(map(math.isfinite, losses)):
-                raise RunError(f"the loss is {losses[-1]} near step {start + bar.n}; try a smaller --learning-rate.")
+                raise RunError(f"the loss is {losses[-1]} near step {taken_so_far}; try a smaller --learning-rate.")
     loader.close()
     return flax.jax_utils.unreplicate(tuple(replicas))
 
