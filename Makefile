@@ -63,7 +63,7 @@ package: .venv/bin/python
 	cd dist && env -u PYTHONPATH ../.venv-package/bin/python ../.ci/check_package.py
 
 # Oldest Python with JAX 0.10, a newer one with the newest JAX, and the least versions that pyproject.toml admits, each in
-# its own environment. `make test-matrix MATRIX_TESTS=tests/test_path.py` runs less, `make matrix-lowest` one of them.
+# its own environment. `make test-matrix MATRIX_TESTS=tests/library/test_path.py` runs less, `make matrix-lowest` one of them.
 PYTHON311 ?= python3.11
 PYTHON313 ?= python3.13
 MATRIX_TESTS ?=

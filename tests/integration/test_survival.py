@@ -1,5 +1,6 @@
 """Runs that are killed, asked to end, damaged or out of space keep what they had and end as undisturbed ones do."""
 
+import gc
 import json
 import random
 import shutil
@@ -42,7 +43,8 @@ def unfinished(here, tmp_path):
     """A copy of it that lacks its end."""
     folder = shutil.copytree(here[1], tmp_path / "run")
     (folder / "record.json").unlink()
-    return folder
+    yield folder
+    gc.collect()  # what Orbax leaves behind ends here, not in another test
 
 
 @pytest.fixture
@@ -99,6 +101,11 @@ def test_a_run_that_is_asked_to_end_saves_says_so_and_goes_on_from_there(undistu
     assert_same(undisturbed, (record, folder))
 
 
+# Orbax leaves readers of a file that ends too soon behind, and Python warns of their end.
+unfinished_readers = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@unfinished_readers
 @pytest.mark.parametrize("how", ["truncated", "flipped"])
 def test_a_damaged_checkpoint_is_put_aside_with_a_warning_and_the_one_before_is_used(here, unfinished, how, capsys):
     before, last = sorted((unfinished / "checkpoints").iterdir(), key=lambda path: int(path.name))
@@ -111,6 +118,7 @@ def test_a_damaged_checkpoint_is_put_aside_with_a_warning_and_the_one_before_is_
     assert_same(here, (record, unfinished))
 
 
+@unfinished_readers
 def test_without_a_whole_checkpoint_nothing_is_trained_over(unfinished, capsys):
     for checkpoint in (unfinished / "checkpoints").iterdir():
         damage(next((checkpoint / "position").iterdir()), "truncated")
