@@ -55,15 +55,17 @@ def analyse(fn, params, args) -> Analysis:
         raise ValueError(
             f"find_units could not trace fn(params, {', '.join(['x', *'yz'][: len(args)])}): {type(error).__name__}: "
             f"{error}\nExpected a function that jax.jit takes, of a tree of parameters and arrays of the shapes given."
+            f"{_training_hint(f'{type(error).__name__} {error}')}"
         ) from error
     walk = Walk()
-    own, frame = interpret(walk, closed, names)
+    statistics = [_is_statistic(name) for name, _ in named_leaves(out)[0]]
+    own, frame = interpret(walk, closed, names, statistics=statistics)
     solution = walk.coupling.solve()
     whole = _rigid_axes({name: value.labels for name, value in own.items()}, solution)
     if whole and solution.inexact_atoms():
         # Once more, now that these are known to stay: of a sum over several axes only one can be corrected for.
         walk = Walk()
-        own, frame = interpret(walk, closed, names, whole)
+        own, frame = interpret(walk, closed, names, whole, statistics=statistics)
         solution = walk.coupling.solve()
     order = {key: place for place, key in enumerate(walk.used)}
     labels = {name: value.labels for name, value in own.items()}
@@ -76,11 +78,36 @@ def analyse(fn, params, args) -> Analysis:
     return Analysis(frame, labels, solution, sets, fixed, dict(walk.unknown), atoms, marks, out_tree)
 
 
-def interpret(walk: Walk, closed, names: list[str], whole=None, zero=None) -> tuple[dict[str, Value], Frame]:
+def _training_hint(error: str) -> str:
+    """What to do where the message is that of a model which updates its own variables."""
+    if not any(
+        word in error for word in ("batch_stats", "BatchNorm", "ModifyScopeVariable", "Variable", "trace level")
+    ):
+        return ""
+    return f"\n{_TRAINING}"
+
+
+def _is_statistic(name: str) -> bool:
+    """Whether a variable is called like the running statistics of BatchNorm."""
+    steps = name.split("/")
+    return "batch_stats" in steps or (len(steps) > 1 and steps[-1] in ("mean", "var"))
+
+
+_OUTPUT = "an axis of the output"
+_TRAINING = (
+    "A model in training mode updates the running statistics of BatchNorm. Trace it at inference: model.eval() for "
+    "Flax NNX, use_running_average=True (often train=False) for Linen, is_training=False for Haiku"
+)
+
+
+def interpret(
+    walk: Walk, closed, names: list[str], whole=None, zero=None, statistics=()
+) -> tuple[dict[str, Value], Frame]:
     """Walks through a traced program: what is known of its parameters, by name, and its frame.
 
     `whole`: {(parameter, axis): the reason why no index of it can be removed}.
     `zero`: {(parameter, axis): for each index whether it is zero}; what it lacks is.
+    `statistics`: of each output whether it is called like running statistics.
     """
     whole = whole or {}
     invars = closed.jaxpr.invars
@@ -95,13 +122,16 @@ def interpret(walk: Walk, closed, names: list[str], whole=None, zero=None) -> tu
         own[name] = Value(shape, labels, at_zero, None, None, True)
     inputs = [rigid(var.aval.shape, "an axis of the input") for var in invars[len(names) :]]
     outputs, frame = walk.run(closed, None, [*own.values(), *inputs])
-    for value in outputs:
+    updated = [*statistics, *[False] * (len(outputs) - len(statistics))]
+    for value, is_statistic in sorted(zip(outputs, updated, strict=True), key=lambda pair: not pair[1]):
+        reason = f"running statistics that the function returns. {_TRAINING}" if is_statistic else _OUTPUT
         for label in value.labels:
-            walk.coupling.fix(label, "an axis of the output")
-    for value in own.values():
+            walk.coupling.fix(label, reason)
+    for name, value in own.items():
         if id(value) not in walk.used:
+            hint = f". {_TRAINING}" if _is_statistic(name) else ""
             for label in value.labels:
-                walk.coupling.fix(label, "the function does not use it")
+                walk.coupling.fix(label, f"the function does not use it{hint}")
     return own, frame
 
 

@@ -42,6 +42,9 @@ class Part:
         return self.slice_of(axis)
 
 
+_PRODUCTS = ("dot_general", "conv_general_dilated", "ragged_dot_general")
+
+
 class Narrowing:
     """Evaluates the frames of an analysis without what was removed, and with what was doubled."""
 
@@ -94,6 +97,9 @@ class Narrowing:
         changed = self.parameters(eqn, [part.value for part in operands], values)
         if changed is None:
             return [Part(self._picked(eqn, operands, values[0]), values[0])]
+        if eqn.primitive.name in _PRODUCTS and any(0 in np.shape(part.array) for part in operands[:2]):
+            zeros = jax.numpy.zeros(self.shape(values[0]), eqn.outvars[0].aval.dtype)  # a sum of no terms
+            return [Part(zeros, values[0])]
         bound = eqn.primitive.bind(*(part.array for part in operands), **{**eqn.params, **changed})
         arrays = bound if eqn.primitive.multiple_results else [bound]
         if eqn.primitive.name == "reduce_sum":
@@ -152,7 +158,7 @@ class Narrowing:
                     self.shape(operands[0])[numbers.lhs_spec[1]],
                     self.shape(operands[1])[numbers.rhs_spec[1]],
                 )
-                return {"feature_group_count": channels // inside}
+                return {"feature_group_count": channels // inside if inside else 1}
         return {}
 
     def _slice_parameters(self, params, value: Value) -> dict[str, Any] | None:

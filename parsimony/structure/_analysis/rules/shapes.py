@@ -71,6 +71,8 @@ _ONE = "an axis of size one"
 
 def blocks(old, new):
     """Pairs of runs of axes, of sizes other than one, with equal numbers of entries; None where sizes do not tell."""
+    if any(isinstance(size, int) and size == 0 for size in (*old, *new)):
+        return None
     olds = [axis for axis, size in enumerate(old) if size != 1]
     news = [axis for axis, size in enumerate(new) if size != 1]
     head, tail = [], []  # equal sizes on both ends pair up first: they may be symbolic
