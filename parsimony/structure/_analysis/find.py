@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from ..._tree import named_leaves
 from .._units import Units, structs
-from .grouping import analyse
+from .analyse import analyse
 from .remembered import remember
 
 

@@ -3,7 +3,7 @@
 import jax
 
 from .._units import Units
-from .grouping import Analysis, analyse
+from .analyse import Analysis, analyse
 
 
 def analysis_of(units: Units, whole, args) -> Analysis:

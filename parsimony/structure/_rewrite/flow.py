@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .._analysis.grouping import Analysis
+from .._analysis.analyse import Analysis
 from .._analysis.interpreter import Frame
 from .._analysis.rules.control import CALLS, CHECKPOINTS, CUSTOM_VJPS
 from .narrow import Narrowing

@@ -16,7 +16,7 @@ from .._analysis.abstract import Value
 from .._analysis.equation import as_function
 from .._analysis.interpreter import Frame
 from .._analysis.rules.indexing import static_take
-from .._analysis.rules.shapes import padded
+from .._analysis.rules.joins import padded
 from .cutting import Copies, cut
 from .removed_slices import slice_rule
 
@@ -217,7 +217,7 @@ def places(source: np.ndarray, number: np.ndarray, there: np.ndarray | None) -> 
     first, end = np.cumsum(number) - number, int(number.sum())
     many = np.ones(len(source), int) if there is None else there
     pairs = zip(source.tolist(), many.tolist(), strict=True)
-    found = [first[i] + np.arange(number[i]) if i >= 0 else np.full(n, end) for i, n in pairs]
+    found = [np.arange(int(first[i]), int(first[i] + number[i])) if i >= 0 else np.full(n, end) for i, n in pairs]
     return np.concatenate([np.zeros(0, int), *found])
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .._analysis.grouping import Analysis
+from .._analysis.analyse import Analysis
 from .._analysis.remembered import analysis_of
 from .._units import Units, structs
 from .compact import resized
