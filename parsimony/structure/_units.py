@@ -106,11 +106,6 @@ class Units:
                     f"keep[{name!r}]: expected {size} bools, one for each unit, True to keep; got dtype {mask.dtype}, "
                     f"shape {mask.shape}."
                 )
-            if not mask.any():
-                raise ValueError(
-                    f"keep[{name!r}] would empty the layer: all {size} units are removed and nothing passes through. "
-                    "Keep at least one unit."
-                )
             masks[name] = mask
         return masks
 

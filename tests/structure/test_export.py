@@ -186,3 +186,49 @@ def test_units_without_a_function_cannot_be_exported(tmp_path):
     units = pm.structure.Units.from_json(find_units(fn, params, *args).to_json())
     with pytest.raises(ValueError, match=r"has no function"):
         export(compact(units, {}, params), tmp_path / "model", *args)
+
+
+def test_a_loaded_model_can_be_trained_on_and_mapped(tmp_path):
+    small, (x,) = shrunk("lenet")
+    fn, params = load_compact(export(small, tmp_path / "model", x))
+    loss = lambda fn: lambda params: jnp.mean(jnp.square(fn(params, x)))
+    gradient, expected = jax.grad(loss(fn))(params), jax.grad(loss(small.fn))(small.params)
+    for one, other in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5 * np.abs(other).max())
+    tx = optax.adam(1e-3)
+    state = tx.init(params)
+    before = loss(fn)(params)
+    for _ in range(3):
+        updates, state = tx.update(jax.jit(jax.grad(loss(fn)))(params), state)
+        params = optax.apply_updates(params, updates)
+    assert loss(fn)(params) < before
+    each = jax.vmap(lambda x: fn(params, x[None])[0])(x)
+    np.testing.assert_allclose(each, fn(params, x), rtol=1e-5, atol=1e-5)
+    of_each = jax.vmap(lambda x: jax.grad(lambda p: jnp.sum(fn(p, x[None])))(params)["conv1"]["bias"])(x)
+    of_all = jax.grad(lambda p: jnp.sum(fn(p, x)))(params)["conv1"]["bias"]
+    np.testing.assert_allclose(of_each.sum(0), of_all, rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_loaded_program_cannot_do_is_said(tmp_path):
+    small, args = shrunk("control_flow")
+    fn, params = load_compact(export(small, tmp_path / "model", *args))
+    with pytest.raises(ValueError, match=r"exported without its derivative: .*while_loop"):
+        jax.grad(lambda p: fn(p, *args).sum())(params)
+    closed = find_units(fn, params, *args)
+    assert not closed.sets
+    assert set(closed.fixed.values() and next(iter(closed.fixed.values())).values()) == {
+        "an exported program, which is closed: give load_compact(path, fn) the function that it was made of"
+    }
+
+
+@pytest.mark.parametrize("name", ["lenet", "vit"])
+def test_with_the_code_at_hand_everything_works_on_a_loaded_model(name, tmp_path):
+    """By either route: units are found again, removed again, and derivatives are of any order."""
+    whole, _, args = ARCHITECTURES[name]()
+    small, _ = shrunk(name)
+    fn, params = load_compact(export(small, tmp_path / "model", *args), whole)
+    np.testing.assert_allclose(fn(params, *args), small.fn(small.params, *args), rtol=1e-6, atol=1e-6)
+    units = find_units(fn, params, *args)
+    keep = {own.name: np.arange(own.size) > 0 for own in units.sets.values() if own.size > 2}
+    again = compact(units, keep, params)
+    np.testing.assert_allclose(again.fn(again.params, *args), fn(units.zero(keep, params), *args), rtol=1e-4, atol=1e-4)

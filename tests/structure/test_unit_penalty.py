@@ -178,12 +178,27 @@ def test_sets_that_share_weights_are_named_with_a_choice_that_works():
     fn, params, args = ARCHITECTURES["vit"]()
     units = find_units(fn, params, *args)
     with pytest.raises(ValueError, match=r"'blocks/layers/0/attention/query' and .*query\.2' share weights") as error:
-        unit_penalty(units)
+        unit_penalty(units, sets=list(units.sets))
     choice = str(error.value).partition("sets=")[2].rstrip(".")
     import ast
 
     penalty = unit_penalty(units, sets=ast.literal_eval(choice))
     assert penalty.group_norms(params).shape == (8 + 2 * (2 + 12),)
+
+
+@pytest.mark.parametrize(("name", "heads"), [("vit", "blocks/layers/{}/attention/query"), ("gpt", "block{}/qkv")])
+def test_of_an_attention_the_heads_are_penalised_by_default(name, heads):
+    """Not the features of queries and keys, nor those of values, which lie inside them."""
+    fn, params, args = ARCHITECTURES[name]()
+    units = find_units(fn, params, *args)
+    penalty = unit_penalty(units)
+    sizes = {own: size for own, _, size in penalty.sets}
+    assert [sizes.get(heads.format(layer)) for layer in range(2)] == [2, 2]
+    assert not any(heads.format(0) + suffix in sizes for suffix in (".2", ".3"))
+    tx = pm.split_lbi(0.1, penalty=penalty)
+    keep = {heads.format(0): np.array([False, True])}
+    small = compact(units, keep, params, tx.init(params))
+    assert sum(size for *_, size in small.opt_state[-1].penalty.sets) == sum(sizes.values()) - 1
 
 
 def test_bad_input_is_named():

@@ -248,3 +248,17 @@ def test_units_that_a_program_shuffles_into_each_other_are_sets_of_their_own():
             for axis, unit in axes.items():
                 assert unit.shape == (units.shapes[parameter][axis],)
     assert pm.structure.compact(units, {"params/Conv_0": np.arange(4) > 1}, params).fn is not None
+
+
+def test_units_are_grouped_by_how_many_members_they_have_where():
+    """Exactly: against a dictionary of the counts themselves."""
+    from parsimony.structure._analysis.grouping import _signatures
+
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        units, places, members = rng.integers(1, 30), rng.integers(1, 6), rng.integers(30, 120)
+        unit = np.concatenate([np.arange(units), rng.integers(0, units, members)])
+        place = rng.integers(0, places, len(unit))
+        found = _signatures(place, unit, units, places)
+        counts = [tuple(np.bincount(place[unit == own], minlength=places)) for own in range(units)]
+        assert [[a == b for b in found] for a in found] == [[a == b for b in counts] for a in counts]

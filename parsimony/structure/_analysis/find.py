@@ -7,7 +7,8 @@ import jax.numpy as jnp
 
 from ..._tree import named_leaves
 from .._units import Units, structs
-from .grouping import analyse
+from .analyse import analyse
+from .remembered import remember
 
 
 def find_units(fn, params, *args) -> Units:
@@ -55,4 +56,6 @@ def find_units(fn, params, *args) -> Units:
     shapes = {name: tuple(jnp.shape(leaf)) for name, leaf in leaves}
     dtypes = {name: str(jax.dtypes.result_type(leaf)) for name, leaf in leaves}
     arguments: Any = structs(args)
-    return Units(found.sets, found.fixed, found.unknown, shapes, dtypes, fn, arguments)
+    units = Units(found.sets, found.fixed, found.unknown, shapes, dtypes, fn, arguments)
+    remember(units, structs(params), arguments, found)
+    return units

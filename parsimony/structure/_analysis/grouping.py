@@ -1,153 +1,12 @@
-"""From a function to its units: trace, walk, solve, and gather what belongs together by parameter."""
+"""The units of a function: what belongs together, in sets of those with members of the same kind."""
 
-import dataclasses
-from typing import Any
-
-import jax
 import numpy as np
 
-from ..._tree import named_leaves
-from .._units import UnitSet
-from .abstract import Value, rigid
-from .coupling import Label, Solution, classes_of
-from .interpreter import Frame, Walk
+from .._unit_set import UnitSet
+from .coupling import Label, Solution
 
 
-@dataclasses.dataclass(frozen=True)
-class Analysis:
-    """A traced function and what was found about it; lives as long as the process.
-
-    Attributes:
-      frame: the traced program, and what is known of its variables.
-      labels: of each parameter, by name, the labels of its axes.
-      sets, fixed, unknown: see `Units`.
-      atoms: of each set the atoms of its units.
-      marks: the nodes that have each mark of `Walk.mark`.
-      out_tree: the structure of what the function returns.
-    """
-
-    frame: Frame
-    labels: dict[str, tuple[Label, ...]]
-    solution: Solution
-    sets: dict[str, UnitSet]
-    fixed: dict[str, dict[int, str]]
-    unknown: dict[str, int]
-    atoms: dict[str, np.ndarray]
-    marks: dict[str, np.ndarray]
-    out_tree: Any
-
-    def marked(self, kind: str, parameter: str, axis: int) -> bool:
-        """Whether an index of an axis that has units has this mark."""
-        return bool(self.marks[kind][self.labels[parameter][axis]].any())
-
-    def copies(self, number: dict[str, np.ndarray]) -> np.ndarray:
-        """For each node how many there are of it: {set: for each unit 0 or False to remove it, 1 or True, 2, ...}."""
-        atoms = [np.zeros(0, int), *(self.atoms[name] for name in number)]
-        return self.solution.copies(np.concatenate(atoms), np.concatenate([[], *number.values()]).astype(int))
-
-
-def analyse(fn, params, args) -> Analysis:
-    """Traces fn(params, *args) without running it."""
-    names = [name for name, _ in named_leaves(params)[0]]
-    try:
-        closed, out = jax.make_jaxpr(fn, return_shape=True)(params, *args)
-    except Exception as error:
-        raise ValueError(
-            f"find_units could not trace fn(params, {', '.join(['x', *'yz'][: len(args)])}): {type(error).__name__}: "
-            f"{error}\nExpected a function that jax.jit takes, of a tree of parameters and arrays of the shapes given."
-        ) from error
-    walk = Walk()
-    own, frame = interpret(walk, closed, names)
-    solution = walk.coupling.solve()
-    whole = _rigid_axes({name: value.labels for name, value in own.items()}, solution)
-    if whole and solution.inexact_atoms():
-        # Once more, now that these are known to stay: of a sum over several axes only one can be corrected for.
-        walk = Walk()
-        own, frame = interpret(walk, closed, names, whole)
-        solution = walk.coupling.solve()
-    order = {key: place for place, key in enumerate(walk.used)}
-    labels = {name: value.labels for name, value in own.items()}
-    by_use = sorted(names, key=lambda name: order.get(id(own[name]), len(order)))
-    marks = _spread(walk)
-    produced = np.logical_or.reduce([marks[role] for role in _ROLES])
-    sets, atoms = _sets({name: labels[name] for name in by_use}, solution, produced)
-    fixed = {name: reasons for name in names if (reasons := _fixed(labels[name], solution))}
-    out_tree = jax.tree.structure(out)
-    return Analysis(frame, labels, solution, sets, fixed, dict(walk.unknown), atoms, marks, out_tree)
-
-
-def interpret(walk: Walk, closed, names: list[str], whole=None, zero=None) -> tuple[dict[str, Value], Frame]:
-    """Walks through a traced program: what is known of its parameters, by name, and its frame.
-
-    `whole`: {(parameter, axis): the reason why no index of it can be removed}.
-    `zero`: {(parameter, axis): for each index whether it is zero}; what it lacks is.
-    """
-    whole = whole or {}
-    invars = closed.jaxpr.invars
-    own = {}
-    for name, var in zip(names, invars, strict=False):
-        shape = tuple(var.aval.shape)
-        labels = tuple(
-            whole.get((name, axis)) or (walk.coupling.new(n) if n > 1 else "an axis of size one")
-            for axis, n in enumerate(shape)
-        )
-        at_zero = tuple((zero or {}).get((name, axis), True) for axis in range(len(shape)))
-        own[name] = Value(shape, labels, at_zero, None, None, True)
-    inputs = [rigid(var.aval.shape, "an axis of the input") for var in invars[len(names) :]]
-    outputs, frame = walk.run(closed, None, [*own.values(), *inputs])
-    for value in outputs:
-        for label in value.labels:
-            walk.coupling.fix(label, "an axis of the output")
-    for value in own.values():
-        if id(value) not in walk.used:
-            for label in value.labels:
-                walk.coupling.fix(label, "the function does not use it")
-    return own, frame
-
-
-_ROLES = ("kernel", "factor", "term")
-
-
-def _spread(walk: Walk) -> dict[str, np.ndarray]:
-    """For each mark of `Walk.mark` the nodes that have it; roles are handed on to what weights are made of."""
-    count = max(walk.coupling.count, 1)
-    edges = [np.zeros((2, 0), int), *(np.stack(np.broadcast_arrays(*pair)) for pair in walk.lineage)]
-    classes, size = classes_of(np.concatenate(edges, axis=1), count)
-    found = {}
-    for kind in (*_ROLES, "divisor"):
-        own = np.zeros(count, bool)
-        for nodes in walk.marks[kind]:
-            own[nodes] = True
-        if kind in _ROLES:
-            of_class = np.zeros(size, bool)
-            of_class[classes[own]] = True
-            own = of_class[classes]
-        found[kind] = own
-    return found
-
-
-def _rigid_axes(labels: dict[str, tuple[Label, ...]], solution: Solution) -> dict[tuple[str, int], str]:
-    """{(parameter, axis): reason} of the axes of which every index is fixed."""
-    found = {}
-    for name, own in labels.items():
-        for axis, label in enumerate(own):
-            if not isinstance(label, str) and all(reasons := solution.why_fixed(label)):
-                found[name, axis] = reasons[0]
-    return found
-
-
-def _fixed(labels: tuple[Label, ...], solution: Solution) -> dict[int, str]:
-    """The reason for each axis that has a fixed index: the first."""
-    found = {}
-    for axis, label in enumerate(labels):
-        reasons = [label] if isinstance(label, str) else solution.why_fixed(label)
-        reason = next(filter(None, reasons), None)
-        if reason is not None:
-            found[axis] = reason
-    return found
-
-
-def _sets(labels: dict[str, tuple[Label, ...]], solution: Solution, produced: np.ndarray):
+def unit_sets(labels: dict[str, tuple[Label, ...]], solution: Solution, produced: np.ndarray):
     """The units, in sets of those with members of the same kind; and the atoms of each set."""
     places = [
         (name, axis, label)
@@ -193,14 +52,16 @@ def _sets(labels: dict[str, tuple[Label, ...]], solution: Solution, produced: np
 def _signatures(place, unit, units: int, places: int) -> np.ndarray:
     """A number for each unit, the same for units that have as many members in every (parameter, axis)."""
     pairs, count = np.unique(unit * max(places, 1) + place, return_counts=True)
-    code = np.random.default_rng(0).integers(2**62, size=max(places, 1), dtype=np.uint64)
-    total = np.zeros(units, np.uint64)
-    with np.errstate(over="ignore"):
-        mixed = (code[pairs % max(places, 1)] ^ (count.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))) * np.uint64(
-            0xBF58476D1CE4E5B9
-        )
-        np.add.at(total, pairs // max(places, 1), mixed)
-    return np.unique(total, return_inverse=True)[1]
+    owner = pairs // max(places, 1)
+    columns = np.stack([pairs % max(places, 1), count], axis=1)
+    start, size = np.searchsorted(owner, np.arange(units)), np.bincount(owner, minlength=units)
+    signature, first = np.zeros(units, int), 0
+    for n in np.unique(size):  # units with as many places: a row of (place, members) each
+        mine = np.flatnonzero(size == n)
+        rows = columns[start[mine][:, None] + np.arange(n)].reshape(len(mine), -1)
+        kinds, which = np.unique(rows, axis=0, return_inverse=True)
+        signature[mine], first = first + which.ravel(), first + len(kinds)
+    return signature
 
 
 def _apart(place, index, unit, signature, first) -> np.ndarray:

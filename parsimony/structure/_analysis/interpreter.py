@@ -31,9 +31,9 @@ class Frame:
 
 @functools.cache
 def _rules():
-    from .rules import contractions, control, elementwise, indexing, linear_algebra, reductions, shapes, wrappers
+    from .rules import contractions, control, elementwise, indexing, joins, linear_algebra, reductions, shapes, wrappers
 
-    modules = (elementwise, shapes, reductions, indexing, contractions, linear_algebra, control, wrappers)
+    modules = (elementwise, shapes, joins, reductions, indexing, contractions, linear_algebra, control, wrappers)
     return {name: rule for module in modules for name, rule in module.RULES.items()}
 
 

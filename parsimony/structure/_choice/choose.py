@@ -12,7 +12,7 @@ from ..._ranking import in_order, layers
 from ..._selection import Criterion
 from ..._state import split_lbi_states
 from ..._tree import named_leaves
-from .._surgery.compact import analysis_of
+from .._analysis.remembered import analysis_of
 from .._surgery.opt_state import belongs
 from .._units import Units, UnitSet, structs
 from .count import counts

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..._tree import is_numeric, named_leaves
-from .._analysis.grouping import Analysis, analyse
+from .._analysis.analyse import Analysis, analyse
 from .._analysis.interpreter import Frame
+from .._analysis.remembered import analysis_of
 from .._rewrite.narrow import Narrowing
-from .._surgery.compact import analysis_of
 from .._units import Units, structs
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..._checks import one_of
 from ..._tree import named_leaves
+from .._rewrite.flow import passes
 from .._surgery.opt_state import belongs
 from .._units import Units, UnitSet
 
@@ -26,7 +27,8 @@ def keep_from_masks(units: Units, masks, *, conflicts: Literal["error", "keep"] 
       {set: bool for each unit}, for `compact`; sets that are kept whole are left out.
 
     Raises:
-      ValueError: masks that contradict the units, masks of other shapes, a set that is left without a unit.
+      ValueError: masks that contradict the units, masks of other shapes, a set that is left without a unit and that no
+        shortcut leads past.
 
     >>> import jax, jax.numpy as jnp, parsimony as pm
     >>> params = {"w1": jnp.ones((4, 3)), "b1": jnp.ones(3), "w2": jnp.ones((3, 2))}
@@ -38,7 +40,15 @@ def keep_from_masks(units: Units, masks, *, conflicts: Literal["error", "keep"] 
     """
     one_of("conflicts", conflicts, ("error", "keep"))
     inside = _by_parameter(units, masks)
-    return {name: keep for name, own in units.sets.items() if not (keep := _alive(own, inside, conflicts)).all()}
+    keep = {name: keep for name, own in units.sets.items() if not (keep := _alive(own, inside, conflicts)).all()}
+    emptied = [name for name, alive in keep.items() if not alive.any()]
+    found = next(iter(units._cache.values()), None)  # that of `find_units`
+    if emptied and (found is None or not passes(found, keep)):
+        raise ValueError(
+            f"the masks leave no unit of the set {emptied[0]!r} ({units.sets[emptied[0]].size} units): nothing would "
+            "pass through. Select fewer, with scope='layer', or protect its parameters."
+        )
+    return keep
 
 
 def _by_parameter(units: Units, masks) -> dict[str, np.ndarray]:
@@ -79,11 +89,6 @@ def _alive(own: UnitSet, inside: dict[str, np.ndarray], conflicts: str) -> np.nd
     every_taker = {(p, a) for p, axes in own.members.items() for a in axes if (p, a) not in own.makers}
     if takers and every_taker <= set(takers):
         alive &= np.any([kept[place] for place in takers], axis=0)
-    if not alive.any():
-        raise ValueError(
-            f"the masks leave no unit of the set {own.name!r} ({own.size} units): nothing would pass through. "
-            "Select fewer, with scope='layer', or protect its parameters."
-        )
     return alive
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from ..._unit_penalty import Slices, UnitPenalty
-from .._units import Units
+from .._units import Units, UnitSet
 
 
 def unit_penalty(
@@ -23,14 +23,16 @@ def unit_penalty(
       units: of the function that is trained. Batch statistics may be among its parameters; they are not penalised.
       strength: λ > 0; `path_speed` sets it from the length of a training.
       scale: None for c_u = 1; "rms" for c_u = √|u|: small units have an equal chance.
-      sets: names of the sets to penalise; None: all whose removal is exact.
+      sets: names of the sets to penalise; None: all whose removal is exact and whose weights are their own. Of sets
+        that share weights the widest is taken: the heads of an attention, not the features inside them.
+        `penalty.sets` says which there are.
 
     Returns:
       A penalty for `split_lbi` and `inverse_scale_space`, alone or in `Rules`.
 
     Raises:
-      ValueError: an unknown set; sets that share weights, such as the heads of an attention and the features inside
-        them; a parameter of which only some indices are in a unit.
+      ValueError: an unknown set; of sets that are named, two that share weights, or a parameter of which only some
+        indices are in a unit.
 
     >>> import jax, jax.numpy as jnp, parsimony as pm
     >>> params = {"w1": jnp.ones((4, 6)), "b1": jnp.ones(6), "w2": jnp.ones((6, 3))}
@@ -42,7 +44,7 @@ def unit_penalty(
 
     Source: arXiv 2007.02010 penalises filters alone; whole units are ours.
     """
-    names = [name for name, s in units.sets.items() if not s.reduced] if sets is None else list(sets)
+    names = _default_sets(units) if sets is None else list(sets)
     owner: dict[str, str] = {}
     found: dict[str, tuple[int, np.ndarray]] = {}
     table, start = [], 0
@@ -71,6 +73,29 @@ def unit_penalty(
         raise ValueError("there are no units to penalise: print the units to see why each axis is fixed.")
     slices = tuple(Slices(name, units.shapes[name], axis, unit) for name, (axis, unit) in found.items())
     return UnitPenalty(slices, tuple(table), strength, scale)
+
+
+def _default_sets(units: Units) -> list[str]:
+    """All exact sets that share no weights, the widest first, and that cover the parameters that make them."""
+    exact = [own for own in units.sets.values() if not own.reduced and own.makers]
+    names = _apart(units, [own.name for own in sorted(exact, key=_breadth, reverse=True)])
+    while True:
+        covered: dict[str, np.ndarray] = {}
+        for name in names:
+            for parameter, axis in units.sets[name].makers:
+                inside = units.sets[name].members[parameter][axis] >= 0
+                covered[parameter] = covered.get(parameter, False) | inside
+        partly = {parameter for parameter, inside in covered.items() if not inside.all()}
+        left = [name for name in names if not any(parameter in partly for parameter, _ in units.sets[name].makers)]
+        if left == names:
+            return [name for name in units.sets if name in names]
+        names = left
+
+
+def _breadth(own: UnitSet) -> tuple[int, int]:
+    """How many parameters make the units of a set, and how many of their indices."""
+    places = [own.members[parameter][axis] for parameter, axis in own.makers]
+    return len({parameter for parameter, _ in own.makers}), sum(int((unit >= 0).sum()) for unit in places)
 
 
 def _apart(units: Units, names: list[str]) -> list[str]:

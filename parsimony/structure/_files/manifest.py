@@ -111,7 +111,7 @@ def _keep(value: Any, units: Units) -> dict[str, np.ndarray]:
         expect(name in units.sets, f"keep of {name!r}", "a set of the units")
         size = units.sets[name].size
         rising = isinstance(kept, list) and all(map(is_int, kept)) and kept == sorted(set(kept))
-        expect(rising and len(kept) > 0 and kept[0] >= 0 and kept[-1] < size, f"keep of {name!r}", "units of the set")
+        expect(rising and all(0 <= unit < size for unit in kept), f"keep of {name!r}", "units of the set")
         masks[name] = np.isin(np.arange(size), kept)
     return masks
 

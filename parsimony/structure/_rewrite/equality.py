@@ -9,8 +9,8 @@ from .._analysis.interpreter import Frame
 from .cutting import cut
 from .narrow import Narrowing, is_split_evenly
 
-_PROGRAMS = ("jaxpr", "call_jaxpr", "branches", "cond_jaxpr", "body_jaxpr")
-_RULES = ("jvp_jaxpr_fun", "fwd_jaxpr_thunk", "bwd", "out_trees", "debug_info")  # functions, new at each trace
+_PROGRAMS = ("jaxpr", "call_jaxpr", "call", "branches", "cond_jaxpr", "body_jaxpr")
+_RULES = ("jvp_jaxpr_fun", "fwd_jaxpr_thunk", "bwd", "out_trees", "debug_info", "rule")  # functions, new at each trace
 
 
 def same_program(narrowing: Narrowing, frame: Frame, closed: Any) -> bool:

@@ -16,7 +16,7 @@ from .._analysis.abstract import Value
 from .._analysis.equation import as_function
 from .._analysis.interpreter import Frame
 from .._analysis.rules.indexing import static_take
-from .._analysis.rules.shapes import padded
+from .._analysis.rules.joins import padded
 from .cutting import Copies, cut
 from .removed_slices import slice_rule
 
@@ -40,6 +40,9 @@ class Part:
             shape = tuple(1 if a == axis else n for a, n in enumerate(np.shape(self.array)))
             return jax.numpy.zeros(shape, self.array.dtype)
         return self.slice_of(axis)
+
+
+_PRODUCTS = ("dot_general", "conv_general_dilated", "ragged_dot_general")
 
 
 class Narrowing:
@@ -94,6 +97,9 @@ class Narrowing:
         changed = self.parameters(eqn, [part.value for part in operands], values)
         if changed is None:
             return [Part(self._picked(eqn, operands, values[0]), values[0])]
+        if eqn.primitive.name in _PRODUCTS and any(0 in np.shape(part.array) for part in operands[:2]):
+            zeros = jax.numpy.zeros(self.shape(values[0]), eqn.outvars[0].aval.dtype)  # a sum of no terms
+            return [Part(zeros, values[0])]
         bound = eqn.primitive.bind(*(part.array for part in operands), **{**eqn.params, **changed})
         arrays = bound if eqn.primitive.multiple_results else [bound]
         if eqn.primitive.name == "reduce_sum":
@@ -152,7 +158,7 @@ class Narrowing:
                     self.shape(operands[0])[numbers.lhs_spec[1]],
                     self.shape(operands[1])[numbers.rhs_spec[1]],
                 )
-                return {"feature_group_count": channels // inside}
+                return {"feature_group_count": channels // inside if inside else 1}
         return {}
 
     def _slice_parameters(self, params, value: Value) -> dict[str, Any] | None:
@@ -211,7 +217,7 @@ def places(source: np.ndarray, number: np.ndarray, there: np.ndarray | None) -> 
     first, end = np.cumsum(number) - number, int(number.sum())
     many = np.ones(len(source), int) if there is None else there
     pairs = zip(source.tolist(), many.tolist(), strict=True)
-    found = [first[i] + np.arange(number[i]) if i >= 0 else np.full(n, end) for i, n in pairs]
+    found = [np.arange(int(first[i]), int(first[i] + number[i])) if i >= 0 else np.full(n, end) for i, n in pairs]
     return np.concatenate([np.zeros(0, int), *found])
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import optax
 
 from ..._tree import named_leaves
-from .._analysis.grouping import Analysis, analyse
+from .._analysis.remembered import analysis_of
 from .._rewrite.equality import same_program
+from .._rewrite.flow import passes
 from .._rewrite.narrow import Narrowing, Part
 from .._units import Units, structs
 from .index_map import Layout, cut_layouts, spread
@@ -54,7 +55,7 @@ def compact(units: Units, keep, params, opt_state: optax.OptState | None = None,
     Args:
       units: what `find_units` found in the function.
       keep: {set: bool for each unit}, True stays; sets that are left out are kept whole. Made by hand, by
-        `keep_from_masks` or by `choose`.
+        `keep_from_masks` or by `choose`. A set may be emptied where a shortcut leads past it.
       params: the parameters that the units were found in (any values).
       opt_state: the state of an Optax transformation for `params` or a part of them: what belongs to a removed index
         goes, all else stays as it is.
@@ -89,17 +90,33 @@ def compact(units: Units, keep, params, opt_state: optax.OptState | None = None,
                 "other outputs with compact(..., exact=False) and train on."
             )
     removed = units.removed(keep)
-    for name, axes in removed.items():
-        for axis, gone in axes.items():
-            if gone.all():
-                raise ValueError(
-                    f"keep would empty axis {axis} of parameter {name!r}: its units, of several sets, are all removed. "
-                    "Keep more of one of them."
-                )
+    _check_passage(units, keep, removed, params)
     places = cut_layouts(removed)
     small = treedef.unflatten([_cut(leaf, places.get(name, {})) for name, leaf in leaves])
     state = None if opt_state is None else transplant(opt_state, units.shapes, places)
     return Compact(small, state, *resized(units, keep, params, small), units, keep)
+
+
+def _check_passage(units: Units, keep, removed, params) -> None:
+    """Raises if a layer is emptied that everything passes through; a residual branch may go as a whole."""
+    emptied = [name for name, mask in keep.items() if not mask.any()]
+    axes = [(name, axis) for name, axes in removed.items() for axis, gone in axes.items() if gone.all()]
+    if not axes:
+        return
+    known = units.fn is not None and units.arguments
+    if known and passes(analysis_of(units, structs(params), units.arguments), keep):
+        return
+    if emptied:
+        size = units.sets[emptied[0]].size
+        raise ValueError(
+            f"keep[{emptied[0]!r}] would empty the layer: all {size} units are removed and nothing passes through. "
+            "Keep at least one unit, unless a shortcut leads past them."
+        )
+    name, axis = axes[0]
+    raise ValueError(
+        f"keep would empty axis {axis} of parameter {name!r}: its units, of several sets, are all removed, and nothing "
+        "passes through. Keep more of one of them."
+    )
 
 
 def _cut(leaf, axes: dict[int, Layout]):
@@ -113,7 +130,8 @@ def resized(units: Units, number: dict[str, np.ndarray], params, new) -> tuple[C
     """(fn, route) for the parameters `new`: how many there are of each unit, 0 or False for those that are removed."""
     if units.fn is None:
         return None, "none"
-    if _runs_alike(units, number, params, new):
+    emptied = any(not np.any(own) for own in number.values())  # which a module may not be able to compute with
+    if not emptied and _runs_alike(units, number, params, new):
         return units.fn, "module"
     return narrowed(units, number, structs(params)), "jaxpr"
 
@@ -155,18 +173,3 @@ def narrowed(units: Units, number, whole) -> Callable[..., Any]:
         return jax.tree.unflatten(found.out_tree, [part.array for part in outputs])
 
     return function
-
-
-def analysis_of(units: Units, whole, args) -> Analysis:
-    """The analysis of the function at these shapes, remembered."""
-    leaves, treedef = jax.tree.flatten((whole, args))
-    key = (treedef, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
-    if key not in units._cache:
-        found = analyse(units.fn, whole, args)
-        if {name: s.size for name, s in found.sets.items()} != {name: s.size for name, s in units.sets.items()}:
-            raise ValueError(
-                "at these shapes of its arguments the function has other units than those it was compacted by: "
-                f"{', '.join(found.sets)} instead of {', '.join(units.sets)}. Call find_units at these shapes."
-            )
-        units._cache[key] = found
-    return units._cache[key]

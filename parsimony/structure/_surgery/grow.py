@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .._analysis.grouping import Analysis
+from .._analysis.analyse import Analysis
+from .._analysis.remembered import analysis_of
 from .._units import Units, structs
-from .compact import analysis_of, resized
+from .compact import resized
 from .index_map import Layout, layouts, spread
 from .opt_state import transplant
 from .silence import first_run, silent_ways, start

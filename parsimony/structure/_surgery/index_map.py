@@ -77,7 +77,7 @@ def cut_layouts(removed: dict[str, dict[int, np.ndarray]]) -> Places:
 def spread(leaf, axes: dict[int, Layout], fill):
     """An array of a parameter's shape in the new layout; the new entries are those of `fill`."""
     if on_host(leaf):
-        return back(spread(np.asarray(leaf), axes, fill), leaf)
+        return back(np.asarray(spread(np.asarray(leaf), axes, fill)), leaf)
     leaf = taken(leaf, {axis: own.source for axis, own in axes.items()})
     new = np.zeros([1] * np.ndim(leaf), bool)
     for axis, own in axes.items():

@@ -1,5 +1,6 @@
 """An optimizer state after surgery: old entries go where their parameter's go, new ones start afresh."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._checks import listed
 from ..._path import NEVER, RecordPathState
 from ..._rules import Rules, resolve
 from ..._state import Static, nodes, split_lbi_states, static
@@ -69,6 +71,11 @@ def _leaves(tree, shapes, places: Places, fresh):
 def _own(name: str, leaf, shapes, places: Places, fresh):
     parameter = belongs(name, shapes)
     shape = tuple(np.shape(leaf))
+    if parameter is None and shape and not jnp.issubdtype(leaf.dtype, jnp.integer):
+        raise ValueError(
+            f"opt_state leaf {name!r}, of shape {shape}, belongs to none of the parameters {listed(shapes)}: this is "
+            "the state of another tree, or of one that was flattened. Give the state of these parameters, or none."
+        )
     if parameter is None or parameter not in places or shape == ():
         return leaf
     if shape != shapes[parameter]:
@@ -132,7 +139,7 @@ def _groups(name: str, penalty, shape, shapes, places: Places) -> Callable[[Any]
     norms = jax.eval_shape(penalty.group_norms, jax.ShapeDtypeStruct(old.shape, np.float32))
 
     def move(record):
-        never = np.full(new.max() + 1, NEVER, record.dtype)
+        never = np.full(math.prod(norms.shape), NEVER, record.dtype)
         never[pairs[0]] = np.ravel(record)[pairs[1]]
         return jnp.asarray(never.reshape(norms.shape))
 

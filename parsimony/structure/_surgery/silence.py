@@ -14,7 +14,7 @@ norm of a kernel, its mean over inputs) as well as those of activations.
 import numpy as np
 from jax.extend import core as jex
 
-from .._analysis.grouping import Analysis, interpret
+from .._analysis.analyse import Analysis, interpret
 from .._analysis.interpreter import Walk
 from .._units import Units, UnitSet
 

@@ -16,13 +16,15 @@ def plain(value: Value) -> Value:
 
 def call(walk, eqn, operands: list[Value]):
     """A call is walked through with what is known of its operands."""
-    closed = eqn.params["jaxpr" if "jaxpr" in eqn.params else "call_jaxpr"]
-    return walk.enter(closed, None, operands)
+    return walk.enter(_program(eqn), None, operands)
 
 
 def bordered_call(walk, eqn, operands: list[Value]):
-    closed = eqn.params["jaxpr" if "jaxpr" in eqn.params else "call_jaxpr"]
-    return [plain(value) for value in walk.enter(closed, None, [plain(value) for value in operands])]
+    return [plain(value) for value in walk.enter(_program(eqn), None, [plain(value) for value in operands])]
+
+
+def _program(eqn):
+    return next(eqn.params[key] for key in ("jaxpr", "call_jaxpr", "call") if key in eqn.params)
 
 
 def scan_counts(eqn) -> tuple[int, int]:
@@ -105,7 +107,12 @@ def platform_index(walk, eqn, operands: list[Value]):
     return rigid((), "the platform", weight=True)
 
 
-CALLS = ("jit", "pjit", "closed_call", "core_call")
+def closed(walk, eqn, operands: list[Value]):
+    reason = "an exported program, which is closed: give load_compact(path, fn) the function that it was made of"
+    return walk.fix_all(eqn, operands, reason)
+
+
+CALLS = ("jit", "pjit", "closed_call", "core_call", "composite", "custom_vmap_call")
 CHECKPOINTS = ("remat2", "remat", "checkpoint")
 CUSTOM_VJPS = ("custom_vjp_call", "custom_vjp_call_jaxpr")
 
@@ -114,6 +121,7 @@ RULES = {
     "while": while_,
     "cond": cond,
     "platform_index": platform_index,
+    "call_exported": closed,
     **dict.fromkeys(CALLS, call),
     **dict.fromkeys([*CHECKPOINTS, "custom_jvp_call", *CUSTOM_VJPS], bordered_call),
 }

@@ -84,6 +84,13 @@ IDENTITIES = ("device_put", "layout_constraint", "mesh_cast", "name", "optimizat
 """They say where an array lies or what it is called, and hand it on."""
 
 
+def bitcast(walk, eqn, operands: list[Value]):
+    """Between dtypes of one width entry by entry, and the bits of zero are zero."""
+    if tuple(eqn.outvars[0].aval.shape) != operands[0].shape:
+        return walk.fix_all(eqn, operands, "a bitcast to a dtype of another width")
+    return dataclasses.replace(elementwise(walk, eqn, operands), zero=operands[0].zero, alike=None)
+
+
 def identity(walk, eqn, operands: list[Value]):
     return list(operands)
 
@@ -100,14 +107,19 @@ def observer(walk, eqn, operands: list[Value]):
 
 def random(walk, eqn, operands: list[Value]):
     """Which number an entry gets depends on how many there are: fewer entries would get others."""
-    return walk.fix_all(eqn, operands, "random numbers, as of a Dropout that is at work: set the model to inference")
+    return walk.fix_all(eqn, operands, _RANDOM_REASON)
 
 
+_RANDOM_REASON = (
+    "random numbers, as of a Dropout that is at work: set the model to inference, by model.eval() (Flax NNX) or "
+    "deterministic=True"
+)
 _RANDOM = ("random_bits", "random_clone", "random_fold_in", "random_seed", "random_split", "random_unwrap",
            "random_wrap", "rng_bit_generator", "threefry2x32")  # fmt: skip
 
 RULES = (
     dict.fromkeys(f"{_KEEP_ZERO} {_OTHERS}".split(), elementwise)
+    | {"bitcast_convert_type": bitcast}
     | dict.fromkeys(IDENTITIES, identity)
     | dict.fromkeys(["psum", "psum2", "psum_invariant"], over_devices)
     | dict.fromkeys(["debug_callback", "debug_print", "inspect_sharding"], observer)

@@ -71,6 +71,8 @@ _ONE = "an axis of size one"
 
 def blocks(old, new):
     """Pairs of runs of axes, of sizes other than one, with equal numbers of entries; None where sizes do not tell."""
+    if any(isinstance(size, int) and size == 0 for size in (*old, *new)):
+        return None
     olds = [axis for axis, size in enumerate(old) if size != 1]
     news = [axis for axis, size in enumerate(new) if size != 1]
     head, tail = [], []  # equal sizes on both ends pair up first: they may be symbolic
@@ -104,24 +106,24 @@ def _fold(walk, value: Value, axes: list[int]):
 
 
 def transpose(walk, eqn, operands: list[Value]):
-    return _pick(operands[0], eqn.params["permutation"])
+    return pick_axes(operands[0], eqn.params["permutation"])
 
 
 def squeeze(walk, eqn, operands: list[Value]):
     (value,), dropped = operands, eqn.params["dimensions"]
     for axis in dropped:
         walk.fix(value, axis, "an axis that one index is taken from")
-    return _pick(value, [axis for axis in range(value.ndim) if axis not in dropped])
+    return pick_axes(value, [axis for axis in range(value.ndim) if axis not in dropped])
 
 
-def _pick(value: Value, axes) -> Value:
+def pick_axes(value: Value, axes) -> Value:
     pick = lambda items: tuple(items[axis] for axis in axes)
     return dataclasses.replace(
         value, shape=pick(value.shape), labels=pick(value.labels), zero=pick(value.zero), alike=pick(value.alike)
     )
 
 
-def _with_axis(value: Value, axis: int, size, index) -> Value:
+def with_axis(value: Value, axis: int, size, index) -> Value:
     """The value with the indices of an axis replaced by `index` of them."""
     label, zero = value.labels[axis], value.zero[axis]
     if not isinstance(label, str):
@@ -136,7 +138,7 @@ def slice_(walk, eqn, operands: list[Value]):
     strides = params["strides"] or (1,) * value.ndim
     bounds = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
     for axis, (size, own) in enumerate(zip(eqn.outvars[0].aval.shape, bounds, strict=True)):
-        value = _with_axis(value, axis, size, slice(*own))
+        value = with_axis(value, axis, size, slice(*own))
     return value
 
 
@@ -144,7 +146,7 @@ def split(walk, eqn, operands: list[Value]):
     axis, start, results = eqn.params["axis"], 0, []
     for var in eqn.outvars:
         size = var.aval.shape[axis]
-        results.append(_with_axis(operands[0], axis, size, slice(start, start + size)))
+        results.append(with_axis(operands[0], axis, size, slice(start, start + size)))
         start += size
     return results
 
@@ -152,89 +154,8 @@ def split(walk, eqn, operands: list[Value]):
 def rev(walk, eqn, operands: list[Value]):
     value = operands[0]
     for axis in eqn.params["dimensions"]:
-        value = _with_axis(value, axis, value.shape[axis], slice(None, None, -1))
+        value = with_axis(value, axis, value.shape[axis], slice(None, None, -1))
     return value
-
-
-def concatenate(walk, eqn, operands: list[Value]):
-    axis, shape = eqn.params["dimension"], eqn.outvars[0].aval.shape
-    labels: list[Label] = []
-    zero, alike = [], []
-    for i in range(len(shape)):
-        if i != axis:
-            label = operands[0].labels[i]
-            for value in operands[1:]:
-                label = walk.coupling.unite(label, value.labels[i])
-            labels.append(label)
-            zero.append(np.logical_and.reduce(np.broadcast_arrays(*(value.zero[i] for value in operands))))
-            alike.append(all(value.harmless(i) for value in operands) and bool(np.all(zero[-1])))
-        elif all(isinstance(value.labels[i], str) for value in operands):
-            labels.append(operands[0].labels[i])
-            zero.append(True)
-            alike.append(True)
-        else:
-            labels.append(np.concatenate([walk.coupling.nodes(value.labels[i], value.shape[i]) for value in operands]))
-            zero.append(np.concatenate([value.zeros(i) for value in operands]))
-            alike.append(bool(np.all(zero[-1])))
-    weight = all(value.weight for value in operands)
-    return Value(tuple(shape), tuple(labels), tuple(zero), tuple(alike), None, weight)
-
-
-def stack(walk, eqn, operands: list[Value]):
-    """The other axes meet; the new one stays whole."""
-    axis, first = eqn.params["axis"], operands[0]
-    labels, zero = list(first.labels), list(first.zero)
-    for value in operands[1:]:
-        labels = [walk.coupling.unite(a, b) for a, b in zip(labels, value.labels, strict=True)]
-        zero = [np.logical_and(a, b) for a, b in zip(zero, value.zero, strict=True)]
-    labels.insert(axis, "an axis that arrays are stacked along")
-    zero.insert(axis, True)
-    shape = tuple(eqn.outvars[0].aval.shape)
-    return Value(shape, tuple(labels), tuple(zero), None, None, all(value.weight for value in operands))
-
-
-def unstack(walk, eqn, operands: list[Value]):
-    (value,), axis = operands, eqn.params["axis"]
-    walk.fix(value, axis, "an axis that one index is taken from")
-    return [_pick(value, [a for a in range(value.ndim) if a != axis]) for _ in eqn.outvars]
-
-
-def tile(walk, eqn, operands: list[Value]):
-    """An axis that is repeated has each of its entries several times."""
-    (value,) = operands
-    for axis, times in enumerate(eqn.params["reps"]):
-        if times != 1:
-            value = _with_axis(value, axis, value.shape[axis] * times, np.tile(np.arange(value.shape[axis]), times))
-    return value
-
-
-def pad(walk, eqn, operands: list[Value]):
-    """Entries are moved apart or cut; padded ones follow whatever they meet, and are zero if padded by zero."""
-    value, filler = operands
-    shape, configs = eqn.outvars[0].aval.shape, eqn.params["padding_config"]
-    labels, zero = list(value.labels), list(value.zero)
-    for axis, config in enumerate(configs):
-        if tuple(config) == (0, 0, 0) or isinstance(labels[axis], str):
-            continue
-        source = padded(value.shape[axis], config)
-        there = source >= 0
-        nodes, at_zero = walk.coupling.new(len(source)), np.full(len(source), filler.constant == 0)
-        nodes[there], at_zero[there] = labels[axis][source[there]], value.zeros(axis)[source[there]]
-        labels[axis], zero[axis] = nodes, at_zero
-    if filler.constant != 0 and any(tuple(config) != (0, 0, 0) for config in configs):
-        zero = [
-            np.zeros(n, bool) if not isinstance(label, str) else True for label, n in zip(labels, shape, strict=True)
-        ]
-    return Value(tuple(shape), tuple(labels), tuple(zero), None, None, value.weight and filler.weight)
-
-
-def padded(size: int, config) -> np.ndarray:
-    """For each index of a padded axis the one that it was, or −1: (low, high, interior), negative ones cut."""
-    low, high, interior = config
-    whole = np.full(max(size + (size - 1) * interior, 0), -1)
-    whole[:: interior + 1] = np.arange(size)
-    whole = np.concatenate([np.full(max(low, 0), -1), whole[max(-low, 0) :]])
-    return np.concatenate([whole[: len(whole) - max(-high, 0)], np.full(max(high, 0), -1)])
 
 
 def iota(walk, eqn, operands: list[Value]):
@@ -254,10 +175,5 @@ RULES = {
     "slice": slice_,
     "split": split,
     "rev": rev,
-    "concatenate": concatenate,
-    "pad": pad,
-    "stack": stack,
-    "unstack": unstack,
-    "tile": tile,
     "iota": iota,
 }
