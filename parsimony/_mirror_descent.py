@@ -49,7 +49,7 @@ def latent_and_prox(
 
     def init_fn(params) -> Any:
         check_schedule("learning_rate", learning_rate)
-        check_schedule("sparsity", sparsity, 0.0, 1.0)
+        check_schedule("sparsity", sparsity)
         # As of every optimizer, the state can be planned from shapes alone.
         params = jax.tree.map(lambda w: jnp.zeros_like(w) if isinstance(w, jax.ShapeDtypeStruct) else w, params)
         # V adds up steps that bfloat16 cannot, and takes W divided by a small T, which float16 cannot hold.

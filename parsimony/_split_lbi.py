@@ -123,7 +123,7 @@ def inverse_scale_space(
         resolve(penalty, params)  # before any work: what does not fit is an error here
         check_schedule("learning_rate", learning_rate)
         check_schedule("dual_learning_rate", dual_learning_rate)
-        check_schedule("sparsity", sparsity, 0.0, 1.0)
+        check_schedule("sparsity", sparsity)
         scalar = lambda value: jnp.array(value, jnp.result_type(float))  # a copy: donation fails on shared buffers
         return SplitLBIState(
             count=jnp.zeros((), jnp.int32),

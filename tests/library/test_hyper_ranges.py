@@ -44,15 +44,15 @@ def test_moments_that_would_grow_without_end_are_rejected(name, value):
 @pytest.mark.parametrize("bad", [-1.0, np.nan, np.inf])
 def test_a_schedule_that_leaves_its_range_is_rejected_at_init(maker, bad):
     falls = lambda count: jnp.where(jnp.asarray(count) < 1000, 0.1, bad)
-    with pytest.raises(ValueError, match=r"^learning_rate: the schedule gives .* at step 1024; expected numbers"):
+    with pytest.raises(ValueError, match=r"^learning_rate: the schedule gives .* at step 1024; expected finite"):
         MAKERS[maker](learning_rate=falls).init(PARAMS)
 
 
-@pytest.mark.parametrize("maker", [name for name in MAKERS if name != "inverse_scale_space"])
-def test_a_sparsity_beyond_one_is_rejected_at_init(maker):
-    rises = optax.linear_schedule(0.0, 1.5, 1000)
-    with pytest.raises(ValueError, match=r"^sparsity: the schedule gives .*; expected numbers in \[0, 1\]"):
-        MAKERS[maker](sparsity=rises).init(PARAMS)
+@pytest.mark.parametrize("maker", MAKERS)
+def test_a_negative_sparsity_is_rejected_at_init(maker):
+    falls = optax.linear_schedule(0.5, -0.5, 1000)
+    with pytest.raises(ValueError, match=r"^sparsity: the schedule gives -"):
+        MAKERS[maker](sparsity=falls).init(PARAMS)
 
 
 def test_a_warm_up_from_zero_and_a_table_are_schedules():

@@ -17,13 +17,16 @@ from optax.contrib import _common_test
 import parsimony as pm
 from helpers.cases import mostly
 
+# Optax's targets are mostly vectors, among which the default penalty finds nothing, and says so.
+ANY = pm.Rules([], default=pm.Lasso())
+
 
 def adam_then_split_lbi(learning_rate: optax.ScalarOrSchedule, nu: float = 100.0) -> optax.GradientTransformation:
-    return optax.chain(optax.scale_by_adam(), pm.inverse_scale_space(learning_rate, nu=nu))
+    return optax.chain(optax.scale_by_adam(), pm.inverse_scale_space(learning_rate, nu=nu, penalty=ANY))
 
 
 def recorded(learning_rate: optax.ScalarOrSchedule, nu: float = 100.0) -> optax.GradientTransformation:
-    return pm.record_path(pm.split_lbi(learning_rate, nu=nu, momentum=0.9))
+    return pm.record_path(pm.split_lbi(learning_rate, nu=nu, momentum=0.9, penalty=ANY))
 
 
 RULES = pm.Rules([], default=pm.GroupLasso(-1, strength=0.1, scale="rms"))
@@ -31,20 +34,23 @@ WEAK = pm.Rules([], default=pm.Lasso(1e-3))  # the contract asks for the least o
 
 # The largest curvature on the way, of Rosenbrock's function, is about 1000, so that κα must stay below 2e-3.
 CONFIGURATIONS = {
-    "default": (pm.split_lbi, {"learning_rate": 1e-3}),
+    "default": (pm.split_lbi, {"learning_rate": 1e-3, "penalty": ANY}),
     "nesterov, decay, kappa": (
         pm.split_lbi,
-        {"learning_rate": 2e-4, "kappa": 4.0, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4},
+        {"learning_rate": 2e-4, "kappa": 4.0, "momentum": 0.9, "nesterov": True, "weight_decay": 1e-4, "penalty": ANY},
     ),
-    "coupling in the momentum": (pm.split_lbi, {"learning_rate": 1e-3, "inner": optax.trace(0.9)}),
-    "schedule": (pm.split_lbi, {"learning_rate": optax.cosine_decay_schedule(1.5e-3, 30_000, alpha=0.1)}),
+    "coupling in the momentum": (pm.split_lbi, {"learning_rate": 1e-3, "inner": optax.trace(0.9), "penalty": ANY}),
+    "schedule": (
+        pm.split_lbi,
+        {"learning_rate": optax.cosine_decay_schedule(1.5e-3, 30_000, alpha=0.1), "penalty": ANY},
+    ),
     "dual rate and rules": (pm.split_lbi, {"learning_rate": 1e-3, "dual_learning_rate": 1e-2, "penalty": RULES}),
     "strong coupling, path recorded": (recorded, {"learning_rate": 1e-3, "nu": 0.1}),
     "adam before": (adam_then_split_lbi, {"learning_rate": 1e-3}),
-    "path by a sparsity": (pm.inverse_scale_space, {"learning_rate": 1e-3, "sparsity": 0.5}),
-    "linbreg": (pm.linbreg, {"learning_rate": 2e-4, "kappa": 4.0, "momentum": 0.9, "nesterov": True}),
+    "path by a sparsity": (pm.inverse_scale_space, {"learning_rate": 1e-3, "sparsity": 0.5, "penalty": ANY}),
+    "linbreg": (pm.linbreg, {"learning_rate": 2e-4, "kappa": 4.0, "momentum": 0.9, "nesterov": True, "penalty": ANY}),
     "adabreg": (pm.adabreg, {"learning_rate": 1e-2, "penalty": RULES}),
-    "rda, sparsity": (pm.rda, {"learning_rate": optax.constant_schedule(1e-3), "sparsity": 0.0}),
+    "rda, sparsity": (pm.rda, {"learning_rate": optax.constant_schedule(1e-3), "sparsity": 0.0, "penalty": ANY}),
     "prox_sgd": (pm.prox_sgd, {"learning_rate": 1e-4, "penalty": WEAK, "momentum": 0.9}),
 }
 QUICK = ("default", "nesterov, decay, kappa", "linbreg")

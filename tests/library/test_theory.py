@@ -233,7 +233,7 @@ ONES = {"w": jnp.ones((2, 2))}
         (lambda: max_learning_rate(1.0, nu="1"), TypeError, "^nu='1'"),
         (lambda: lipschitz(3.0, ONES), TypeError, "^loss=3.0: expected a function of the parameters"),
         (lambda: lipschitz(SQUARE, ONES, tolerance=0), ValueError, "^tolerance=0: expected a positive"),
-        (lambda: lipschitz(SQUARE, ONES, iterations=0), ValueError, "^iterations=0: expected the most"),
+        (lambda: lipschitz(SQUARE, ONES, iterations=0), ValueError, "^iterations=0: expected the maximum"),
         (lambda: lipschitz(lambda w: 0.0, {}), ValueError, r"^params=\{\}: expected a tree with arrays"),
         (lambda: lipschitz(SQUARE, {"w": jnp.ones(2, int)}), TypeError, "int32.*expected real floating-point"),
         (lambda: lipschitz(lambda w: w["w"], ONES), ValueError, "^loss returns .*expected one real number"),
