@@ -11,10 +11,14 @@ from ._bregman import adabreg as adabreg
 from ._bregman import linbreg as linbreg
 from ._bregman import prox_sgd as prox_sgd
 from ._bregman import rda as rda
+from ._forecast import PathForecast as PathForecast
+from ._forecast import path_forecast as path_forecast
 from ._masks import KeepSupportState as KeepSupportState
 from ._masks import apply_masks as apply_masks
 from ._masks import keep_support as keep_support
 from ._nuclear_norm import NuclearNorm as NuclearNorm
+from ._pace import Pace as Pace
+from ._pace import pace as pace
 from ._path import NEVER as NEVER
 from ._path import RecordPathState as RecordPathState
 from ._path import entry_steps as entry_steps

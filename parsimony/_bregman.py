@@ -10,6 +10,7 @@ from ._checks import check_decay, check_momentum, check_positive
 from ._mirror_descent import latent_and_prox
 from ._penalties import Penalty
 from ._rules import Rules
+from ._sparsity_target import SparsityScope
 from ._unit_penalty import UnitPenalty
 
 
@@ -21,6 +22,7 @@ def linbreg(
     momentum: float | None = None,
     nesterov: bool = False,
     sparsity: optax.ScalarOrSchedule | None = None,
+    sparsity_scope: SparsityScope = "global",
 ) -> optax.GradientTransformationExtraArgs:
     """Linearized Bregman iterations: an inverse scale space on W itself, from few weights to more.
 
@@ -45,6 +47,7 @@ def linbreg(
         together, groups as wholes. A ramp is gentler than a number:
         `optax.polynomial_schedule(0.0, 0.9, power=3, transition_steps=2000)`. What is left of the method is then κ:
         with κ = 1 it is `rda`.
+      sparsity_scope: see `inverse_scale_space`.
 
     Returns:
       A `GradientTransformationExtraArgs`; `update` needs `params`. The last part of its state is a `SplitLBIState`,
@@ -66,7 +69,9 @@ def linbreg(
     Source: Bungert, Roith, Tenbrinck and Burger, arXiv 2105.04319, Algorithms 1 and 2; the iteration is that of Yin,
     Osher, Goldfarb and Darbon (2008).
     """
-    return _after_momentum(momentum, nesterov, latent_and_prox(learning_rate, kappa, penalty, sparsity, None))
+    return _after_momentum(
+        momentum, nesterov, latent_and_prox(learning_rate, kappa, penalty, sparsity, sparsity_scope, None)
+    )
 
 
 def adabreg(
@@ -78,6 +83,7 @@ def adabreg(
     b2: float = 0.999,
     eps: float = 1e-8,
     sparsity: optax.ScalarOrSchedule | None = None,
+    sparsity_scope: SparsityScope = "global",
 ) -> optax.GradientTransformationExtraArgs:
     """`linbreg` with Adam's step of V.
 
@@ -86,7 +92,7 @@ def adabreg(
     Every V moves by about α a step, so that a weight of steady gradient enters after λ/α steps.
 
     Args:
-      learning_rate, kappa, penalty, sparsity: see `linbreg`.
+      learning_rate, kappa, penalty, sparsity, sparsity_scope: see `linbreg`.
       b1, b2, eps: as in `optax.scale_by_adam`.
 
     Returns:
@@ -109,7 +115,8 @@ def adabreg(
     for name, value in [("b1", b1), ("b2", b2)]:
         check_decay(name, value)
     check_positive("eps", eps)
-    return optax.chain(optax.scale_by_adam(b1, b2, eps), latent_and_prox(learning_rate, kappa, penalty, sparsity, None))
+    core = latent_and_prox(learning_rate, kappa, penalty, sparsity, sparsity_scope, None)
+    return optax.chain(optax.scale_by_adam(b1, b2, eps), core)
 
 
 def rda(
@@ -119,6 +126,7 @@ def rda(
     momentum: float | None = None,
     nesterov: bool = False,
     sparsity: optax.ScalarOrSchedule | None = None,
+    sparsity_scope: SparsityScope = "global",
 ) -> optax.GradientTransformationExtraArgs:
     """Regularised dual averaging: the proximal map of all strength so far, on all steps so far.
 
@@ -130,7 +138,7 @@ def rda(
     step; AdamW's decoupled decay in PAT acts on the sparse W. Xiao's own prox-weight √k is that of α ∝ 1/√k.
 
     Args:
-      learning_rate, penalty, momentum, nesterov, sparsity: see `linbreg`.
+      learning_rate, penalty, momentum, nesterov, sparsity, sparsity_scope: see `linbreg`.
 
     Returns:
       As `linbreg`: a `GradientTransformationExtraArgs` with a `SplitLBIState` at the end of its state.
@@ -148,7 +156,7 @@ def rda(
     Source: Xiao, "Dual Averaging Methods for Regularized Stochastic Learning and Online Optimization" (2010); torchao,
     `prototype/pat`, `PruneOptimizer`.
     """
-    core = latent_and_prox(learning_rate, 1.0, penalty, sparsity, lambda alpha, time: time)
+    core = latent_and_prox(learning_rate, 1.0, penalty, sparsity, sparsity_scope, lambda alpha, time: time)
     return _after_momentum(momentum, nesterov, core)
 
 
@@ -159,6 +167,7 @@ def prox_sgd(
     momentum: float | None = None,
     nesterov: bool = False,
     sparsity: optax.ScalarOrSchedule | None = None,
+    sparsity_scope: SparsityScope = "global",
 ) -> optax.GradientTransformationExtraArgs:
     """Proximal stochastic gradient: forward-backward splitting.
 
@@ -167,8 +176,8 @@ def prox_sgd(
     At rest −∇L(W) ∈ ∂Ω(W), the lasso of L: its weights are smaller than those that fit best.
 
     Args:
-      learning_rate, penalty, momentum, nesterov, sparsity: see `linbreg`. A fixed point at a given sparsity is a lasso
-        of the strength that has it.
+      learning_rate, penalty, momentum, nesterov, sparsity, sparsity_scope: see `linbreg`. A fixed
+        point at a given sparsity is a lasso of the strength that has it.
 
     Returns:
       As `linbreg`: a `GradientTransformationExtraArgs` with a `SplitLBIState` at the end of its state.
@@ -184,7 +193,9 @@ def prox_sgd(
 
     Source: Duchi and Singer, "Efficient Online and Batch Learning Using Forward Backward Splitting" (2009).
     """
-    core = latent_and_prox(learning_rate, 1.0, penalty, sparsity, lambda alpha, time: alpha, forgets=True)
+    core = latent_and_prox(
+        learning_rate, 1.0, penalty, sparsity, sparsity_scope, lambda alpha, time: alpha, forgets=True
+    )
     return _after_momentum(momentum, nesterov, core)
 
 

@@ -1,11 +1,12 @@
-"""The update of W and V in place: Γ of the old V, read off the new one."""
+"""The step of W and V of one parameter, and how it is made in place: Γ of the old V, read off the new one."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ._penalties import over
+from ._penalties import gamma_of, over
+from ._sums import add
 
 
 def gamma_from_next(penalty, v, v_new, w, alpha, kappa, nu, strength=None):
@@ -49,3 +50,15 @@ def recovery_is_exact(rate: Any, kappa: Any, nu: Any) -> bool:
             return max(map(float, values)) * float(kappa) / float(nu) <= 0.25
     except (jax.errors.ConcretizationTypeError, TypeError):  # traced, or one value for each of many runs
         return False
+
+
+def step_leaf(penalty, w, v, strength, *, count, alpha, kappa, nu, in_place: bool):
+    """V⁺ = V + α·(W − Γ)/ν of one parameter with Γ = κ·Prox_{TΩ}(V), and (W − Γ)/ν for its W⁺."""
+    if penalty is None:
+        return v, None
+    w, alpha, kappa, nu = (jnp.asarray(x, v.dtype) for x in (w, alpha, kappa, nu))
+    gamma = gamma_of(penalty, v, kappa, strength)
+    v_new = add(v, alpha * ((w - gamma) / nu), count)
+    if in_place and hasattr(penalty, "shrink"):
+        gamma = gamma_from_next(penalty, v, v_new, w, alpha, kappa, nu, strength)
+    return v_new, (w - gamma) / nu

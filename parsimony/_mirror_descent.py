@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import optax
 
 from ._checks import accumulators, aligned, as_arrays, check_positive, check_schedule
-from ._penalties import gamma_of
+from ._penalties import gamma_of, strength_of_each
 from ._rules import Rules, check_penalty, resolve
-from ._sparsity_target import LEAST, check_sparsity, threshold_at
+from ._sparsity_target import LEAST, SparsityScope, check_sparsity, strength_at_start, strength_like, threshold_at
 from ._state import SplitLBIState, scalar_like, static
 from ._sums import add
 from ._tree import is_numeric
@@ -37,6 +37,7 @@ def latent_and_prox(
     kappa: Any,
     penalty: Any,
     sparsity: Any,
+    sparsity_scope: SparsityScope,
     threshold: Callable[[Any, Any], Any] | None,
     forgets: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
@@ -44,7 +45,7 @@ def latent_and_prox(
     check_positive("learning_rate", learning_rate)
     check_positive("kappa", kappa)
     check_penalty(None if isinstance(penalty, Rules) else penalty, "penalty")
-    check_sparsity(sparsity)
+    check_sparsity(sparsity, sparsity_scope)
     bregman = threshold is None and sparsity is None
 
     def init_fn(params) -> Any:
@@ -65,7 +66,7 @@ def latent_and_prox(
             count=jnp.zeros((), jnp.int32),
             time=scalar(0.0),
             kappa=scalar(kappa),
-            strength=scalar(1.0 if bregman else LEAST),
+            strength=strength_at_start(1.0 if bregman else LEAST, params, sparsity, sparsity_scope),
             dual=treedef.unflatten(duals),
             inner_state=optax.EmptyState(),
             static_penalty=static(penalty),
@@ -90,7 +91,7 @@ def latent_and_prox(
 
         strength = None  # T
         if sparsity is not None:
-            strength = threshold_at(penalty, dual, sparsity, state.count)
+            strength = threshold_at(penalty, dual, sparsity, state.count, sparsity_scope)
         elif threshold is not None:
             strength = jnp.maximum(threshold(alpha, time), LEAST)
         moves = [
@@ -98,14 +99,21 @@ def latent_and_prox(
             if not is_numeric(w)
             else -(jnp.asarray(kappa, g.dtype) * jnp.asarray(alpha, g.dtype)) * g
             if own is None
-            else gamma_of(own, u, kappa, strength) - w
-            for own, g, w, u in zip(resolve(penalty, dual, strength), grads, weights, latents, strict=True)
+            else gamma_of(own, u, kappa, own_strength) - w
+            for own, g, w, u, own_strength in zip(
+                resolve(penalty, dual, strength),
+                grads,
+                weights,
+                latents,
+                strength_of_each(strength, len(latents)),
+                strict=True,
+            )
         ]
         new_state = SplitLBIState(
             count=optax.safe_increment(state.count),
             time=time,
             kappa=scalar_like(state.kappa, kappa),
-            strength=scalar_like(state.strength, 1.0 if strength is None else strength),
+            strength=strength_like(state.strength, 1.0 if strength is None else strength),
             dual=dual,
             inner_state=state.inner_state,
             static_penalty=static(penalty),

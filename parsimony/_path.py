@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from ._checks import transformation
-from ._penalties import inside, over
+from ._penalties import inside, over, strength_of_each
 from ._readout import merge
 from ._rules import resolve
 from ._state import SplitLBIState, nodes, split_lbi_states
@@ -143,14 +143,14 @@ def entry_times(opt_state: optax.OptState):
 def _map_groups(function, state: SplitLBIState, *records):
     """function(which groups are in the support, *record) for each parameter; a scalar False where unpenalised."""
     leaves, treedef = jax.tree.flatten(state.dual)
-    (strength,) = jax.tree.leaves(state.strength)
-    penalties = resolve(state.penalty, state.dual, strength)
+    strengths = strength_of_each(state.strength, len(leaves))
+    penalties = resolve(state.penalty, state.dual, state.strength)
     rest = [treedef.flatten_up_to(record) for record in records]
     nothing = jnp.zeros((), bool)  # not an empty array, which Orbax cannot save
     return treedef.unflatten(
         [
             function(nothing if own is None else inside(own, over(v, strength)), *record)
-            for v, own, *record in zip(leaves, penalties, *rest, strict=True)
+            for v, own, strength, *record in zip(leaves, penalties, strengths, *rest, strict=True)
         ]
     )
 

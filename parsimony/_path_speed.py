@@ -79,7 +79,7 @@ def path_speed(
         raise TypeError("path_speed: params are shapes only; the speed of the path is that of the weights themselves.")
     params = as_arrays(params)
     until = max(1, round(share * steps))
-    time = _time(learning_rate, until)
+    time = time_after(learning_rate, until)
     if not 0 < time < math.inf:
         raise ValueError(
             f"path_speed: the learning rate adds up to {time:g} over the first {until} steps (a share of {share!r}), "
@@ -95,7 +95,7 @@ def path_speed(
     return Rules([(f"^{re.escape(name)}$", paced[own]) for own, duals in kinds.items() for name in duals])
 
 
-def _time(learning_rate, steps: int) -> float:
+def time_after(learning_rate, steps: int) -> float:
     """t = Σ α over the first `steps` steps."""
     if isinstance(learning_rate, Callable):
         return float(jnp.sum(jax.vmap(lambda count: jnp.asarray(learning_rate(count), jnp.float32))(jnp.arange(steps))))

@@ -77,6 +77,12 @@ def over(v, strength: Any = None):
     return v if whole else v / jnp.asarray(strength, v.dtype)
 
 
+def strength_of_each(strength: Any, number: int) -> list[Any]:
+    """T of each of so many parameters, from one for all or a tree with one for each; None where there is none."""
+    values = [None] if strength is None else jax.tree.leaves(strength)
+    return values * number if len(values) == 1 else values
+
+
 def gamma_of(penalty: Any, v, kappa: Any, strength: Any = None):
     """Γ = κ·Prox_{TΩ}(V) = κT·Prox_Ω(V/T), since Ω(cx) = |c|Ω(x); T = 1 where the strength is None."""
     factor = kappa if strength is None else kappa * strength

@@ -8,7 +8,7 @@ import optax
 
 from ._checks import check_finite
 from ._nuclear_norm import NuclearNorm, project
-from ._penalties import Penalty, gamma_of, over
+from ._penalties import Penalty, gamma_of, over, strength_of_each
 from ._rules import resolve
 from ._state import SplitLBIState, split_lbi_states
 from ._tree import named_leaves
@@ -110,8 +110,9 @@ def matched(params, opt_state):
     """
     known = {}  # by name, since params may be wrapped (Linen's FrozenDict, NNX's State) where the state is not
     for state in split_lbi_states(opt_state):
-        (strength,) = jax.tree.leaves(state.strength)
-        for (name, penalty, structure), v in zip(gammas(state), jax.tree.leaves(state.dual), strict=True):
+        duals = jax.tree.leaves(state.dual)
+        strengths = strength_of_each(state.strength, len(duals))
+        for (name, penalty, structure), v, strength in zip(gammas(state), duals, strengths, strict=True):
             if name in known:
                 raise ValueError(_TWICE)
             known[name] = (penalty, structure, over(v, strength))
@@ -130,11 +131,12 @@ def matched(params, opt_state):
 def gammas(state: SplitLBIState) -> list[tuple[str, Penalty | None, jax.Array]]:
     """(name, penalty, Γ) of each parameter of a state, in the order of its leaves; Γ is zero where unpenalised."""
     leaves, _ = named_leaves(state.dual)
-    kappa, strength = jax.tree.leaves((state.kappa, state.strength))  # nnx.Optimizer wraps them in variables
-    penalties = resolve(state.penalty, state.dual, strength)
+    (kappa,) = jax.tree.leaves(state.kappa)  # nnx.Optimizer wraps it in a variable
+    penalties = resolve(state.penalty, state.dual, state.strength)
+    strengths = strength_of_each(state.strength, len(leaves))
     return [
         (name, penalty, jnp.zeros_like(v) if penalty is None else gamma_of(penalty, v, kappa, strength))
-        for (name, v), penalty in zip(leaves, penalties, strict=True)
+        for (name, v), penalty, strength in zip(leaves, penalties, strengths, strict=True)
     ]
 
 

@@ -9,7 +9,7 @@ import jax
 
 from ._checks import check_patterns, listed
 from ._layouts import by_layout, is_kernel
-from ._penalties import Penalty, over
+from ._penalties import Penalty, over, strength_of_each
 from ._tree import named_leaves
 from ._unit_penalty import UnitPenalty
 
@@ -68,7 +68,7 @@ def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree, strength: Any =
     """The penalty of each leaf, in the order of `jax.tree.leaves`.
 
     A penalty whose groups reach over several parameters (`UnitPenalty`) is bound to the arrays of this tree, or to
-    those of tree/T where a strength T is given: its prox holds for them alone.
+    those of tree/T where a strength T is given, one or a tree with one for each leaf: its prox holds for them alone.
 
     None means the paper's choice: whole filters of convolutions, single weights of matrices, nothing for the rest
     (`_layouts`). A single penalty goes to every kernel: rank 2 or more, and no bias, scale or statistic by its name.
@@ -103,10 +103,11 @@ def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree, strength: Any =
                 "scalars and biases stay unpenalised, since a penalty would silently decay them to zero. Name the "
                 "parameters, e.g. penalty=Rules([('kernel', Lasso())])."
             )
+    strengths = strength_of_each(strength, len(leaves))
     bound: Any = {own for own in chosen if hasattr(own, "bind")}  # their groups reach over several parameters
     for shared in bound:
         places = [place for place, own in enumerate(chosen) if own == shared]
-        arrays = [(name, over(leaf, strength)) for name, leaf in (leaves[place] for place in places)]
+        arrays = [(leaves[place][0], over(leaves[place][1], strengths[place])) for place in places]
         for place, own in zip(places, shared.bind(arrays), strict=True):
             chosen[place] = own
     for (name, leaf), own in zip(leaves, chosen, strict=True):

@@ -9,31 +9,40 @@ No search over λ, no gain to tune and no state: T is a quantile of the levels a
 `Lasso`, ‖U_g‖/λc_g under `GroupLasso`, σ_i/λ under `NuclearNorm`), so it moves by no more than U does, and what enters
 or leaves does so at zero. The strengths that the penalties carry keep their ratios, T scales them all.
 
-The share counts the weights of all penalised parameters together; under `NuclearNorm`, whose Γ is of low rank but has
-no zeros, the singular directions of a matrix stand for its weights. With groups the share is met from above, to within
-one group. Entries of U that are exactly zero stay zero at any strength.
+The share counts the weights of all penalised parameters together, or of each layer, with a T of its own; under
+`NuclearNorm`, whose Γ is of low rank but has no zeros, the singular directions of a matrix stand for its weights. With
+groups the share is met from above, to within one group. Entries of U that are exactly zero stay zero at any strength.
 
 Source: the rule is ours: the k largest of iterative hard thresholding (Blumensath and Davies 2009), with a soft
 threshold. The code of Bungert et al. (arXiv 2105.04319) steps λ up and down by a constant each epoch instead.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from ._checks import check_scalar, concrete
+from ._checks import check_scalar, concrete, one_of
 from ._nuclear_norm import NuclearNorm
-from ._penalties import over
+from ._penalties import over, strength_of_each
 from ._rules import resolve
+from ._state import scalar_like
+from ._unit_penalty import UnitSlices
 
 LEAST = 1e-20
 """The least T, in place of 0: U/T must be finite. It thresholds below the rounding of any weight."""
 
 
-def check_sparsity(sparsity: Any) -> None:
-    """Refuses what is no share, where that can be seen."""
+SparsityScope = Literal["global", "layer"]
+
+
+def check_sparsity(sparsity: Any, scope: Any = "global") -> None:
+    """Raises for an invalid share, where that can be seen, and an unknown scope."""
+    one_of("sparsity_scope", scope, ("global", "layer"))
+    if sparsity is None and scope != "global":
+        raise ValueError(f"sparsity_scope={scope!r} needs a sparsity, e.g. sparsity=0.9.")
     if sparsity is None or callable(sparsity):
         return
     check_scalar("sparsity", sparsity, "a number in [0, 1), a schedule of them, or None")
@@ -45,7 +54,26 @@ def check_sparsity(sparsity: Any) -> None:
             raise ValueError(f"sparsity={sparsity!r}: expected the share of zero weights, in [0, 1){hint}.")
 
 
-def threshold_at(penalty: Any, latent: Any, sparsity: optax.ScalarOrSchedule, count: Any = 0) -> jax.Array:
+def strength_at_start(strength: float, params, sparsity: Any, scope: SparsityScope):
+    """The field `strength` of a new state: one T, or with layers that have their own a T for each parameter."""
+    scalar = lambda _: jnp.array(strength, jnp.result_type(float))  # a copy: donation fails on shared buffers
+    return scalar(None) if sparsity is None or scope == "global" else jax.tree.map(scalar, params)
+
+
+def strength_like(old, strength):
+    """The strength, one or one for each parameter, as the field of the state that it was (`scalar_like`)."""
+    leaves, treedef = jax.tree.flatten(old)
+    each = strength_of_each(strength, len(leaves))
+    return treedef.unflatten([scalar_like(t, new) for t, new in zip(leaves, each, strict=True)])
+
+
+def threshold_at(
+    penalty: Any,
+    latent: Any,
+    sparsity: optax.ScalarOrSchedule,
+    count: Any = 0,
+    scope: SparsityScope = "global",
+) -> Any:
     """T at which the share q of zeros in Prox_{TΩ}(U) is reached; `LEAST` or more.
 
     The zeros grow with T, and so do the bit patterns of the positive floats: 31 halvings find the very number. It is
@@ -55,45 +83,104 @@ def threshold_at(penalty: Any, latent: Any, sparsity: optax.ScalarOrSchedule, co
       penalty: Ω, as in `inverse_scale_space`.
       latent: U, a tree of the parameters.
       sparsity: q in [0, 1], or a schedule of `count`.
+      scope: "global": one T, and the share is that of all penalised weights; "layer": every parameter, and all those
+        that share units, has a T of its own, and one group at least is inside as soon as q < 1.
 
     Returns:
-      T, a float32 scalar.
+      T, a float32 scalar; for layers a tree of them.
 
     >>> import parsimony as pm
     >>> U = {"kernel": jnp.array([[4.0, -3.0, 2.0, 1.0]])}
     >>> round(float(threshold_at(pm.Lasso(0.5), U, 0.75)), 3)  # three of four are zero where λT = 3
     6.0
     """
-    leaves = jax.tree.leaves(latent)
+    leaves, treedef = jax.tree.flatten(latent)
     owns = resolve(penalty, latent)
-    total = sum(u.size for u, own in zip(leaves, owns, strict=True) if own is not None)
-    if total == 0:
-        return jnp.ones((), jnp.float32)
+    layers = [[place for place, own in enumerate(owns) if own is not None]] if scope == "global" else _layers(owns)
+    if not any(layers):
+        return jnp.ones((), jnp.float32) if scope == "global" else treedef.unflatten([jnp.float32(1)] * len(leaves))
+    layer_of = {place: number for number, layer in enumerate(layers) for place in layer}
+    totals = [sum(leaves[place].size for place in layer) for layer in layers]
     levels = {
         place: own.group_norms(leaves[place]) / own.strength
         for place, own in enumerate(owns)
         if isinstance(own, NuclearNorm)
     }
 
-    def share(threshold):
-        counts = [
-            u.size / total * jnp.mean(levels[place] <= threshold)
-            if place in levels
-            else jnp.sum(own.prox(over(u, threshold)) == 0) / total
-            for place, (own, u) in enumerate(zip(resolve(penalty, latent, threshold), leaves, strict=True))
-            if own is not None
-        ]
-        return sum(counts)
+    def shares(thresholds):
+        """Of each layer the share of zeros at its own T."""
+        each = [thresholds[layer_of.get(place, 0)] for place in range(len(leaves))]
+        found = [jnp.zeros(())] * len(layers)
+        for place, own in enumerate(resolve(penalty, latent, each)):
+            if own is not None:
+                u, number = leaves[place], layer_of[place]
+                zeros = (
+                    u.size * jnp.mean(levels[place] <= each[place])
+                    if place in levels
+                    else jnp.sum(own.prox(over(u, each[place])) == 0)
+                )
+                found[number] = found[number] + zeros / totals[number]
+        return jnp.stack(found)
 
-    q = jnp.asarray(sparsity(count) if callable(sparsity) else sparsity, jnp.float32) - 1e-6  # rounding of the share
+    q = jnp.asarray(sparsity(count) if callable(sparsity) else sparsity, jnp.float32)
+    if scope == "layer":
+        most_zeros = [1 - _largest_group(layer, owns, leaves) / n for layer, n in zip(layers, totals, strict=True)]
+        q = jnp.where(q < 1, jnp.minimum(q, jnp.asarray(most_zeros, jnp.float32)), q)
+    q = q - 1e-6  # rounding of the share
 
     def halve(_, bounds):
         low, high = bounds
         middle = low + (high - low) // 2
-        enough = share(jax.lax.bitcast_convert_type(middle, jnp.float32)) >= q
+        enough = shares(jax.lax.bitcast_convert_type(middle, jnp.float32)) >= q
         return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
 
-    most = jax.lax.bitcast_convert_type(jnp.float32(jnp.finfo(jnp.float32).max), jnp.int32)
+    start = jnp.zeros(len(layers), jnp.int32)
+    most = start + jax.lax.bitcast_convert_type(jnp.float32(jnp.finfo(jnp.float32).max), jnp.int32)
     # The first one is outside the loop: inside `shard_map` its results have the type of the data, as a carry must.
-    _, bits = jax.lax.fori_loop(1, 31, halve, halve(0, (jnp.int32(0), most)))
-    return jnp.maximum(jax.lax.bitcast_convert_type(bits, jnp.float32) * (1 + 1e-5), LEAST)
+    _, bits = jax.lax.fori_loop(1, 31, halve, halve(0, (start, most)))
+    found = jnp.maximum(jax.lax.bitcast_convert_type(bits, jnp.float32) * (1 + 1e-5), LEAST)
+    if scope == "global":
+        return found[0]
+    return treedef.unflatten(
+        [found[layer_of[place]] if place in layer_of else jnp.float32(1) for place in range(len(leaves))]
+    )
+
+
+def _layers(owns: list[Any]) -> list[list[int]]:
+    """The places of the parameters that share a T: each alone, or with those that it shares units with."""
+    layers: list[list[int]] = []
+    reached: list[tuple[Any, set[int]]] = []  # of each layer its unit penalty and its units
+    for place, own in enumerate(owns):
+        if own is None:
+            continue
+        if not isinstance(own, UnitSlices):
+            layers.append([place])
+            reached.append((None, set()))
+            continue
+        # Whole sets, so that a unit without an index here belongs to the layer as well.
+        units = {
+            unit
+            for _, first, number in own.tree.whole.sets
+            if np.any((own.part.units >= first) & (own.part.units < first + number))
+            for unit in range(first, first + number)
+        }
+        together = [i for i, (whole, own_units) in enumerate(reached) if whole is own.tree.whole and own_units & units]
+        merged = sorted([place, *(p for i in together for p in layers[i])])
+        units = units.union(*(reached[i][1] for i in together))
+        layers = [layer for i, layer in enumerate(layers) if i not in together] + [merged]
+        reached = [own for i, own in enumerate(reached) if i not in together] + [(own.tree.whole, units)]
+    return layers
+
+
+def _largest_group(layer: list[int], owns: list[Any], leaves: list[Any]) -> int:
+    """How many weights the largest group of a layer has."""
+    own, u = owns[layer[0]], leaves[layer[0]]
+    if isinstance(own, UnitSlices):
+        sizes = np.zeros(sum(number for *_, number in own.tree.whole.sets), int)
+        for place in layer:
+            part = owns[place].part
+            np.add.at(sizes, part.units, leaves[place].size // len(part.units))
+        return int(sizes.max())
+    if not hasattr(own, "group_index"):  # singular directions
+        return -(-u.size // min(u.shape))
+    return int(np.bincount(np.ravel(own.group_index(u.shape))).max())

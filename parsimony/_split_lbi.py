@@ -25,17 +25,19 @@ from ._checks import (
     accumulators,
     aligned,
     as_arrays,
+    check_count,
     check_momentum,
     check_positive,
     check_scalar,
     check_schedule,
     concrete,
     transformation,
-)
-from ._donation import gamma_from_next, recovery_is_exact
-from ._penalties import Penalty, gamma_of
+)  # fmt: skip
+from ._donation import recovery_is_exact, step_leaf
+from ._finish import at_rest, check_can_finish, cut_outside, frozen
+from ._penalties import Penalty, gamma_of, strength_of_each
 from ._rules import Rules, check_penalty, resolve
-from ._sparsity_target import check_sparsity, threshold_at
+from ._sparsity_target import SparsityScope, check_sparsity, strength_at_start, strength_like, threshold_at
 from ._state import SplitLBIState, scalar_like, static
 from ._sums import add
 from ._tree import is_numeric
@@ -51,6 +53,8 @@ def inverse_scale_space(
     dual_learning_rate: optax.ScalarOrSchedule | None = None,
     inner: optax.GradientTransformation | None = None,
     sparsity: optax.ScalarOrSchedule | None = None,
+    sparsity_scope: SparsityScope = "global",
+    finish: int | None = None,
     accumulator_dtype: str = "float32",
 ) -> optax.GradientTransformationExtraArgs:
     """One Split LBI step, from a (transformed) loss gradient; the last link of a chain.
@@ -77,7 +81,14 @@ def inverse_scale_space(
       inner: transformation of ∇_W L̄; `optax.trace(0.9)` is the paper's momentum.
       sparsity: None for the strengths as given; or the share of the penalised weights that are zero in Γ, all
         parameters together, in [0, 1), or a schedule of it: after each step the strengths are scaled to give it. The
-        path then unfolds as `optax.linear_schedule(1.0, 0.9, 2000)` says, whatever the weights do.
+        path then unfolds as `optax.linear_schedule(1.0, 0.9, 2000)` says, whatever the weights do (`pace` makes one).
+      sparsity_scope: "global": the share is that of all penalised weights together, under one T. "layer": every
+        parameter, or all those that share units, has that share and a T of its own, and keeps one group at least.
+        Networks with normalisation need this: the coupling shrinks a layer's groups together, and a share of all
+        together would leave whole layers empty.
+      finish: None for the pair of a dense W and a sparse W̃. Or the number of steps after which W is finished inside
+        the support: what is outside Γ is exactly zero from then on, the coupling ends and V stays, so that W = W̃ has
+        the sparsity reached by then.
       accumulator_dtype: least precision of V (a float64 parameter has a float64 V). V gains about α|W|/ν a step;
         a million such steps add up to within 1e-4 of their sum in float32, and to two digits in bfloat16.
 
@@ -116,11 +127,15 @@ def inverse_scale_space(
     dual_rate = learning_rate if dual_learning_rate is None else dual_learning_rate
     # At the first update, not now: naming the backend would start it before jax.distributed.initialize could.
     recovers = functools.cache(lambda: recovery_is_exact(dual_rate, kappa, nu))
-    check_sparsity(sparsity)
+    check_sparsity(sparsity, sparsity_scope)
+    if finish is not None:
+        check_count("finish", finish, "the steps before W is finished inside the support, an int ≥ 1, or None")
 
     def init_fn(params) -> Any:
         params = as_arrays(params)
-        resolve(penalty, params)  # before any work: what does not fit is an error here
+        penalties = resolve(penalty, params)  # before any work: what does not fit is an error here
+        if finish is not None:
+            check_can_finish(penalties)
         check_schedule("learning_rate", learning_rate)
         check_schedule("dual_learning_rate", dual_learning_rate)
         check_schedule("sparsity", sparsity)
@@ -129,7 +144,7 @@ def inverse_scale_space(
             count=jnp.zeros((), jnp.int32),
             time=scalar(0.0),
             kappa=scalar(kappa),
-            strength=scalar(1.0),
+            strength=strength_at_start(1.0, params, sparsity, sparsity_scope),
             dual=jax.tree.map(jnp.zeros_like, accumulators(params, accumulator_dtype)),
             inner_state=inner_tx.init(params),
             static_penalty=static(penalty),
@@ -146,10 +161,14 @@ def inverse_scale_space(
         strength = None if sparsity is None else state.strength
 
         penalties = resolve(penalty, state.dual, strength)
+        each = strength_of_each(strength, len(duals))
         step = functools.partial(
-            _step_leaf, count=state.count, alpha=dual_alpha, kappa=kappa, nu=nu, strength=strength, in_place=recovers()
+            step_leaf, count=state.count, alpha=dual_alpha, kappa=kappa, nu=nu, in_place=recovers()
         )
-        steps = [step(*leaf) for leaf in zip(penalties, weights, duals, strict=True)]
+        steps = [step(*leaf) for leaf in zip(penalties, weights, duals, each, strict=True)]
+        over = False if finish is None else state.count >= finish
+        if finish is not None:
+            steps = at_rest(over, duals, steps)
         totals = [  # ∇_W L̄ = ∇L + (W − Γ)/ν
             g if c is None else (g + c).astype(g.dtype if inner is not None else c.dtype)
             for g, (_, c) in zip(grads, steps, strict=True)
@@ -159,14 +178,18 @@ def inverse_scale_space(
             (-(jnp.asarray(kappa, h.dtype) * jnp.asarray(alpha, h.dtype)) * h).astype(w.dtype) if is_numeric(w) else h
             for h, w in zip(treedef.flatten_up_to(totals), weights, strict=True)
         ]
+        if finish is not None:
+            gammas = [own and gamma_of(own, v, kappa, t) for own, v, t in zip(penalties, duals, each, strict=True)]
+            new_updates = cut_outside(over, gammas, new_updates, weights)
         dual = treedef.unflatten([v for v, _ in steps])
         if sparsity is not None:
-            strength = threshold_at(penalty, dual, sparsity, state.count)
+            wanted = threshold_at(penalty, dual, sparsity, state.count, sparsity_scope)
+            strength = frozen(over, state.strength, wanted)
         new_state = SplitLBIState(
             count=optax.safe_increment(state.count),
             time=add(state.time, dual_alpha, state.count),
             kappa=scalar_like(state.kappa, kappa),
-            strength=scalar_like(state.strength, 1.0 if strength is None else strength),
+            strength=strength_like(state.strength, 1.0 if strength is None else strength),
             dual=dual,
             inner_state=inner_state,
             static_penalty=static(penalty),
@@ -174,18 +197,6 @@ def inverse_scale_space(
         return treedef.unflatten(new_updates), new_state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _step_leaf(penalty, w, v, count, alpha, kappa, nu, strength, in_place: bool):
-    """V⁺ = V + α·(W − Γ)/ν of one parameter with Γ = κ·Prox_{TΩ}(V), and (W − Γ)/ν for its W⁺."""
-    if penalty is None:
-        return v, None
-    w, alpha, kappa, nu = (jnp.asarray(x, v.dtype) for x in (w, alpha, kappa, nu))
-    gamma = gamma_of(penalty, v, kappa, strength)
-    v_new = add(v, alpha * ((w - gamma) / nu), count)
-    if in_place and hasattr(penalty, "shrink"):
-        gamma = gamma_from_next(penalty, v, v_new, w, alpha, kappa, nu, strength)
-    return v_new, (w - gamma) / nu
 
 
 def split_lbi(
@@ -201,6 +212,8 @@ def split_lbi(
     dual_learning_rate: optax.ScalarOrSchedule | None = None,
     inner: optax.GradientTransformation | None = None,
     sparsity: optax.ScalarOrSchedule | None = None,
+    sparsity_scope: SparsityScope = "global",
+    finish: int | None = None,
     accumulator_dtype: str = "float32",
 ) -> optax.GradientTransformationExtraArgs:
     """Split LBI in the place of `optax.sgd`.
@@ -210,8 +223,8 @@ def split_lbi(
     `inner=optax.trace(0.9)` instead of `momentum`.
 
     Args:
-      learning_rate, kappa, nu, penalty, dual_learning_rate, inner, sparsity, accumulator_dtype: see
-        `inverse_scale_space`.
+      learning_rate, kappa, nu, penalty, dual_learning_rate, inner: see `inverse_scale_space`.
+      sparsity, sparsity_scope, finish, accumulator_dtype: see there too.
       momentum: decay in [0, 1) of the gradient's trace, or None for none.
       nesterov: Nesterov's momentum; needs `momentum`.
       weight_decay: coefficient ≥ 0 of W added to ∇L, or None.
@@ -240,6 +253,7 @@ def split_lbi(
         optax.identity() if momentum is None else optax.trace(momentum, nesterov),
         inverse_scale_space(
             learning_rate, kappa, nu, penalty,
-            dual_learning_rate=dual_learning_rate, inner=inner, sparsity=sparsity, accumulator_dtype=accumulator_dtype,
+            dual_learning_rate=dual_learning_rate, inner=inner, sparsity=sparsity, sparsity_scope=sparsity_scope,
+            finish=finish, accumulator_dtype=accumulator_dtype,
         ),
     )  # fmt: skip

@@ -50,7 +50,8 @@ class SplitLBIState(NamedTuple):
       count: int32 scalar, number of steps taken.
       time: scalar, t = Σα over the steps of V (of `dual_learning_rate` where that is given).
       kappa: scalar, κ of the last step, for the read-outs; the next step sets it to its own.
-      strength: scalar, T: the factor on the penalty's own strength. 1 without a `sparsity`, except in `rda` (Σα) and
+      strength: scalar, T: the factor on the penalty's own strength; with a sparsity of each layer the tree of the
+        parameters with a scalar for each. 1 without a `sparsity`, except in `rda` (Σα) and
         `prox_sgd` (α).
       dual: V, the tree of the parameters, at least in `accumulator_dtype`; zeros where unpenalised.
       inner_state: state of `inner`; empty in the related methods.
