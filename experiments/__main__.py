@@ -47,7 +47,7 @@ USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
 
 
 def main(words: list[str]) -> int:
-    """Runs a command; the exit code: 0, 1 for a run that could not be done, 2 for words that make no sense."""
+    """Runs a command; the exit code: 0, 1 for a run that could not be done, 2 for an invalid command line."""
     if not words or words[0] in ("-h", "--help"):
         print(USAGE.format(configurations="\n".join(map(_listed, [*CONFIGURED, "prepare"]))))
         return 0
@@ -142,7 +142,7 @@ ON_RUNS = {"prune": _prune, "ticket": _ticket, "compact": _compact, "stop": _sto
 
 
 def _configured(command: str, words: list[str]) -> int:
-    """A command with a configuration, whose fields the rest of the words may change."""
+    """A command with a configuration, whose fields the remaining arguments may change."""
     kind, default, function = CONFIGURED[command]
     known = configs.names(command)
     name, fields = (words[0], words[1:]) if words and not words[0].startswith("-") else (default, words)

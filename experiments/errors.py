@@ -19,8 +19,9 @@ class StoppedError(Exception):
 def unknown(kind: str, word: str, known: Iterable[str]) -> str:
     """A sentence about a name that is not there, with the nearest of those that are.
 
-    >>> unknown("command", "trian", ["train", "grow"])
-    "unknown command 'trian'; did you mean 'train'? Known: train, grow."
+    Examples:
+      >>> unknown("command", "trian", ["train", "grow"])
+      "unknown command 'trian'; did you mean 'train'? Known: train, grow."
     """
     (near,) = difflib.get_close_matches(word, names := list(known), n=1, cutoff=0)
     return f"unknown {kind} {word!r}; did you mean {near!r}? Known: {', '.join(names)}."

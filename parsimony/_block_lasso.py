@@ -30,10 +30,12 @@ class BlockLasso:
       strength: λ > 0.
       scale: None for c_b = 1, or "rms" for c_b = √|b|.
 
-    >>> BlockLasso((1, 2), strength=2.5).prox(jnp.array([[3.0, 4.0, 0.3, 0.4]])).tolist()
-    [[1.5, 2.0, 0.0, 0.0]]
+    Examples:
+      >>> BlockLasso((1, 2), strength=2.5).prox(jnp.array([[3.0, 4.0, 0.3, 0.4]])).tolist()
+      [[1.5, 2.0, 0.0, 0.0]]
 
-    Source: Yuan and Lin (2006), with tiles as the groups.
+    References:
+      Yuan and Lin (2006), with tiles as the groups.
     """
 
     shape: tuple[int, int] = (4, 4)

@@ -1,6 +1,6 @@
-"""Neighbours of Split LBI, in which W itself is sparse: LinBreg, AdaBreg, regularised dual averaging, proximal SGD.
+"""Related methods, in which W itself is sparse: LinBreg, AdaBreg, regularised dual averaging, proximal SGD.
 
-Each is one choice in the step of `_mirror_descent`; what they share, and why every read-out holds, is told there.
+Each is one choice in the step of `_mirror_descent`; what they share, and why every read-out works, is explained there.
 A `sparsity` in the place of a strength: see `_sparsity_target`.
 """
 
@@ -28,7 +28,7 @@ def linbreg(
 
         V⁺ = V − α·∇L(W),     W⁺ = κ·Prox_Ω(V⁺),     V₀ = W₀/κ + p₀,  p₀ ∈ ∂Ω(W₀)
 
-    V₀ gives W₀ back, zeros included: start it sparse, for what is not zero at the start stays in until its V falls
+    V₀ gives W₀ back, zeros included: start it sparse, because what is not zero at the start stays until its V falls
     below the threshold. What is zero enters once |Σα·∇L| exceeds λ, without the bias of a lasso: at rest ∇L(W) = 0 on
     all weights. Parameters without a penalty take W⁺ = W − κα∇L.
 
@@ -56,18 +56,20 @@ def linbreg(
     Raises:
       ValueError, TypeError: as `inverse_scale_space`; and for a momentum or sparsity out of range.
 
-    >>> import jax.numpy as jnp, optax, parsimony as pm
-    >>> params, goal = {"kernel": jnp.array([[0.0, 0.0, 1.0]])}, jnp.array([[2.0, 0.5, 2.0]])
-    >>> tx = pm.linbreg(0.5, penalty=pm.Lasso(1.0))
-    >>> state = tx.init(params)
-    >>> for _ in range(2):
-    ...     updates, state = tx.update({"kernel": params["kernel"] - goal}, state, params)
-    ...     params = optax.apply_updates(params, updates)
-    >>> params["kernel"].tolist()  # the first enters at V = 2, the second is on its way, V = 0.5
-    [[1.0, 0.0, 1.75]]
+    Examples:
+      >>> import jax.numpy as jnp, optax, parsimony as pm
+      >>> params, goal = {"kernel": jnp.array([[0.0, 0.0, 1.0]])}, jnp.array([[2.0, 0.5, 2.0]])
+      >>> tx = pm.linbreg(0.5, penalty=pm.Lasso(1.0))
+      >>> state = tx.init(params)
+      >>> for _ in range(2):
+      ...     updates, state = tx.update({"kernel": params["kernel"] - goal}, state, params)
+      ...     params = optax.apply_updates(params, updates)
+      >>> params["kernel"].tolist()  # the first enters at V = 2, the second is on its way, V = 0.5
+      [[1.0, 0.0, 1.75]]
 
-    Source: Bungert, Roith, Tenbrinck and Burger, arXiv 2105.04319, Algorithms 1 and 2; the iteration is that of Yin,
-    Osher, Goldfarb and Darbon (2008).
+    References:
+      Bungert, Roith, Tenbrinck and Burger, arXiv 2105.04319, Algorithms 1 and 2; the iteration is that of Yin, Osher,
+      Goldfarb and Darbon (2008).
     """
     return _after_momentum(
         momentum, nesterov, latent_and_prox(learning_rate, kappa, penalty, sparsity, sparsity_scope, None)
@@ -101,16 +103,18 @@ def adabreg(
     Raises:
       ValueError, TypeError: see `linbreg`.
 
-    >>> import jax.numpy as jnp, optax, parsimony as pm
-    >>> params, tx = {"kernel": jnp.zeros((1, 2))}, pm.adabreg(0.25, penalty=pm.Lasso(0.5))
-    >>> state = tx.init(params)
-    >>> for _ in range(3):
-    ...     updates, state = tx.update({"kernel": jnp.array([[-0.01, 0.0]])}, state, params)
-    ...     params = optax.apply_updates(params, updates)
-    >>> params["kernel"].round(3).tolist()
-    [[0.25, 0.0]]
+    Examples:
+      >>> import jax.numpy as jnp, optax, parsimony as pm
+      >>> params, tx = {"kernel": jnp.zeros((1, 2))}, pm.adabreg(0.25, penalty=pm.Lasso(0.5))
+      >>> state = tx.init(params)
+      >>> for _ in range(3):
+      ...     updates, state = tx.update({"kernel": jnp.array([[-0.01, 0.0]])}, state, params)
+      ...     params = optax.apply_updates(params, updates)
+      >>> params["kernel"].round(3).tolist()
+      [[0.25, 0.0]]
 
-    Source: arXiv 2105.04319, Algorithm 3.
+    References:
+      ArXiv 2105.04319, Algorithm 3.
     """
     for name, value in [("b1", b1), ("b2", b2)]:
         check_decay(name, value)
@@ -146,15 +150,17 @@ def rda(
     Raises:
       ValueError, TypeError: see `linbreg`.
 
-    >>> import jax.numpy as jnp, optax, parsimony as pm
-    >>> params, tx = {"kernel": jnp.array([[1.0, 0.25]])}, pm.rda(0.5, pm.Lasso(1.0))
-    >>> state = tx.init(params)
-    >>> updates, state = tx.update({"kernel": jnp.zeros((1, 2))}, state, params)
-    >>> optax.apply_updates(params, updates)["kernel"].tolist(), pm.support(state)["kernel"].tolist()
-    ([[0.5, 0.0]], [[True, False]])
+    Examples:
+      >>> import jax.numpy as jnp, optax, parsimony as pm
+      >>> params, tx = {"kernel": jnp.array([[1.0, 0.25]])}, pm.rda(0.5, pm.Lasso(1.0))
+      >>> state = tx.init(params)
+      >>> updates, state = tx.update({"kernel": jnp.zeros((1, 2))}, state, params)
+      >>> optax.apply_updates(params, updates)["kernel"].tolist(), pm.support(state)["kernel"].tolist()
+      ([[0.5, 0.0]], [[True, False]])
 
-    Source: Xiao, "Dual Averaging Methods for Regularized Stochastic Learning and Online Optimization" (2010); torchao,
-    `prototype/pat`, `PruneOptimizer`.
+    References:
+      Xiao, "Dual Averaging Methods for Regularized Stochastic Learning and Online Optimization" (2010); torchao,
+      `prototype/pat`, `PruneOptimizer`.
     """
     core = latent_and_prox(learning_rate, 1.0, penalty, sparsity, sparsity_scope, lambda alpha, time: time)
     return _after_momentum(momentum, nesterov, core)
@@ -185,13 +191,15 @@ def prox_sgd(
     Raises:
       ValueError, TypeError: see `linbreg`.
 
-    >>> import jax.numpy as jnp, optax, parsimony as pm
-    >>> params, tx = {"kernel": jnp.array([[1.0, 0.25]])}, pm.prox_sgd(0.5, pm.Lasso(1.0))
-    >>> updates, state = tx.update({"kernel": jnp.array([[0.0, -0.25]])}, tx.init(params), params)
-    >>> optax.apply_updates(params, updates)["kernel"].tolist()
-    [[0.5, 0.0]]
+    Examples:
+      >>> import jax.numpy as jnp, optax, parsimony as pm
+      >>> params, tx = {"kernel": jnp.array([[1.0, 0.25]])}, pm.prox_sgd(0.5, pm.Lasso(1.0))
+      >>> updates, state = tx.update({"kernel": jnp.array([[0.0, -0.25]])}, tx.init(params), params)
+      >>> optax.apply_updates(params, updates)["kernel"].tolist()
+      [[0.5, 0.0]]
 
-    Source: Duchi and Singer, "Efficient Online and Batch Learning Using Forward Backward Splitting" (2009).
+    References:
+      Duchi and Singer, "Efficient Online and Batch Learning Using Forward Backward Splitting" (2009).
     """
     core = latent_and_prox(
         learning_rate, 1.0, penalty, sparsity, sparsity_scope, lambda alpha, time: alpha, forgets=True

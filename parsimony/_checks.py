@@ -84,7 +84,7 @@ def in_percent(value: Any) -> str:
 
 
 def check_finite(what: str, named: Iterable[tuple[str, Any]]) -> None:
-    """Rejects NaN and infinity by the name of the parameter, where they can be seen."""
+    """Rejects NaN and infinity and names the parameter, where the values are known."""
     for name, x in named:
         if isinstance(x, jax.core.Tracer) or not jnp.issubdtype(jnp.result_type(x), jnp.inexact):
             continue
@@ -92,14 +92,14 @@ def check_finite(what: str, named: Iterable[tuple[str, Any]]) -> None:
         if wrong:
             raise ValueError(
                 f"{what} of {name!r} holds {wrong} of {np.size(x)} values that are not finite, so that nothing can be "
-                "read off it: the training has diverged. Go back to a checkpoint before, with a smaller learning rate."
+                "read off it: the training has diverged. Return to an earlier checkpoint with a smaller learning rate."
             )
 
 
 def check_not_nan(where: str, numbers: np.ndarray, name: str) -> None:
-    """Rejects an order with NaN, which has no place in it; infinity is first or last."""
+    """Rejects NaN in an order, where it cannot be ranked; infinity is first or last."""
     if np.isnan(numbers).any():
-        raise ValueError(f"{where}: the numbers of {name!r} hold NaN, which has no place in an order.")
+        raise ValueError(f"{where}: the numbers of {name!r} contain NaN, which cannot be ranked.")
 
 
 def check_decay(name: str, value: Any, none: str = "") -> None:
@@ -118,7 +118,7 @@ def check_momentum(momentum: Any, nesterov: bool) -> None:
 
 
 def transformation(where: str, tx: Any, example: str) -> optax.GradientTransformationExtraArgs:
-    """The transformation, such that it takes extra arguments; refuses what is none."""
+    """The transformation, accepting extra arguments; raises if it is not one."""
     if not (hasattr(tx, "init") and hasattr(tx, "update")):
         raise TypeError(f"{where}: expected an Optax transformation, such as {example}.")
     return optax.with_extra_args_support(tx)
@@ -143,18 +143,18 @@ def one_of(name: str, value, known: tuple[str, ...]) -> None:
 
 
 def check_patterns(where: str, patterns: Iterable[str], names: list[str]) -> None:
-    """Rejects a pattern that is found in no name."""
+    """Rejects a pattern that matches no name."""
     if not names:  # Optax initialises on a placeholder without leaves (optax.tree.map_params)
         return
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in names):
             raise ValueError(
-                f"{where}: pattern {pattern!r} is found in no name{nearest(pattern, names)} The names: {listed(names)}."
+                f"{where}: pattern {pattern!r} matches no name{nearest(pattern, names)} The names: {listed(names)}."
             )
 
 
 def check_protect(protect, names: list[str]) -> None:
-    """Refuses what is no list of patterns that are found in these names."""
+    """Rejects anything but a list of patterns, each found in one of these names."""
     if isinstance(protect, str):
         raise TypeError(f"protect={protect!r}: expected a list of regular expressions, such as [{protect!r}].")
     check_patterns("protect", protect, names)
@@ -166,7 +166,7 @@ def as_arrays(tree):
 
 
 def accumulators(tree, dtype: str):
-    """The weights at least in this dtype; of random keys and counters, which are no weights, zeros and what they are.
+    """The weights in at least this dtype; not weights: random keys become zeros, counters stay as they are.
 
     Raises:
       ValueError: floating-point numbers that JAX does not promote, such as float8.

@@ -22,10 +22,12 @@ class PathForecast(NamedTuple):
       verdict: "stays empty", "fills at once" or "unfolds".
       advice: what to change, or nothing.
 
-    >>> PathForecast(0.0, 0.4, 0.1, "unfolds", "").verdict
-    'unfolds'
+    Examples:
+      >>> PathForecast(0.0, 0.4, 0.1, "unfolds", "").verdict
+      'unfolds'
 
-    Source: see `path_forecast`.
+    References:
+      See `path_forecast`.
     """
 
     inside: float
@@ -58,16 +60,18 @@ def path_forecast(
     Raises:
       ValueError: no step taken yet, a path under a sparsity, and as `rank`.
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> params = {"kernel": jnp.array([[1.0, 2.0]])}
-    >>> tx = pm.split_lbi(0.1, nu=100.0)
-    >>> _, state = tx.update({"kernel": jnp.zeros((1, 2))}, tx.init(params), params)
-    >>> path_forecast(params, state, 0.1, steps=1000).verdict  # V = 0.1·1000/100·(1, 2) at the end, against λ = 1
-    'unfolds'
-    >>> path_forecast(params, state, 0.1, steps=10).verdict
-    'stays empty'
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> params = {"kernel": jnp.array([[1.0, 2.0]])}
+      >>> tx = pm.split_lbi(0.1, nu=100.0)
+      >>> _, state = tx.update({"kernel": jnp.zeros((1, 2))}, tx.init(params), params)
+      >>> path_forecast(params, state, 0.1, steps=1000).verdict  # V = 0.1·1000/100·(1, 2) at the end, against λ = 1
+      'unfolds'
+      >>> path_forecast(params, state, 0.1, steps=10).verdict
+      'stays empty'
 
-    Source: the rate of V is that of arXiv 1905.09449; the rule is ours.
+    References:
+      The rate of V is that of arXiv 1905.09449; the rule is ours.
     """
     check_positive("learning_rate", learning_rate)
     check_count("steps", steps, "the number of updates of the training, an int ≥ 1")

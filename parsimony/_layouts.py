@@ -1,4 +1,4 @@
-"""Which parameters are kernels, and which axis of a kernel is its output: by names, layouts and neighbouring biases.
+"""Which parameters are kernels, and which axis of a kernel is its output: by names, layouts and adjacent biases.
 
 | layout | name of the array | kernel of a convolution | groups |
 |---|---|---|---|
@@ -28,7 +28,7 @@ _OUTPUT_FIRST, _OUTPUT_LAST = re.compile(r"^weight"), re.compile(r"(^w|kernel)(_
 
 
 def is_kernel(name: str, shapes: dict[str, tuple[int, ...]]) -> bool:
-    """Whether a parameter can be a kernel at all: of rank 2 or more, and no bias, scale or statistic by its name."""
+    """Whether a parameter can be a kernel at all: of rank 2 or more, and not a bias, scale or statistic by its name."""
     last = _parts(name)[-1]
     if last == "b" and name[:-1] + "w" in shapes:  # Haiku's bias; alone it may be the name of a matrix
         return False
@@ -42,7 +42,7 @@ def by_layout(shapes: dict[str, tuple[int, ...]]) -> dict[str, Penalty]:
       shapes: of all weights of a network by name.
 
     Raises:
-      ValueError: kernels whose output axis cannot be told, with the rules to write.
+      ValueError: a kernel whose output axis cannot be determined; the message gives the rules to write.
     """
     axes = {name: _group_axes(name, shape, shapes) for name, shape in shapes.items() if is_kernel(name, shapes)}
     unclear = [name for name, found in axes.items() if found == "unclear"]
@@ -50,7 +50,8 @@ def by_layout(shapes: dict[str, tuple[int, ...]]) -> dict[str, Penalty]:
         rules = ", ".join(f"(r'{re.escape(name)}$', pm.GroupLasso(-1))" for name in unclear[:3])
         raise ValueError(
             f"penalty=None: which axis holds the filters of {listed(f'{name!r} {shapes[name]}' for name in unclear)} "
-            f"cannot be told. Write penalty=pm.Rules([{rules}], default=pm.Lasso()) with -1 where the output axis is "
+            f"cannot be determined. Write penalty=pm.Rules([{rules}], default=pm.Lasso()) with -1 where the output "
+            "axis is "
             "the last, 0 where it is the first, (0, -1) for a stack of layers, or pm.Lasso() for single weights; or "
             "take the groups from the program: pm.structure.unit_penalty(pm.structure.find_units(fn, params, x))."
         )

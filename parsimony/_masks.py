@@ -16,19 +16,20 @@ def apply_masks(params: optax.Params, masks):
 
     Args:
       params: the weights.
-      masks: a tree of bool arrays of their shapes, from `select` or `support`; a parameter that it has not
+      masks: a tree of bool arrays of their shapes, from `select` or `support`; a parameter absent from it
         (`optax.MaskedNode`, None) is kept.
 
     Returns:
       The tree of `params`, with its dtypes.
 
     Raises:
-      TypeError: masks that are not bool.
-      ValueError: masks of other shapes or of other parameters.
+      TypeError: a mask is not bool.
+      ValueError: the masks have other shapes, or belong to other parameters.
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> pm.apply_masks({"kernel": jnp.array([1.0, 2.0])}, {"kernel": jnp.array([True, False])})["kernel"].tolist()
-    [1.0, 0.0]
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> pm.apply_masks({"kernel": jnp.array([1.0, 2.0])}, {"kernel": jnp.array([True, False])})["kernel"].tolist()
+      [1.0, 0.0]
     """
     weights, treedef = named_leaves(params)
     inside = _by_name(masks, weights)
@@ -42,12 +43,14 @@ class KeepSupportState(NamedTuple):
       masks: a tree of bool arrays, those that `keep_support` was given.
       inner_state: state of the wrapped transformation.
 
-    >>> import jax.numpy as jnp, optax, parsimony as pm
-    >>> tx = pm.keep_support(optax.sgd(0.5), {"kernel": jnp.array([True, False])})
-    >>> optax.tree.get(tx.init({"kernel": jnp.ones(2)}), "masks")["kernel"].tolist()
-    [True, False]
+    Examples:
+      >>> import jax.numpy as jnp, optax, parsimony as pm
+      >>> tx = pm.keep_support(optax.sgd(0.5), {"kernel": jnp.array([True, False])})
+      >>> optax.tree.get(tx.init({"kernel": jnp.ones(2)}), "masks")["kernel"].tolist()
+      [True, False]
 
-    Source: see `keep_support`.
+    References:
+      See `keep_support`.
     """
 
     masks: Any
@@ -70,18 +73,20 @@ def keep_support(tx: optax.GradientTransformation, masks) -> optax.GradientTrans
       A `GradientTransformationExtraArgs` with state `KeepSupportState`; `update` needs `params`.
 
     Raises:
-      TypeError: no transformation, or masks that are not bool.
-      ValueError: at `init`, masks that do not fit the parameters; at `update`, no `params`.
+      TypeError: `tx` is not a transformation, or a mask is not bool.
+      ValueError: the masks do not fit the parameters (at `init`), or `params` is missing (at `update`).
 
-    >>> import jax.numpy as jnp, optax, parsimony as pm
-    >>> params, masks = {"kernel": jnp.array([1.0, 2.0])}, {"kernel": jnp.array([True, False])}
-    >>> tx = pm.keep_support(optax.sgd(0.5), masks)
-    >>> updates, state = tx.update({"kernel": jnp.ones(2)}, tx.init(params), params)
-    >>> optax.apply_updates(params, updates)["kernel"].tolist()
-    [0.5, 0.0]
+    Examples:
+      >>> import jax.numpy as jnp, optax, parsimony as pm
+      >>> params, masks = {"kernel": jnp.array([1.0, 2.0])}, {"kernel": jnp.array([True, False])}
+      >>> tx = pm.keep_support(optax.sgd(0.5), masks)
+      >>> updates, state = tx.update({"kernel": jnp.ones(2)}, tx.init(params), params)
+      >>> optax.apply_updates(params, updates)["kernel"].tolist()
+      [0.5, 0.0]
 
-    Source: projected steps; Han et al., "Learning both Weights and Connections" (arXiv 1506.02626), for fine-tuning
-    inside a support.
+    References:
+      Projected steps; Han et al., "Learning both Weights and Connections" (arXiv 1506.02626), for fine-tuning inside a
+      support.
     """
     inner = transformation(f"keep_support({tx!r}, ...)", tx, "optax.sgd(0.01)")
     _check_bool(named_leaves(masks)[0])

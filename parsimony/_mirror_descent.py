@@ -1,4 +1,4 @@
-"""A step of a latent variable U and one proximal map: what the neighbours of Split LBI have in common.
+"""A step of a latent variable U and one proximal map: what the methods related to Split LBI have in common.
 
     U⁺ = U − α·ĝ,     W⁺ = κ·Prox_{TΩ}(U⁺)          ĝ: ∇L(W), as what stands before in a chain has changed it
 
@@ -11,8 +11,9 @@
 
 The state is that of Split LBI with U for V and T for its strength: Γ is W, and every read-out holds.
 
-Source: the common form is that of McMahan, "A Survey of Algorithms and Analysis for Adaptive Online Learning" (2017);
-those of the methods are in `_bregman`.
+References:
+  The common form is that of McMahan, "A Survey of Algorithms and Analysis for Adaptive Online Learning" (2017); those
+  of the methods are in `_bregman`.
 """
 
 from collections.abc import Callable

@@ -17,10 +17,12 @@ class NuclearNorm:
     Args:
       strength: λ > 0.
 
-    >>> NuclearNorm(1.0).prox(jnp.diag(jnp.array([3.0, 0.5]))).round(4).tolist()
-    [[2.0, 0.0], [0.0, 0.0]]
+    Examples:
+      >>> NuclearNorm(1.0).prox(jnp.diag(jnp.array([3.0, 0.5]))).round(4).tolist()
+      [[2.0, 0.0], [0.0, 0.0]]
 
-    Source: Cai, Candès and Shen, "A Singular Value Thresholding Algorithm for Matrix Completion" (2010).
+    References:
+      Cai, Candès and Shen, "A Singular Value Thresholding Algorithm for Matrix Completion" (2010).
     """
 
     strength: float = 1.0
@@ -69,7 +71,9 @@ def _singular_value_threshold_jvp(primals, tangents):
     """The derivative of a spectral function by divided differences of f(σ) = (σ − λ)₊.
 
     That of the decomposition itself is infinite where singular values coincide, at V = 0 first of all.
-    Source: Lewis and Sendov, "Nonsmooth Analysis of Singular Values" (2005).
+
+    References:
+      Lewis and Sendov, "Nonsmooth Analysis of Singular Values" (2005).
     """
     v, threshold = primals
     dv = tangents[0]

@@ -10,7 +10,8 @@ long one. A weight that the loss does hold comes to rest where both balance, at 
 the larger ν, the less a pull costs W, and the less of it fades. So one pull does for a W that is finished inside the
 support; a W̃ that is to be as good as a dense W in a long training needs a larger one, which W pays for.
 
-Source: the pull is read off V⁺ and W⁺ of arXiv 1905.09449; the schedule and its defaults are ours.
+References:
+  The pull is read off V⁺ and W⁺ of arXiv 1905.09449; the schedule and its defaults are ours.
 """
 
 import math
@@ -26,11 +27,13 @@ from ._sparsity_target import SparsityScope, check_sparsity
 class Pace(TypedDict):
     """What `pace` gives: arguments of `split_lbi` and `inverse_scale_space`.
 
-    >>> import parsimony as pm
-    >>> sorted(pm.pace(0.1, steps=100, sparsity=0.5))
-    ['finish', 'nu', 'sparsity', 'sparsity_scope']
+    Examples:
+      >>> import parsimony as pm
+      >>> sorted(pm.pace(0.1, steps=100, sparsity=0.5))
+      ['finish', 'nu', 'sparsity', 'sparsity_scope']
 
-    Source: see `pace`.
+    References:
+      See `pace`.
     """
 
     nu: float
@@ -73,15 +76,17 @@ def pace(
     Raises:
       TypeError, ValueError: for what is out of its range.
 
-    >>> import optax, parsimony as pm
-    >>> tx = pm.split_lbi(0.1, momentum=0.9, **pm.pace(0.1, steps=10_000, sparsity=0.7))
-    >>> pair = pm.pace(1e-3, steps=10_000, sparsity=0.7, finish=False)
-    >>> tx = optax.chain(optax.scale_by_adam(), pm.inverse_scale_space(1e-3, **pair))
-    >>> own = pm.pace(0.1, steps=1000, sparsity=0.5)
-    >>> round(own["nu"], 3), [round(float(own["sparsity"](k)), 3) for k in (0, 250, 500, 999)], own["finish"]
-    (25.0, [1.0, 0.75, 0.5, 0.5], 500)
+    Examples:
+      >>> import optax, parsimony as pm
+      >>> tx = pm.split_lbi(0.1, momentum=0.9, **pm.pace(0.1, steps=10_000, sparsity=0.7))
+      >>> pair = pm.pace(1e-3, steps=10_000, sparsity=0.7, finish=False)
+      >>> tx = optax.chain(optax.scale_by_adam(), pm.inverse_scale_space(1e-3, **pair))
+      >>> own = pm.pace(0.1, steps=1000, sparsity=0.5)
+      >>> round(own["nu"], 3), [round(float(own["sparsity"](k)), 3) for k in (0, 250, 500, 999)], own["finish"]
+      (25.0, [1.0, 0.75, 0.5, 0.5], 500)
 
-    Source: see the module; pruning along a schedule is that of Zhu and Gupta (arXiv 1710.01878), here from nothing up.
+    References:
+      See the module; pruning along a schedule is that of Zhu and Gupta (arXiv 1710.01878), here from nothing up.
     """
     check_positive("learning_rate", learning_rate)
     check_count("steps", steps, "the number of updates of the training, an int ≥ 1")

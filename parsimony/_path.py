@@ -2,7 +2,8 @@
 
     k_g = min{k : Γ_k,g ≠ 0},   t_g = t(k_g)        for every group g, updated inside the compiled step
 
-Source: arXiv 1905.09449, section 3 (structure enters along the inverse scale space, the important first).
+References:
+  ArXiv 1905.09449, section 3 (structure enters along the inverse scale space, the important first).
 """
 
 import functools
@@ -31,12 +32,14 @@ class RecordPathState(NamedTuple):
       times: the same for the path time, float32.
       inner_state: state of the wrapped transformation.
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> state = pm.record_path(pm.split_lbi(0.1)).init({"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)})
-    >>> state.steps[0]["kernel"].tolist(), state.steps[0]["bias"].tolist()
-    ([[-1, -1]], -1)
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> state = pm.record_path(pm.split_lbi(0.1)).init({"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)})
+      >>> state.steps[0]["kernel"].tolist(), state.steps[0]["bias"].tolist()
+      ([[-1, -1]], -1)
 
-    Source: see `record_path`.
+    References:
+      See `record_path`.
     """
 
     steps: tuple[Any, ...]
@@ -58,20 +61,22 @@ def record_path(tx: optax.GradientTransformation) -> optax.GradientTransformatio
       A `GradientTransformationExtraArgs` with state `RecordPathState`: 8 bytes a group more than that of `tx`.
 
     Raises:
-      TypeError: no transformation.
-      ValueError: at `init`, no Split LBI in it.
+      TypeError: `tx` is not a transformation.
+      ValueError: there is no Split LBI in it (at `init`).
 
-    >>> import jax.numpy as jnp, optax, parsimony as pm
-    >>> params = {"kernel": jnp.array([[4.0, 0.1]])}
-    >>> tx = pm.record_path(pm.split_lbi(0.5, nu=2.0))
-    >>> state = tx.init(params)
-    >>> for _ in range(2):
-    ...     updates, state = tx.update({"kernel": jnp.zeros((1, 2))}, state, params)
-    ...     params = optax.apply_updates(params, updates)
-    >>> pm.entry_steps(state)["kernel"].tolist(), pm.entry_times(state)["kernel"].tolist()
-    ([[2, -1]], [[1.0, -1.0]])
+    Examples:
+      >>> import jax.numpy as jnp, optax, parsimony as pm
+      >>> params = {"kernel": jnp.array([[4.0, 0.1]])}
+      >>> tx = pm.record_path(pm.split_lbi(0.5, nu=2.0))
+      >>> state = tx.init(params)
+      >>> for _ in range(2):
+      ...     updates, state = tx.update({"kernel": jnp.zeros((1, 2))}, state, params)
+      ...     params = optax.apply_updates(params, updates)
+      >>> pm.entry_steps(state)["kernel"].tolist(), pm.entry_times(state)["kernel"].tolist()
+      ([[2, -1]], [[1.0, -1.0]])
 
-    Source: arXiv 1905.09449, section 3; the authors' code keeps the epoch of entry in the place of the step.
+    References:
+      ArXiv 1905.09449, section 3; the authors' code keeps the epoch of entry in the place of the step.
     """
     inner = transformation(f"record_path({tx!r})", tx, "pm.split_lbi(0.1)")
 
@@ -108,12 +113,14 @@ def entry_steps(opt_state: optax.OptState):
     Raises:
       ValueError: the path was not recorded; and as `parsimony.gamma`.
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> state = pm.record_path(pm.split_lbi(0.1)).init({"kernel": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)})
-    >>> pm.entry_steps(state)["kernel"].tolist(), pm.entry_steps(state)["bias"]  # nothing has entered yet
-    ([-1, -1], None)
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> state = pm.record_path(pm.split_lbi(0.1)).init({"kernel": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)})
+      >>> pm.entry_steps(state)["kernel"].tolist(), pm.entry_steps(state)["bias"]  # nothing has entered yet
+      ([-1, -1], None)
 
-    Source: arXiv 1905.09449, section 3.
+    References:
+      ArXiv 1905.09449, section 3.
     """
     return _read(opt_state, "steps")
 
@@ -130,12 +137,14 @@ def entry_times(opt_state: optax.OptState):
     Raises:
       ValueError: the path was not recorded; and as `parsimony.gamma`.
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> state = pm.record_path(pm.split_lbi(0.1)).init({"kernel": jnp.ones((1, 2))})
-    >>> pm.entry_times(state)["kernel"].tolist()
-    [[-1.0, -1.0]]
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> state = pm.record_path(pm.split_lbi(0.1)).init({"kernel": jnp.ones((1, 2))})
+      >>> pm.entry_times(state)["kernel"].tolist()
+      [[-1.0, -1.0]]
 
-    Source: arXiv 1905.09449, section 3.
+    References:
+      ArXiv 1905.09449, section 3.
     """
     return _read(opt_state, "times")
 

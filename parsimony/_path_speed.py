@@ -9,7 +9,8 @@ round, for a share s of K steps, and for each kind of group (the parameters with
 Groups whose weights training keeps up or makes larger enter around and before sK; those that the coupling pulls to zero
 never do: V gains no more than W₀/κ where the loss does not hold W.
 
-Source: arXiv 1905.09449, equation for V; the choice of λ is ours.
+References:
+  ArXiv 1905.09449, equation for V; the choice of λ is ours.
 """
 
 import dataclasses
@@ -59,16 +60,18 @@ def path_speed(
       `Rules` with a pattern for each penalised parameter, for `split_lbi` and `inverse_scale_space`.
 
     Raises:
-      ValueError: no positive number of steps, rate, ν or share; groups that are zero at the start, which have no
-        speed; and as `inverse_scale_space` for the penalty.
+      ValueError: steps, rate, ν or share is not positive; half of the groups are zero at the start, so that their
+        speed is unknown; and as `inverse_scale_space` for the penalty.
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> params = {"kernel": jnp.array([[3.0, 0.1, 0.2], [4.0, 0.1, 0.1]])}
-    >>> rules = pm.path_speed(params, steps=1000, learning_rate=0.1, nu=20.0, penalty=pm.GroupLasso(-1), share=0.4)
-    >>> round(float(rules.rules[0][1].strength), 3)  # 0.1·400 steps/ν·‖(0.2, 0.1)‖, the middle one of three filters
-    0.447
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> params = {"kernel": jnp.array([[3.0, 0.1, 0.2], [4.0, 0.1, 0.1]])}
+      >>> rules = pm.path_speed(params, steps=1000, learning_rate=0.1, nu=20.0, penalty=pm.GroupLasso(-1), share=0.4)
+      >>> round(float(rules.rules[0][1].strength), 3)  # 0.1·400 steps/ν·‖(0.2, 0.1)‖, the middle one of three filters
+      0.447
 
-    Source: see the module: V⁺ = V + α(W − Γ)/ν of arXiv 1905.09449; the choice of λ is ours.
+    References:
+      See the module: V⁺ = V + α(W − Γ)/ν of arXiv 1905.09449; the choice of λ is ours.
     """
     check_count("steps", steps, "the number of updates of the training, an int ≥ 1")
     check_positive("learning_rate", learning_rate)

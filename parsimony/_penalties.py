@@ -9,13 +9,14 @@ Every penalty here is a norm (convex, Ω(cx) = |c|Ω(x)), a frozen and hashable 
     group_norms(x)  one number for each *group*: what the penalty thresholds together
     check(shape)    ValueError for a shape it cannot take
 
-All but `NuclearNorm`, whose groups are no sets of weights, threshold in two parts, prox(v) = shrink(v)·soft(v):
+All but `NuclearNorm`, whose groups are not sets of weights, threshold in two parts, prox(v) = shrink(v)·soft(v):
 `soft` acts on single entries, `shrink` is one factor in [0, 1] for each group, with the dimensions of v kept. And
 
     group_index(shape)  for each weight the number of its group, as in `group_norms(x).ravel()`
     inside(v)           which groups of Prox_Ω(v) are not zero, of the shape of `group_norms(v)`
 
-Source: Parikh and Boyd, "Proximal Algorithms" (2014), sections 6.5 and 6.7.
+References:
+  Parikh and Boyd, "Proximal Algorithms" (2014), sections 6.5 and 6.7.
 """
 
 import dataclasses
@@ -48,19 +49,21 @@ class Penalty(Protocol):
     number for each group, zero where the group is; `check(shape)` raises a ValueError for shapes that it cannot take;
     `strength` is λ > 0.
 
-    >>> import dataclasses, jax.numpy as jnp, parsimony as pm
-    >>> @dataclasses.dataclass(frozen=True)
-    ... class NonNegative:
-    ...     strength: float = 1.0
-    ...     def prox(self, v): return jnp.maximum(v - self.strength, 0)
-    ...     def value(self, x): return self.strength * jnp.sum(x)
-    ...     def group_norms(self, x): return x
-    ...     def check(self, shape): pass
-    >>> state = pm.split_lbi(0.1, penalty=NonNegative(0.5)).init({"kernel": jnp.ones((1, 2))})
-    >>> pm.gamma(state)["kernel"].tolist()
-    [[0.0, 0.0]]
+    Examples:
+      >>> import dataclasses, jax.numpy as jnp, parsimony as pm
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class NonNegative:
+      ...     strength: float = 1.0
+      ...     def prox(self, v): return jnp.maximum(v - self.strength, 0)
+      ...     def value(self, x): return self.strength * jnp.sum(x)
+      ...     def group_norms(self, x): return x
+      ...     def check(self, shape): pass
+      >>> state = pm.split_lbi(0.1, penalty=NonNegative(0.5)).init({"kernel": jnp.ones((1, 2))})
+      >>> pm.gamma(state)["kernel"].tolist()
+      [[0.0, 0.0]]
 
-    Source: Parikh and Boyd, "Proximal Algorithms" (2014).
+    References:
+      Parikh and Boyd, "Proximal Algorithms" (2014).
     """
 
     @property
@@ -72,7 +75,7 @@ class Penalty(Protocol):
 
 
 def over(v, strength: Any = None):
-    """v/T in the dtype of v; T = 1 where the strength is None. Counters, which are no weights, stay as they are."""
+    """v/T in the dtype of v; T = 1 where the strength is None. Counters are not weights and stay as they are."""
     whole = strength is None or not jnp.issubdtype(v.dtype, jnp.inexact)
     return v if whole else v / jnp.asarray(strength, v.dtype)
 
@@ -105,10 +108,12 @@ class Lasso:
     Args:
       strength: λ > 0.
 
-    >>> Lasso(1.0).prox(jnp.array([[3.0, -0.5], [-2.0, 1.0]])).tolist()
-    [[2.0, 0.0], [-1.0, 0.0]]
+    Examples:
+      >>> Lasso(1.0).prox(jnp.array([[3.0, -0.5], [-2.0, 1.0]])).tolist()
+      [[2.0, 0.0], [-1.0, 0.0]]
 
-    Source: Tibshirani, "Regression Shrinkage and Selection via the Lasso" (1996).
+    References:
+      Tibshirani, "Regression Shrinkage and Selection via the Lasso" (1996).
     """
 
     strength: float = 1.0
@@ -154,10 +159,12 @@ class GroupLasso:
       scale: None for c_g = 1; "rms" for c_g = √|g|, so that a group enters when its root mean square
         exceeds λ, whatever its size.
 
-    >>> GroupLasso(-1, strength=2.5).prox(jnp.array([[3.0, 0.3], [4.0, 0.4]])).tolist()
-    [[1.5, 0.0], [2.0, 0.0]]
+    Examples:
+      >>> GroupLasso(-1, strength=2.5).prox(jnp.array([[3.0, 0.3], [4.0, 0.4]])).tolist()
+      [[1.5, 0.0], [2.0, 0.0]]
 
-    Source: Yuan and Lin, "Model Selection and Estimation in Regression with Grouped Variables" (2006).
+    References:
+      Yuan and Lin, "Model Selection and Estimation in Regression with Grouped Variables" (2006).
     """
 
     axis: int | tuple[int, ...] = -1
@@ -206,10 +213,12 @@ class SparseGroupLasso:
       axis, strength, scale: as in `GroupLasso`.
       mix: the lasso's share, in [0, 1].
 
-    >>> SparseGroupLasso(-1, strength=5.0, mix=0.5).prox(jnp.array([[5.5, 3.0], [6.5, 1.5]])).tolist()
-    [[1.5, 0.0], [2.0, 0.0]]
+    Examples:
+      >>> SparseGroupLasso(-1, strength=5.0, mix=0.5).prox(jnp.array([[5.5, 3.0], [6.5, 1.5]])).tolist()
+      [[1.5, 0.0], [2.0, 0.0]]
 
-    Source: Simon, Friedman, Hastie and Tibshirani, "A Sparse-Group Lasso" (2013).
+    References:
+      Simon, Friedman, Hastie and Tibshirani, "A Sparse-Group Lasso" (2013).
     """
 
     axis: int | tuple[int, ...] = -1

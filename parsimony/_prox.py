@@ -2,7 +2,8 @@
 
     soft(v)_i = sign(v_i)·(|v_i| − λ)₊        shrink_g = (1 − λc_g/‖v_g‖)₊
 
-Source: Parikh and Boyd, "Proximal Algorithms" (2014), sections 6.5.2 and 6.5.4.
+References:
+  Parikh and Boyd, "Proximal Algorithms" (2014), sections 6.5.2 and 6.5.4.
 """
 
 import math
@@ -15,7 +16,7 @@ Shape = tuple[int, ...]
 
 
 def check_fields(penalty) -> None:
-    """Refuses a strength that is no positive number, and a scale that does not exist."""
+    """Rejects a strength that is not a positive number, and an unknown scale."""
     strength = penalty.strength
     if isinstance(strength, bool) or not isinstance(strength, int | float | np.integer | np.floating):
         raise TypeError(
@@ -27,7 +28,7 @@ def check_fields(penalty) -> None:
             f"{type(penalty).__name__}(strength={strength!r}): expected a positive, finite number; "
             "for no penalty at all use None, e.g. Rules([('head', None), ...])."
         )
-    # A NumPy scalar is no weak type: it would promote V.
+    # A NumPy scalar is not weakly typed: it would promote V.
     object.__setattr__(penalty, "strength", float(strength))
     if getattr(penalty, "scale", None) not in (None, "rms"):
         raise ValueError(f"{type(penalty).__name__}(scale={penalty.scale!r}): expected None or 'rms'.")

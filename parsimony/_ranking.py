@@ -112,7 +112,7 @@ def _members(penalised, protected: set[str]) -> list[tuple[Member, ...]]:
             continue
         if not hasattr(penalty, "group_index"):
             raise ValueError(
-                f"parameter {name!r}: the groups of {type(penalty).__name__} are no sets of weights, so no mask "
+                f"parameter {name!r}: the groups of {type(penalty).__name__} are not sets of weights, so no mask "
                 "selects them; read its model by pm.sparse_params, protect it, or give it another penalty."
             )
         index = penalty.group_index(jnp.shape(w))

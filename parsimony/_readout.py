@@ -30,11 +30,13 @@ def gamma(opt_state: optax.OptState):
     Raises:
       ValueError: no Split LBI state, one with an extra axis of devices or seeds, or two for one parameter.
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> pm.gamma(pm.split_lbi(0.1).init({"kernel": jnp.ones((2, 2))}))["kernel"].tolist()
-    [[0.0, 0.0], [0.0, 0.0]]
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> pm.gamma(pm.split_lbi(0.1).init({"kernel": jnp.ones((2, 2))}))["kernel"].tolist()
+      [[0.0, 0.0], [0.0, 0.0]]
 
-    Source: arXiv 1905.09449.
+    References:
+      ArXiv 1905.09449.
     """
     return merged(opt_state, lambda penalty, structure: structure)
 
@@ -51,11 +53,13 @@ def support(opt_state: optax.OptState):
     Raises:
       ValueError: see `gamma`; a V that is not finite, outside of jit. (Inside, NaN does not count as support.)
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> pm.support(pm.split_lbi(0.1).init({"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)}))["bias"].tolist()
-    [True, True]
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> pm.support(pm.split_lbi(0.1).init({"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)}))["bias"].tolist()
+      [True, True]
 
-    Source: arXiv 1905.09449.
+    References:
+      ArXiv 1905.09449.
     """
     for state in split_lbi_states(opt_state):
         check_finite("V", named_leaves(state.dual)[0])
@@ -81,12 +85,14 @@ def sparse_params(params: optax.Params, opt_state: optax.OptState):
     Raises:
       ValueError: see `gamma`; and a state made for other parameters.
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> params = {"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)}
-    >>> pm.sparse_params(params, pm.split_lbi(0.1).init(params))["kernel"].tolist()
-    [[0.0, 0.0]]
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> params = {"kernel": jnp.ones((1, 2)), "bias": jnp.ones(2)}
+      >>> pm.sparse_params(params, pm.split_lbi(0.1).init(params))["kernel"].tolist()
+      [[0.0, 0.0]]
 
-    Source: arXiv 1905.09449.
+    References:
+      ArXiv 1905.09449.
     """
     weights, treedef, known = matched(params, opt_state)
 

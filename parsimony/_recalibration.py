@@ -4,7 +4,7 @@ A normalisation in training moves each of its statistics towards that of the bat
 
     new = m·old + (1 − m)·b
 
-so two calls on one batch, with other old statistics, tell m, and every further call tells the b of its batch. What
+so two calls on one batch, with different old statistics, give m, and every further call gives the b of its batch. What
 comes out is the mean of b over the batches, to which the running mean only comes near.
 """
 
@@ -45,20 +45,22 @@ def recalibrate(forward: Callable[[Any, Any], Any], stats: Any, batches: Iterabl
       The tree of `stats`, with its dtypes.
 
     Raises:
-      TypeError: `forward` returns another tree than `stats`, or arrays of other shapes.
+      TypeError: `forward` returns a tree, or shapes, other than those of `stats`.
       ValueError: no batch; no statistic that `forward` changes; one that does not move towards the batch's value by
         a fixed momentum (named), or is too coarse to tell.
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> def forward(stats, x):  # a normalisation of momentum 0.9
-    ...     return {"mean": 0.9 * stats["mean"] + 0.1 * x.mean(0), "var": 0.9 * stats["var"] + 0.1 * x.var(0)}
-    >>> batches = [jnp.array([[1.0], [3.0]]), jnp.array([[5.0], [9.0]])]
-    >>> stats = pm.recalibrate(forward, {"mean": jnp.zeros(1), "var": jnp.ones(1)}, batches)
-    >>> stats["mean"].round(4).tolist(), stats["var"].round(4).tolist()  # (2 + 7)/2 and (1 + 4)/2
-    ([4.5], [2.5])
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> def forward(stats, x):  # a normalisation of momentum 0.9
+      ...     return {"mean": 0.9 * stats["mean"] + 0.1 * x.mean(0), "var": 0.9 * stats["var"] + 0.1 * x.var(0)}
+      >>> batches = [jnp.array([[1.0], [3.0]]), jnp.array([[5.0], [9.0]])]
+      >>> stats = pm.recalibrate(forward, {"mean": jnp.zeros(1), "var": jnp.ones(1)}, batches)
+      >>> stats["mean"].round(4).tolist(), stats["var"].round(4).tolist()  # (2 + 7)/2 and (1 + 4)/2
+      ([4.5], [2.5])
 
-    Source: Li, Wu, Su and Wang, "EagleEye: Fast Sub-net Evaluation for Efficient Neural Network Pruning" (arXiv
-    2007.02491), recompute the statistics of every pruned network before it is judged.
+    References:
+      Li, Wu, Su and Wang, "EagleEye: Fast Sub-net Evaluation for Efficient Neural Network Pruning" (arXiv 2007.02491),
+      recompute the statistics of every pruned network before it is judged.
     """
     call = _Call(forward, stats)
     rest = iter(batches)
@@ -111,7 +113,7 @@ class _Call:
         return [x for _, x in named]
 
     def momenta(self, batch) -> list[float | None]:
-        """The momentum of each statistic; None for what is no statistic."""
+        """The momentum of each statistic; None for anything that is not a statistic."""
         new = self(self.zeros, batch)
         counters = [place for place, (x, y) in enumerate(zip(self.given, new, strict=True)) if _counts(x, y)]
         # Flags such as "first time" are left as a call leaves them.

@@ -22,15 +22,16 @@ class Rules:
       rules: pairs (regular expression, penalty or None). None leaves a parameter unpenalised. A parameter that
         a pattern gives a penalty must have a rank that the penalty takes, and a pattern that is found in no
         name is an error, both at `init`.
-      default: the penalty of kernels (rank 2 or more, no bias or scale by its name) that no pattern names. None: none.
+      default: the penalty of kernels (rank 2 or more, not a bias or scale by name) that no pattern names. None: none.
 
-    >>> import parsimony as pm
-    >>> rules = pm.Rules([("conv.*kernel", pm.GroupLasso(-1, scale="rms")), ("head", None)], default=pm.Lasso(0.5))
-    >>> rules.rules[1]
-    ('head', None)
+    Examples:
+      >>> import parsimony as pm
+      >>> rules = pm.Rules([("conv.*kernel", pm.GroupLasso(-1, scale="rms")), ("head", None)], default=pm.Lasso(0.5))
+      >>> rules.rules[1]
+      ('head', None)
 
     Raises:
-      TypeError, ValueError: at construction, for what is no such pair or no regular expression.
+      TypeError, ValueError: an entry is not such a pair, or not a regular expression (at construction).
     """
 
     rules: Sequence[tuple[str, Penalty | UnitPenalty | None]]
@@ -48,13 +49,13 @@ class Rules:
             try:
                 re.compile(pattern)
             except (re.error, TypeError) as error:
-                raise ValueError(f"Rules: {pattern!r} is no regular expression: {error}.") from None
+                raise ValueError(f"Rules: {pattern!r} is not a regular expression: {error}.") from None
         check_penalty(self.default, "Rules, default")
         object.__setattr__(self, "rules", rules)  # a list is welcome, but the state's metadata must be hashable
 
 
 def check_penalty(penalty, where: str) -> None:
-    """Refuses what is neither a penalty nor None."""
+    """Rejects anything but a penalty or None."""
     if isinstance(penalty, type):
         raise TypeError(f"{where}: got the class {penalty.__name__}; write {penalty.__name__}() for an instance.")
     if penalty is not None and not all(
@@ -78,7 +79,7 @@ def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree, strength: Any =
         parameter. The message names the parameter.
     """
     leaves, _ = named_leaves(tree)
-    # Random keys, counters and tables of indices are no weights: no default penalises them.
+    # Random keys, counters and tables of indices are not weights: no default penalises them.
     weights = {name: leaf for name, leaf in leaves if jax.numpy.issubdtype(leaf.dtype, jax.numpy.inexact)}
     shapes = {name: tuple(leaf.shape) for name, leaf in weights.items()}
     kernels = {name for name in weights if is_kernel(name, shapes)}

@@ -26,8 +26,8 @@ def rank(params: optax.Params, opt_state: optax.OptState, order: Criterion | Any
     - "gamma": by the root mean square of Γ in the group at the end.
     - "magnitude": by that of W.
 
-    Filters on a path that unfolds over the training (`path_speed`) are told apart equally well by all four. Single
-    weights, and groups that rushed in together, are told apart better by "dual" or "magnitude" (numbers: README).
+    Filters on a path that unfolds over the training (`path_speed`) are ranked equally well by all four. Single weights,
+    and groups that entered all at once, are ranked better by "dual" or "magnitude" (numbers: docs/results.md).
 
     Args:
       params: W, of the shapes that the state was made for.
@@ -38,15 +38,17 @@ def rank(params: optax.Params, opt_state: optax.OptState, order: Criterion | Any
       The tree of the parameters with int32 arrays, one entry a group as in `entry_steps`; None where unpenalised.
 
     Raises:
-      ValueError: an unknown order; "entry" without a recorded path; a penalty whose groups are no sets of weights
+      ValueError: an unknown order; "entry" without a recorded path; a penalty whose groups are not sets of weights
         (`NuclearNorm`); params, an order and a state that do not match.
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> params = {"kernel": jnp.array([[1.0, -3.0, 2.0]])}
-    >>> pm.rank(params, pm.split_lbi(0.1).init(params), order="magnitude")["kernel"].tolist()
-    [[2, 0, 1]]
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> params = {"kernel": jnp.array([[1.0, -3.0, 2.0]])}
+      >>> pm.rank(params, pm.split_lbi(0.1).init(params), order="magnitude")["kernel"].tolist()
+      [[2, 0, 1]]
 
-    Source: arXiv 1905.09449, section 3; the authors' code subtracts the epoch of entry from ‖W‖, two scales in one.
+    References:
+      ArXiv 1905.09449, section 3; the authors' code subtracts the epoch of entry from ‖W‖, two scales in one.
     """
     found, treedef, names = layers(params, opt_state, order)
     if not found:
@@ -86,16 +88,18 @@ def select(
       The tree of the parameters with bool arrays of their shapes, placed like them; True where unpenalised.
 
     Raises:
-      ValueError: a sparsity outside [0, 1), an unknown scope, level or order, a pattern that is found in no name,
+      ValueError: a sparsity outside [0, 1), an unknown scope, level or order, a pattern that matches no name,
         nothing left to select from; and as `rank`.
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> params = {"kernel": jnp.array([[1.0, -3.0, 2.0, 0.5]]), "bias": jnp.zeros(4)}
-    >>> masks = pm.select(params, pm.split_lbi(0.1).init(params), sparsity=0.5, order="magnitude")
-    >>> masks["kernel"].tolist()
-    [[False, True, True, False]]
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> params = {"kernel": jnp.array([[1.0, -3.0, 2.0, 0.5]]), "bias": jnp.zeros(4)}
+      >>> masks = pm.select(params, pm.split_lbi(0.1).init(params), sparsity=0.5, order="magnitude")
+      >>> masks["kernel"].tolist()
+      [[False, True, True, False]]
 
-    Source: arXiv 1905.09449, section 3.
+    References:
+      ArXiv 1905.09449, section 3.
     """
     share = check_share("sparsity", sparsity, "the share of weights to remove")
     one_of("scope", scope, ("layer", "global"))

@@ -1,6 +1,6 @@
 """An adaptive strength: at every step the one at which a stated share of the penalised weights is zero.
 
-Users of sparsity penalties want a sparsity and get to choose λ. Split LBI and its neighbours all threshold a latent
+Users of sparsity penalties want a sparsity and get to choose λ. Split LBI and related methods all threshold a latent
 variable U, W or Γ = κ·Prox_{TΩ}(U), so the strength that gives a share q of zeros can be read off U itself:
 
     T = min{T > 0 : the share of zeros in Prox_{TΩ}(U) is at least q}
@@ -13,8 +13,9 @@ The share counts the weights of all penalised parameters together, or of each la
 `NuclearNorm`, whose Γ is of low rank but has no zeros, the singular directions of a matrix stand for its weights. With
 groups the share is met from above, to within one group. Entries of U that are exactly zero stay zero at any strength.
 
-Source: the rule is ours: the k largest of iterative hard thresholding (Blumensath and Davies 2009), with a soft
-threshold. The code of Bungert et al. (arXiv 2105.04319) steps λ up and down by a constant each epoch instead.
+References:
+  The rule is ours: the k largest of iterative hard thresholding (Blumensath and Davies 2009), with a soft threshold.
+  The code of Bungert et al. (arXiv 2105.04319) steps λ up and down by a constant each epoch instead.
 """
 
 from typing import Any, Literal
@@ -76,8 +77,8 @@ def threshold_at(
 ) -> Any:
     """T at which the share q of zeros in Prox_{TΩ}(U) is reached; `LEAST` or more.
 
-    The zeros grow with T, and so do the bit patterns of the positive floats: 31 halvings find the very number. It is
-    raised by 1e-5 of itself, lest another order of summation let in the group that lies on the threshold.
+    The zeros grow with T, and so do the bit patterns of the positive floats: 31 bisections find it exactly. It is
+    raised by 1e-5 of itself, so that another order of summation cannot let in the group at the threshold.
 
     Args:
       penalty: Ω, as in `inverse_scale_space`.
@@ -89,10 +90,11 @@ def threshold_at(
     Returns:
       T, a float32 scalar; for layers a tree of them.
 
-    >>> import parsimony as pm
-    >>> U = {"kernel": jnp.array([[4.0, -3.0, 2.0, 1.0]])}
-    >>> round(float(threshold_at(pm.Lasso(0.5), U, 0.75)), 3)  # three of four are zero where λT = 3
-    6.0
+    Examples:
+      >>> import parsimony as pm
+      >>> U = {"kernel": jnp.array([[4.0, -3.0, 2.0, 1.0]])}
+      >>> round(float(threshold_at(pm.Lasso(0.5), U, 0.75)), 3)  # three of four are zero where λT = 3
+      6.0
     """
     leaves, treedef = jax.tree.flatten(latent)
     owns = resolve(penalty, latent)

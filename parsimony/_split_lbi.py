@@ -10,7 +10,8 @@
 | Ω | `penalty` | the sparsity penalty |
 | t = Σα | `time` | inverse-scale-space time |
 
-Source: Fu, Liu, Li, Sun, Zeng, Yao, arXiv 1905.09449; DessiLBI, arXiv 2007.02010.
+References:
+  Fu, Liu, Li, Sun, Zeng, Yao, arXiv 1905.09449; DessiLBI, arXiv 2007.02010.
 """
 
 import functools
@@ -74,10 +75,10 @@ def inverse_scale_space(
         α < 2/(κ(Lip/2 + 1/ν + √(Lip²/4 + 1/ν²))), Lip the smoothness of L.
       kappa: κ > 0. Large κ comes near the continuous dynamics.
       nu: ν > 0. Small ν binds W to Γ.
-      penalty: Ω; a penalty for every kernel (rank 2 or more, no bias or scale by its name), `Rules` by name, or None
+      penalty: Ω; a penalty for every kernel (rank 2 or more, not a bias or scale by name), `Rules` by name, or None
         for the paper's: a group lasso on the filters of convolutions, whose axis the layout tells, and a lasso on the
-        single weights of all other kernels. What cannot be told is an error that shows the rule to write.
-      dual_learning_rate: the α of V⁺ where it is to differ: the speed of the path. Default `learning_rate`.
+        single weights of all other kernels. Where that cannot be determined, the error shows the rule to write.
+      dual_learning_rate: the α of V⁺ where it differs: the speed of the path. Default `learning_rate`.
       inner: transformation of ∇_W L̄; `optax.trace(0.9)` is the paper's momentum.
       sparsity: None for the strengths as given; or the share of the penalised weights that are zero in Γ, all
         parameters together, in [0, 1), or a schedule of it: after each step the strengths are scaled to give it. The
@@ -96,21 +97,23 @@ def inverse_scale_space(
       A `GradientTransformationExtraArgs` with state `SplitLBIState`; `update` needs `params`.
 
     Raises:
-      ValueError, TypeError: for what is not positive or finite, no penalty, or no floating-point dtype; at
-        `init` for rules and penalties that do not fit the parameters; at `update` without `params`, or with
-        trees that do not match.
+      ValueError, TypeError: a number is not positive and finite, `penalty` is not a penalty, or the dtype is not
+        floating-point; rules or penalties do not fit the parameters (at `init`); `params` is missing, or trees do
+        not match (at `update`).
 
-    >>> import jax.numpy as jnp, optax, parsimony as pm
-    >>> params = {"kernel": jnp.array([[4.0, 0.1]])}
-    >>> tx = pm.inverse_scale_space(learning_rate=0.5, nu=2.0)
-    >>> state = tx.init(params)
-    >>> for _ in range(2):
-    ...     updates, state = tx.update({"kernel": jnp.zeros((1, 2))}, state, params)
-    ...     params = optax.apply_updates(params, updates)
-    >>> pm.gamma(state)["kernel"].tolist(), state.time.tolist()
-    ([[0.75, 0.0]], 1.0)
+    Examples:
+      >>> import jax.numpy as jnp, optax, parsimony as pm
+      >>> params = {"kernel": jnp.array([[4.0, 0.1]])}
+      >>> tx = pm.inverse_scale_space(learning_rate=0.5, nu=2.0)
+      >>> state = tx.init(params)
+      >>> for _ in range(2):
+      ...     updates, state = tx.update({"kernel": jnp.zeros((1, 2))}, state, params)
+      ...     params = optax.apply_updates(params, updates)
+      >>> pm.gamma(state)["kernel"].tolist(), state.time.tolist()
+      ([[0.75, 0.0]], 1.0)
 
-    Source: arXiv 1905.09449.
+    References:
+      ArXiv 1905.09449.
     """
     for name, value in [
         ("learning_rate", learning_rate),
@@ -225,7 +228,7 @@ def split_lbi(
     Args:
       learning_rate, kappa, nu, penalty, dual_learning_rate, inner: see `inverse_scale_space`.
       sparsity, sparsity_scope, finish, accumulator_dtype: see there too.
-      momentum: decay in [0, 1) of the gradient's trace, or None for none.
+      momentum: decay in [0, 1) of the gradient's trace, or None.
       nesterov: Nesterov's momentum; needs `momentum`.
       weight_decay: coefficient ≥ 0 of W added to ∇L, or None.
       weight_decay_mask: tree of bools, or a function of the parameters, as in `optax.add_decayed_weights`.
@@ -236,16 +239,18 @@ def split_lbi(
     Raises:
       ValueError, TypeError: see `inverse_scale_space`.
 
-    >>> import optax, parsimony as pm
-    >>> tx = pm.split_lbi(0.1, kappa=1.0, nu=20.0, momentum=0.9, weight_decay=1e-4)
+    Examples:
+      >>> import optax, parsimony as pm
+      >>> tx = pm.split_lbi(0.1, kappa=1.0, nu=20.0, momentum=0.9, weight_decay=1e-4)
 
-    Source: arXiv 2007.02010.
+    References:
+      ArXiv 2007.02010.
     """
     check_momentum(momentum, nesterov)
     if weight_decay is not None:
         check_scalar("weight_decay", weight_decay, "a number ≥ 0, or None for none")
     if weight_decay is not None and concrete(weight_decay) and not 0 <= weight_decay < math.inf:
-        raise ValueError(f"weight_decay={weight_decay!r}: expected a number ≥ 0, or None for none.")
+        raise ValueError(f"weight_decay={weight_decay!r}: expected a number ≥ 0, or None.")
     if weight_decay_mask is not None and weight_decay is None:
         raise ValueError("weight_decay_mask needs a weight_decay, e.g. weight_decay=1e-4.")
     return optax.chain(

@@ -57,19 +57,21 @@ class SplitLBIState(NamedTuple):
       inner_state: state of `inner`; empty in the related methods.
       static_penalty: a node without leaves, which holds Ω; read it as `penalty`.
 
-    >>> import jax.numpy as jnp, optax, parsimony as pm
-    >>> opt_state = pm.split_lbi(0.1, kappa=2.0).init({"kernel": jnp.ones((1, 2), jnp.bfloat16)})
-    >>> optax.tree.get(opt_state, "kappa").tolist(), optax.tree.get(opt_state, "dual")["kernel"].dtype.name
-    (2.0, 'float32')
-    >>> tx = optax.chain(optax.scale_by_adam(), pm.inverse_scale_space(0.1, penalty=pm.Lasso(0.5)))
-    >>> opt_state = tx.init({"kernel": jnp.ones((1, 2))})
-    >>> ours = lambda path, value: str(path[-1]).startswith("SplitLBIState.")  # of two: "'conv'" in keystr(path)
-    >>> optax.tree.get(opt_state, "count", filtering=ours).tolist()
-    0
-    >>> optax.tree.get(opt_state, "SplitLBIState").penalty
-    Lasso(strength=0.5)
+    Examples:
+      >>> import jax.numpy as jnp, optax, parsimony as pm
+      >>> opt_state = pm.split_lbi(0.1, kappa=2.0).init({"kernel": jnp.ones((1, 2), jnp.bfloat16)})
+      >>> optax.tree.get(opt_state, "kappa").tolist(), optax.tree.get(opt_state, "dual")["kernel"].dtype.name
+      (2.0, 'float32')
+      >>> tx = optax.chain(optax.scale_by_adam(), pm.inverse_scale_space(0.1, penalty=pm.Lasso(0.5)))
+      >>> opt_state = tx.init({"kernel": jnp.ones((1, 2))})
+      >>> ours = lambda path, value: str(path[-1]).startswith("SplitLBIState.")  # of two: "'conv'" in keystr(path)
+      >>> optax.tree.get(opt_state, "count", filtering=ours).tolist()
+      0
+      >>> optax.tree.get(opt_state, "SplitLBIState").penalty
+      Lasso(strength=0.5)
 
-    Source: arXiv 1905.09449; the published code keeps Γ as well.
+    References:
+      ArXiv 1905.09449; the published code keeps Γ as well.
     """
 
     count: jax.typing.ArrayLike

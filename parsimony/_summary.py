@@ -21,8 +21,9 @@ class SparsityRow:
       weights, all_weights: the same of the weights; all of them where it has no penalty.
       not_finite: how many entries of Γ are NaN or infinite; these are not counted as support.
 
-    >>> SparsityRow("conv", groups=1, all_groups=2, weights=9, all_weights=18).density
-    0.5
+    Examples:
+      >>> SparsityRow("conv", groups=1, all_groups=2, weights=9, all_weights=18).density
+      0.5
     """
 
     name: str
@@ -41,11 +42,12 @@ class SparsityRow:
 class SparsitySummary(tuple[SparsityRow, ...]):
     """Rows of `sparsity_summary`; printed, a table.
 
-    >>> print(SparsitySummary([SparsityRow("conv", 1, 2, 9, 18), SparsityRow("bias", None, None, 2, 2)]))
-    parameter  groups in supp Γ  weights in supp Γ  density
-    conv                  1 / 2             9 / 18    50.0%
-    bias             no penalty              2 / 2   100.0%
-    all                                    11 / 20    55.0%
+    Examples:
+      >>> print(SparsitySummary([SparsityRow("conv", 1, 2, 9, 18), SparsityRow("bias", None, None, 2, 2)]))
+      parameter  groups in supp Γ  weights in supp Γ  density
+      conv                  1 / 2             9 / 18    50.0%
+      bias             no penalty              2 / 2   100.0%
+      all                                    11 / 20    55.0%
     """
 
     def __str__(self) -> str:
@@ -66,7 +68,7 @@ class SparsitySummary(tuple[SparsityRow, ...]):
 
 
 def group_norms(opt_state: optax.OptState, params: optax.Params | None = None):
-    """Norm of every group of Γ, or of W; of Γ it is zero for what is not in the support.
+    """Norm of every group of Γ, or of W; of Γ it is zero outside the support.
 
     Args:
       opt_state: as in `parsimony.gamma`.
@@ -79,12 +81,13 @@ def group_norms(opt_state: optax.OptState, params: optax.Params | None = None):
     Raises:
       ValueError: as `parsimony.gamma`; and params that the state was not made for.
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> params = {"conv": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)}
-    >>> state = pm.split_lbi(0.1).init(params)
-    >>> norms = pm.group_norms(state)
-    >>> norms["conv"].tolist(), norms["bias"], pm.group_norms(state, params)["conv"].tolist()
-    ([0.0, 0.0], None, [3.0, 3.0])
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> params = {"conv": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)}
+      >>> state = pm.split_lbi(0.1).init(params)
+      >>> norms = pm.group_norms(state)
+      >>> norms["conv"].tolist(), norms["bias"], pm.group_norms(state, params)["conv"].tolist()
+      ([0.0, 0.0], None, [3.0, 3.0])
     """
     if params is None:
         return merged(opt_state, lambda penalty, structure: None if penalty is None else penalty.group_norms(structure))
@@ -104,10 +107,11 @@ def sparsity_summary(opt_state: optax.OptState) -> SparsitySummary:
     Raises:
       ValueError: as `parsimony.gamma`.
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> state = pm.split_lbi(0.1).init({"conv": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)})
-    >>> pm.sparsity_summary(state)[1]
-    SparsityRow(name='conv', groups=0, all_groups=2, weights=0, all_weights=18, not_finite=0)
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> state = pm.split_lbi(0.1).init({"conv": jnp.ones((3, 3, 1, 2)), "bias": jnp.ones(2)})
+      >>> pm.sparsity_summary(state)[1]
+      SparsityRow(name='conv', groups=0, all_groups=2, weights=0, all_weights=18, not_finite=0)
     """
     return SparsitySummary(_row(*leaf) for state in split_lbi_states(opt_state) for leaf in gammas(state))
 

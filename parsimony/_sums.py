@@ -12,9 +12,10 @@ so that the neighbour is taken in the share |e|/h of the steps: nothing is lost 
 steps cancel better than those of a random walk. A sum that can be represented is exact, the rule is odd in (V, d), and
 k is the count in the state: a run that is resumed goes on bit for bit.
 
-Source: e by Knuth, "The Art of Computer Programming" 2, section 4.2.2, theorem B; rounding with the right mean: Croci,
-Fasi, Higham, Mary and Mikaitis, "Stochastic rounding: implementation, error analysis and applications" (2022), here
-with a sequence of low discrepancy for the random numbers.
+References:
+  E by Knuth, "The Art of Computer Programming" 2, section 4.2.2, theorem B; rounding with the right mean: Croci, Fasi,
+  Higham, Mary and Mikaitis, "Stochastic rounding: implementation, error analysis and applications" (2022), here with a
+  sequence of low discrepancy for the random numbers.
 """
 
 import functools
@@ -40,10 +41,11 @@ def add(total, step, count: Any):
     Returns:
       An array like `total`.
 
-    >>> at = jax.lax.fori_loop(0, 1000, lambda k, v: add(v, 1e-8, k), jnp.float32(1.0))
-    >>> plain = jax.lax.fori_loop(0, 1000, lambda k, v: v + 1e-8, jnp.float32(1.0))
-    >>> f"{at:.6f} {plain:.6f}"
-    '1.000010 1.000000'
+    Examples:
+      >>> at = jax.lax.fori_loop(0, 1000, lambda k, v: add(v, 1e-8, k), jnp.float32(1.0))
+      >>> plain = jax.lax.fori_loop(0, 1000, lambda k, v: v + 1e-8, jnp.float32(1.0))
+      >>> f"{at:.6f} {plain:.6f}"
+      '1.000010 1.000000'
     """
     total = jnp.asarray(total)
     step = jnp.asarray(step, total.dtype)

@@ -40,7 +40,7 @@ def named_leaves(tree):
 
 
 def _is_variable(node) -> bool:
-    """Whether a node is a variable of Flax NNX, told without importing Flax."""
+    """Whether a node is a variable of Flax NNX, determined without importing Flax."""
     return any(
         kind.__module__.startswith("flax.nnx") and kind.__name__.startswith("Variable") for kind in type(node).__mro__
     )

@@ -2,11 +2,11 @@
 
     Ω(x) = λ Σ_u c_u‖x_u‖₂,   ‖x_u‖² = Σ over the unit's slices of all parameters,   prox(v)_u = v_u·(1 − λc_u/‖v_u‖)₊
 
-A filter alone is no unit: its bias and the scale and shift of its normalisation keep a zero filter alive. Where Γ
+A filter alone is not a unit: its bias and the scale and shift of its normalisation keep a zero filter alive. Where Γ
 leaves out all of them, the unit can be removed without any change of the outputs of the sparse model.
 
-Source: Yuan and Lin, "Model Selection and Estimation in Regression with Grouped Variables" (2006); units
-are the groups.
+References:
+  Yuan and Lin, "Model Selection and Estimation in Regression with Grouped Variables" (2006); units are the groups.
 """
 
 import dataclasses
@@ -44,16 +44,18 @@ class UnitPenalty:
       slices: the units of each parameter.
       sets: (name, first unit, number of units) of each set.
       strength: λ > 0.
-      scale: None for c_u = 1; "rms" for c_u = √|u|, so that units of unequal size have an equal chance.
+      scale: None for c_u = 1; "rms" for c_u = √|u|, so that units of unequal size enter on equal terms.
 
-    >>> import jax, jax.numpy as jnp, parsimony as pm
-    >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 3))}
-    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
-    >>> penalty = pm.structure.unit_penalty(pm.structure.find_units(fn, params, jnp.ones((1, 4))))
-    >>> isinstance(penalty, pm.UnitPenalty), penalty.sets
-    (True, (('w1', 0, 2),))
+    Examples:
+      >>> import jax, jax.numpy as jnp, parsimony as pm
+      >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 3))}
+      >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
+      >>> penalty = pm.structure.unit_penalty(pm.structure.find_units(fn, params, jnp.ones((1, 4))))
+      >>> isinstance(penalty, pm.UnitPenalty), penalty.sets
+      (True, (('w1', 0, 2),))
 
-    Source: Yuan and Lin, "Model selection and estimation in regression with grouped variables" (2006).
+    References:
+      Yuan and Lin, "Model selection and estimation in regression with grouped variables" (2006).
     """
 
     slices: tuple[Slices, ...]
@@ -118,7 +120,7 @@ class UnitPenalty:
     def moved(self, places: dict[str, dict[int, Any]]) -> "UnitPenalty":
         """The penalty after surgery: {parameter: {axis: where its indices come from, and which are new}}.
 
-        See `parsimony.structure._layout.Layout`. Units of which nothing is left go; new ones follow those of their set.
+        See `_surgery.index_map.Layout`. Units of which nothing is left go; new ones follow those of their set.
         """
         alive, added, parts = np.zeros(sum(n for *_, n in self.sets), bool), {name: 0 for name, *_ in self.sets}, []
         for part in self.slices:

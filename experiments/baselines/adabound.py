@@ -4,8 +4,9 @@
 
 m, s: the running means of ∇L and ∇L²; α* the step at the end, which falls with α.
 
-Source: Luo, Xiong, Liu and Sun, "Adaptive Gradient Methods with Dynamic Bound of Learning Rate" (arXiv 1902.09843),
-Algorithm 1, with the bias correction and the bounds of the published code.
+References:
+  Luo, Xiong, Liu and Sun, "Adaptive Gradient Methods with Dynamic Bound of Learning Rate" (arXiv 1902.09843), Algorithm
+  1, with the bias correction and the bounds of the published code.
 """
 
 from typing import Any
@@ -43,9 +44,10 @@ def scale_by_adabound(
 def adabound(learning_rate, final_learning_rate=0.1, **arguments) -> optax.GradientTransformation:
     """AdaBound; `learning_rate` is Adam's α, a number, a traced array or a schedule.
 
-    >>> params, tx = {"w": jnp.zeros(1)}, adabound(1e-3)
-    >>> updates, _ = tx.update({"w": jnp.ones(1)}, tx.init(params), params)
-    >>> round(float(updates["w"][0]), 5)  # Adam's first step is α; the lower bound is near 0 still
-    -0.001
+    Examples:
+      >>> params, tx = {"w": jnp.zeros(1)}, adabound(1e-3)
+      >>> updates, _ = tx.update({"w": jnp.ones(1)}, tx.init(params), params)
+      >>> round(float(updates["w"][0]), 5)  # Adam's first step is α; the lower bound is near 0 still
+      -0.001
     """
     return optax.chain(scale_by_adabound(learning_rate, final_learning_rate, **arguments), optax.scale(-1.0))

@@ -4,8 +4,9 @@
 
 The gradient is that of all weights, so that one outside can return as soon as its step is among the k largest.
 
-Source: Blumensath and Davies, "Iterative hard thresholding for compressed sensing" (2009); for networks Jin, Yuan, Feng
-and Yan, "Training skinny deep neural networks with iterative hard thresholding" (arXiv 1607.05423).
+References:
+  Blumensath and Davies, "Iterative hard thresholding for compressed sensing" (2009); for networks Jin, Yuan, Feng and
+  Yan, "Training skinny deep neural networks with iterative hard thresholding" (arXiv 1607.05423).
 """
 
 from typing import Any

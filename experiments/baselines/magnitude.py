@@ -2,8 +2,9 @@
 
     q_t = q_f·(1 − (1 − (t − t₀)/nΔ)³)      at t = t₀, t₀ + Δ, …, t₀ + nΔ
 
-Source: Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression" (arXiv
-1710.01878), equation 1.
+References:
+  Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model compression" (arXiv
+  1710.01878), equation 1.
 """
 
 from typing import Any, NamedTuple
@@ -26,8 +27,9 @@ class MaskedState(NamedTuple):
 def cubic_sparsity(final, begin, end) -> optax.Schedule:
     """q_t: 0 up to `begin`, the final share from `end` on; all three may be traced.
 
-    >>> [round(float(cubic_sparsity(0.8, 10, 20)(t)), 3) for t in (0, 10, 15, 20, 99)]
-    [0.0, 0.0, 0.7, 0.8, 0.8]
+    Examples:
+      >>> [round(float(cubic_sparsity(0.8, 10, 20)(t)), 3) for t in (0, 10, 15, 20, 99)]
+      [0.0, 0.0, 0.7, 0.8, 0.8]
     """
 
     def schedule(count):

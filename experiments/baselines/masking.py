@@ -19,8 +19,9 @@ def k_largest(scores, k):
       scores: float32 [n]; negative ones are never among the k.
       k: int, may be traced; n or more takes all that are not negative.
 
-    >>> k_largest(jnp.array([3.0, 1.0, 3.0, -1.0, 3.0]), 2).tolist()
-    [True, False, True, False, False]
+    Examples:
+      >>> k_largest(jnp.array([3.0, 1.0, 3.0, -1.0, 3.0]), 2).tolist()
+      [True, False, True, False, False]
     """
     bits = jax.lax.bitcast_convert_type(scores.astype(jnp.float32), jnp.int32)
 
@@ -52,8 +53,9 @@ def magnitude_masks(params, sparsity, level: str = "weight"):
     Returns:
       A tree of bools; all True where a parameter is not prunable.
 
-    >>> magnitude_masks({"kernel": jnp.array([[1.0, -3.0, 2.0, 0.5]]), "bias": jnp.zeros(1)}, 0.5)["kernel"].tolist()
-    [[False, True, True, False]]
+    Examples:
+      >>> magnitude_masks({"kernel": jnp.array([[1.0, -3.0, 2.0, 0.5]]), "bias": jnp.zeros(1)}, 0.5)["kernel"].tolist()
+      [[False, True, True, False]]
     """
     leaves, treedef = jax.tree.flatten(params)
     masks = masks_within([scores_of(w, level) if prunable(w, level) else None for w in leaves], sparsity)

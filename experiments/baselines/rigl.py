@@ -7,8 +7,9 @@ Every ΔT steps up to T_end, instead of a step of the optimizer, each layer drop
 of its weights, the smallest, and grows as many where |∇L| is largest; what has grown starts at zero, without momentum.
 (What is dropped and grown at once was never away: it stays as it was, as in the published code.)
 
-Source: Evci, Gale, Menick, Castro and Elsen, "Rigging the Lottery: Making All Tickets Winners" (arXiv 1911.11134),
-Algorithm 1; the densities of layers by Erdős-Rényi-Kernel: section 3, after Mocanu et al. (2018).
+References:
+  Evci, Gale, Menick, Castro and Elsen, "Rigging the Lottery: Making All Tickets Winners" (arXiv 1911.11134), Algorithm
+  1; the densities of layers by Erdős-Rényi-Kernel: section 3, after Mocanu et al. (2018).
 """
 
 import math
@@ -32,8 +33,9 @@ def erdos_renyi_densities(shapes: list[tuple[int, ...]], sparsity):
     Returns:
       [layers] float32.
 
-    >>> [f"{density:.2f}" for density in erdos_renyi_densities([(784, 300), (300, 100), (100, 10)], 0.9)]
-    ['0.08', '0.23', '1.00']
+    Examples:
+      >>> [f"{density:.2f}" for density in erdos_renyi_densities([(784, 300), (300, 100), (100, 10)], 0.9)]
+      ['0.08', '0.23', '1.00']
     """
     sizes = jnp.array([math.prod(shape) for shape in shapes], jnp.float32)
     raw = jnp.array([sum(shape) / math.prod(shape) for shape in shapes], jnp.float32)

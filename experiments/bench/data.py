@@ -93,13 +93,13 @@ DECODERS: dict[str, Decode] = {"Pillow": _pillow, "OpenCV": _opencv, "simplejpeg
 def _half(jpegs: list[bytes]) -> None:
     """What a decoder makes of a JPEG of which the second half is missing."""
     for name, decode in DECODERS.items():
-        refused = 0
+        rejected = 0
         for one in jpegs:
             try:
                 decode(one[: len(one) // 2], 1)
             except (ValueError, OSError):
-                refused += 1
-        print(f"  {name:12s} refuses {refused} of {len(jpegs)} images cut in half")
+                rejected += 1
+        print(f"  {name:12s} rejects {rejected} of {len(jpegs)} images cut in half")
 
 
 def _decoders(jpegs: list[bytes], rounds: int) -> None:

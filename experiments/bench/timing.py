@@ -1,4 +1,4 @@
-"""How long functions take, measured in turn: a machine's drift meets all of them alike."""
+"""How long functions take, measured in turn: a machine's drift affects all of them equally."""
 
 import time
 from collections.abc import Callable

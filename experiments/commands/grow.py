@@ -4,7 +4,8 @@
 
 What has grown computes what it did before, and goes on with its momentum, its V and its record of the path.
 
-Source: arXiv 1905.09449, on growing networks; the budgets and the growth that keeps the function are ours.
+References:
+  ArXiv 1905.09449, on growing networks; the budgets and the growth that keeps the function are ours.
 """
 
 import dataclasses

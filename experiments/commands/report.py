@@ -21,7 +21,7 @@ from ..runs.files import read_json, write_whole
 from ..runs.load import Run, load_run
 from .prune import table
 
-GENERATOR = "<meta name='generator' content='parsimony'>"  # by which a page of ours is known
+GENERATOR = "<meta name='generator' content='parsimony'>"  # marks a page as written here
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
 h1 { font-size: 1.6rem; } h2 { margin-top: 2.4rem; border-bottom: 1px solid #ddd; } figure { margin: 1rem 0; }
@@ -38,7 +38,7 @@ class ReportOptions:
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Folders of runs."""
     output: Path | None = None
-    """The page. None: report.html in the first run's folder; an older one of ours is replaced."""
+    """The page. None: report.html in the first run's folder; an older report is replaced."""
     data_dir: Path | None = None
     """Where TFDS keeps its data."""
 
@@ -52,7 +52,7 @@ def report(arguments: ReportOptions) -> Path:
     runs = [load_run(directory, arguments.data_dir) for directory in arguments.runs]
     output = arguments.output or arguments.runs[0] / "report.html"
     if output.exists() and GENERATOR not in output.read_text(encoding="utf-8", errors="ignore"):
-        raise RunError(f"{output} is no report of ours; choose another --output.")
+        raise RunError(f"{output} is not a report written by this command; choose another --output.")
     parts = [_table_of_runs(runs), _mean_sweeps(runs)] if len(runs) > 1 else []
     parts += [_section(run) for run in runs]
     title = html.escape(", ".join(run.directory.name for run in runs))

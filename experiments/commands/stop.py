@@ -36,7 +36,7 @@ def stop(arguments: StopOptions) -> dict:
     config = read_config(arguments.run)
     curve = [line for line in snapshots.curve(arguments.run) if line["epoch_end"]]
     if not curve:
-        raise RunError(f"{arguments.run} has no snapshot yet.")
+        raise RunError(f"{arguments.run} has no snapshot yet; let it train until the end of an epoch.")
     if arguments.rule == "one_se" and arguments.patience is None:
         line = stopping.sparsest_within_one_error(curve, config.validation)
     else:

@@ -54,7 +54,9 @@ def ticket(arguments: TicketOptions) -> dict:
     """Draws the ticket, retrains the three, prints and writes the comparison."""
     run = load_run(arguments.run, arguments.data_dir)
     if isinstance(run.config, Grow):
-        raise RunError(f"{arguments.run} has grown, so it has no start to rewind to; give a run of `train`.")
+        raise RunError(
+            f"{arguments.run} is a run of `grow`, which has no initial weights to rewind to; give a run of `train`."
+        )
     params, stats, opt_state = run.at(arguments.at_epoch)
     names = penalised(opt_state)
     protect = others(names, arguments.layers)
@@ -102,7 +104,7 @@ def _only(drawn: list[str], masks):
 
 
 def _random(run, params, opt_state, masks, drawn: list[str]):
-    """As many groups of each layer as the ticket has, drawn by lot."""
+    """As many groups of each layer as the ticket has, drawn at random."""
     random = np.random.default_rng([run.config.seed, 1])
     lot = jax.tree.map(lambda x: random.random(x.shape), pm.group_norms(opt_state))
     parts, treedef = {}, jax.tree.structure(masks)

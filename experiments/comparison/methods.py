@@ -136,7 +136,7 @@ def _split_lbi(plan: Plan, setting, momentum: float | None = 0.9, weight_decay=N
     `share` says when half of the groups would have entered with the weights of the start. `finish` is the part of W − Γ
     that Γ makes up in a step from the first drop of α on, so that Γ soon lets go of W; 0: V's step falls with α.
 
-    Penalties are no arrays, but λ can be one: with V/λ in the place of V the step is that with α/λ, κλ and strength 1.
+    Penalties are not arrays, but λ can be one: with V/λ in the place of V the step is that with α/λ, κλ and strength 1.
     `learning_rate` is the step of W, κα, so that κ does not change it. A larger κ brings Γ up to W sooner after entry.
     """
     kappa, alpha = setting["kappa"], setting["learning_rate"] / setting["kappa"]

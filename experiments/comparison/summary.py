@@ -16,7 +16,7 @@ class Cell:
 
     Attributes:
       test, std, values: mean, standard deviation (None: of one seed) and each of the test accuracies.
-      validation, zeros, zeros_of_all, macs: means, as in `Result`; macs None where a network fell apart.
+      validation, zeros, zeros_of_all, macs: means, as in `Result`; macs None where a network is cut through.
     """
 
     sparsity: float | None

@@ -22,16 +22,18 @@ class Sampler:
     def end(self, epoch: int) -> int:
         """How many batches it takes to complete so many epochs.
 
-        >>> [Sampler(seed=0, size=10, batch_size=4).end(epoch) for epoch in range(4)]
-        [0, 3, 5, 8]
+        Examples:
+          >>> [Sampler(seed=0, size=10, batch_size=4).end(epoch) for epoch in range(4)]
+          [0, 3, 5, 8]
         """
         return -(-epoch * self.size // self.batch_size)
 
     def at(self, share: float, epochs: int) -> int:
         """How many batches it takes to complete a share of so many epochs, to the nearest example.
 
-        >>> Sampler(seed=0, size=10, batch_size=4).at(2 / 3, epochs=3)
-        5
+        Examples:
+          >>> Sampler(seed=0, size=10, batch_size=4).at(2 / 3, epochs=3)
+          5
         """
         return -(-round(share * epochs * self.size) // self.batch_size)
 

@@ -67,7 +67,7 @@ class Grow(Config, GrowthOptions):
         default = {field.name: field.default for field in dataclasses.fields(Grow)}
         for name in self.FIXED:
             if getattr(self, name) != default[name]:
-                raise ValueError(f"{name}: a network that grows has no choice of it; leave it at {default[name]!r}.")
+                raise ValueError(f"{name}: a growing network cannot change it; leave it at {default[name]!r}.")
         if self.share is None:
             raise ValueError("share: expected a share of a round in (0, 1]; each layer's strength follows from it.")
         for name, tau in (("tau", self.tau), *self.tau_of):

@@ -33,7 +33,7 @@ def check(stage: Stage) -> None:
     except ValueError as error:
         raise RunError(str(error)) from None
     if wider.route != "module":
-        raise RunError(f"model {config.model} does not run on wider arrays, so that it cannot be trained grown.")
+        raise RunError(f"model {config.model} does not run on wider arrays, so it cannot be trained after growing.")
     make_stage(config, stage.widths.values(), fresh=False)  # raises for a model that cannot be made at other widths
 
 

@@ -54,7 +54,7 @@ def options(name: str) -> Mapping[str, inspect.Parameter]:
 
 
 def default_classes(name: str) -> int:
-    """Classes that a model tells apart where it is not told how many; those for digits have no choice."""
+    """Classes of a model where their number is not given; the models for digits have ten."""
     choices = options(name)
     return choices["classes"].default if "classes" in choices else 10
 

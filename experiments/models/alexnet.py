@@ -1,6 +1,7 @@
 """AlexNet in one column, without local response normalisation, as in torchvision.
 
-Source: Krizhevsky, "One weird trick for parallelizing convolutional neural networks" (arXiv 1404.5997).
+References:
+  Krizhevsky, "One weird trick for parallelizing convolutional neural networks" (arXiv 1404.5997).
 """
 
 import jax.numpy as jnp

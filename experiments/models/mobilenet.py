@@ -1,6 +1,7 @@
 """MobileNetV2 for 32×32 images: as published, but the first two halvings are left out.
 
-Source: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (arXiv 1801.04381), table 2.
+References:
+  Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks" (arXiv 1801.04381), table 2.
 """
 
 import jax.numpy as jnp

@@ -1,7 +1,8 @@
 """VGG with batch normalisation for 32×32 images: the convolutions as published, and one dense layer after them.
 
-Source: Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition" (arXiv 1409.1556),
-table 1, columns D and E.
+References:
+  Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition" (arXiv 1409.1556), table
+  1, columns D and E.
 """
 
 import itertools

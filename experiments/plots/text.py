@@ -8,9 +8,10 @@ def aligned(lines: Sequence[Sequence[str]], least: int = 0) -> str:
 
     Columns have at least `least` characters, so that tables that are printed line by line stand in line.
 
-    >>> print(aligned([("", "80 %", "90 %"), ("magnitude", "98.1", "9.7")]))
-               80 %  90 %
-    magnitude  98.1   9.7
+    Examples:
+      >>> print(aligned([("", "80 %", "90 %"), ("magnitude", "98.1", "9.7")]))
+                 80 %  90 %
+      magnitude  98.1   9.7
     """
     widths = [max(least, *map(len, column)) for column in zip(*lines, strict=True)]
     aligned_cell = lambda i, cell: cell.rjust(widths[i]) if i else cell.ljust(widths[i])

@@ -62,7 +62,7 @@ def write_lines(path: Path, lines: list[dict]) -> None:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """All lines of JSON; none where there is no file. A line that a kill left unfinished is no line."""
+    """All lines of JSON; none where there is no file. A line that a kill left unfinished is dropped."""
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8")

@@ -87,7 +87,7 @@ def read_config(directory: Path) -> Config:
         files = sorted(path.name for path in directory.iterdir())[:8] if directory.is_dir() else None
         contents = "it does not exist" if files is None else f"it holds {', '.join(files) or 'nothing'}"
         raise RunError(
-            f"{directory} is no run folder ({contents}); expected what `python -m experiments train` leaves, "
+            f"{directory} is not a run folder ({contents}); expected what `python -m experiments train` leaves, "
             "such as runs/digits."
         )
     settings = read_json(file)
@@ -95,7 +95,7 @@ def read_config(directory: Path) -> Config:
     try:
         return (Grow if "tau" in settings else Config).from_settings(settings)
     except (TypeError, ValueError) as error:
-        raise RunError(f"{file} is not of this version of the experiments: {error}") from None
+        raise RunError(f"{file} was written by another version of the experiments: {error}") from None
 
 
 def penalised(opt_state) -> list[str]:
@@ -107,6 +107,6 @@ def others(names, patterns: tuple[str, ...]) -> list[str]:
     """Patterns for `select(protect=...)` that leave only the layers open in whose names one of `patterns` is found."""
     for pattern in patterns:
         if not any(re.search(pattern, name) for name in names):
-            raise RunError(f"--layers {pattern}: found in no penalised parameter of {', '.join(names)}.")
+            raise RunError(f"--layers {pattern}: matches no penalised parameter of {', '.join(names)}.")
     closed = [name for name in names if patterns and not any(re.search(pattern, name) for pattern in patterns)]
     return [f"^{re.escape(name)}$" for name in closed]

@@ -2,9 +2,10 @@
 
 The sparsest point within one standard error of the best: with n held-out images and the best accuracy a seen so far
 (of W or W̃), SE = √(a(1 − a)/n); of the snapshots whose W̃ has at least a − SE, the one of least density. Differences
-below one SE are not told apart by n images, so the simpler model is taken.
+below one SE cannot be distinguished with n images, so the simpler model is taken.
 
-Source: Breiman, Friedman, Olshen and Stone, "Classification and Regression Trees" (1984), section 3.4.3.
+References:
+  Breiman, Friedman, Olshen and Stone, "Classification and Regression Trees" (1984), section 3.4.3.
 """
 
 import math

@@ -54,7 +54,7 @@ def build_network(config: Config, fresh: bool = True) -> tuple[Network, dict, di
         options["widths"] = config.widths
     unknown = set(options) - set(models.options(config.model))
     if unknown:
-        raise RunError(f"model {config.model} has no choice of {' and '.join(sorted(unknown))}; leave it as it is.")
+        raise RunError(f"model {config.model} cannot change {' and '.join(sorted(unknown))}; leave it as it is.")
     try:
         return build_model(config.model, config.seed, fresh, **options)
     except ValueError as error:

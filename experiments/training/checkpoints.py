@@ -1,6 +1,6 @@
 """Checkpoints by Orbax: weights, batch statistics, optimizer state, where the training was, and a digest of all that.
 
-A checkpoint that was cut off while it was written is none. One whose bytes have changed since is found by its digest.
+A checkpoint cut off while it was written does not count. One whose bytes have changed since is found by its digest.
 """
 
 import hashlib
@@ -59,7 +59,7 @@ def restore(checkpoints: ocp.CheckpointManager, number: int, like) -> tuple[tupl
         state, where = restored["state"], restored["position"]
         weights = state["params"], state.get("stats", {}), state["opt_state"]
         if _digest(weights, where["position"]) != where["digest"]:
-            raise ValueError("its bytes are not those that were written")
+            raise ValueError("its bytes have changed since it was written")
     except Exception as error:  # damage has many names in Orbax, TensorStore and JSON
         raise RunError(f"checkpoint {number} in {checkpoints.directory} is damaged: {_short(error)}.") from error
     return weights, where["position"]
@@ -81,7 +81,7 @@ def latest(checkpoints: ocp.CheckpointManager, directory: Path, like: Callable[[
             print(f"WARNING: {error} It now lies in {aside}; the one before it is used.", file=sys.stderr, flush=True)
             checkpoints.reload()
     if numbers:
-        raise RunError(f"no checkpoint of {directory} is whole; remove that folder to start from the beginning.")
+        raise RunError(f"no checkpoint of {directory} is intact; remove that folder to start from the beginning.")
     return None
 
 
@@ -96,5 +96,5 @@ def _short(error: Exception) -> str:
 
 def _tree(params, stats, opt_state) -> dict:
     tree = {"params": params, "opt_state": opt_state} | ({"stats": stats} if stats else {})
-    # Of several processes Orbax refuses JAX's arrays that one of them alone has.
+    # With several processes Orbax rejects JAX arrays that only one of them holds.
     return tree if jax.process_count() == 1 else jax.tree.map(np.asarray, tree)

@@ -38,10 +38,10 @@ def join(config: Config) -> None:
     except (RuntimeError, ValueError) as error:
         raise RunError(f"the processes did not find each other ({config.coordinator}): {error}") from None
     if jax.device_count() != jax.process_count() * jax.local_device_count():
-        raise RunError(f"every process needs as many devices; this one has {jax.local_device_count()}.")
+        raise RunError(f"every process needs the same number of devices; this one has {jax.local_device_count()}.")
     settings = json.dumps(config.settings(), sort_keys=True)
     if on_first(lambda: settings) != settings:
-        raise RunError("the processes were started with different configurations; give all of them the same words.")
+        raise RunError("the processes were started with different configurations; give all of them the same arguments.")
 
 
 def first() -> bool:

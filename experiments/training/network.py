@@ -55,8 +55,9 @@ def by_name(tree) -> dict[str, Any]:
 def merge_variables(params: dict, stats: dict) -> dict:
     """One tree of both.
 
-    >>> merge_variables({"norm": {"scale": 1}, "head": 2}, {"norm": {"mean": 0}})
-    {'norm': {'scale': 1, 'mean': 0}, 'head': 2}
+    Examples:
+      >>> merge_variables({"norm": {"scale": 1}, "head": 2}, {"norm": {"mean": 0}})
+      {'norm': {'scale': 1, 'mean': 0}, 'head': 2}
     """
     both = dict(params)
     for name, part in stats.items():
@@ -67,8 +68,9 @@ def merge_variables(params: dict, stats: dict) -> dict:
 def split_variables(variables: dict, stats: dict) -> tuple[dict, dict]:
     """(params, stats) of a merged tree; `stats` says by its names which is which.
 
-    >>> split_variables({"norm": {"scale": 1, "mean": 0}, "head": 2}, {"norm": {"mean": None}})
-    ({'norm': {'scale': 1}, 'head': 2}, {'norm': {'mean': 0}})
+    Examples:
+      >>> split_variables({"norm": {"scale": 1, "mean": 0}, "head": 2}, {"norm": {"mean": None}})
+      ({'norm': {'scale': 1}, 'head': 2}, {'norm': {'mean': 0}})
     """
     params, statistics = {}, {}
     for name, part in variables.items():

@@ -13,14 +13,15 @@ class UnitSet:
       name: the layer in which the function first uses one of its parameters, e.g. "conv1".
       size: the number of units.
       members: {parameter: {axis: the unit that each index belongs to, −1 for none}}, int arrays of the axis's size.
-      reason: why a removal is not exact, or "": the function reduces over the units what is not zero when they are.
+      reason: why a removal is not exact, or "": the function reduces over values that are not zero when the units are.
       makers: (parameter, axis) of the members that make the units' activations; once these are zero, so are they. The
         other members only take activations in.
 
-    >>> import numpy as np
-    >>> own = UnitSet("w1", 2, {"w1": {1: np.array([0, 1])}, "w2": {0: np.array([0, 1])}}, makers=(("w1", 1),))
-    >>> own.reduced, own.each(np.add, "w1", 1, np.ones((4, 2)), 0.0).tolist()
-    (False, [4.0, 4.0])
+    Examples:
+      >>> import numpy as np
+      >>> own = UnitSet("w1", 2, {"w1": {1: np.array([0, 1])}, "w2": {0: np.array([0, 1])}}, makers=(("w1", 1),))
+      >>> own.reduced, own.each(np.add, "w1", 1, np.ones((4, 2)), 0.0).tolist()
+      (False, [4.0, 4.0])
     """
 
     name: str

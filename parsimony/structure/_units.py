@@ -26,15 +26,16 @@ class Units:
       fn: the function, or None when read from JSON without one.
       arguments: shapes and dtypes of the arguments that it was traced with.
 
-    >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm
-    >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 3))}
-    >>> units = pm.structure.find_units(lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"], params, jnp.ones((1, 4)))
-    >>> units.sets["w1"].makers, units.fixed["w2"]
-    ((('w1', 1),), {1: 'an axis of the output'})
-    >>> units.zero({"w1": np.array([True, False])}, params)["w2"].tolist()
-    [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
-    >>> pm.structure.Units.from_json(units.to_json()).shapes
-    {'w1': (4, 2), 'w2': (2, 3)}
+    Examples:
+      >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm
+      >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 3))}
+      >>> units = pm.structure.find_units(lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"], params, jnp.ones((1, 4)))
+      >>> units.sets["w1"].makers, units.fixed["w2"]
+      ((('w1', 1),), {1: 'an axis of the output'})
+      >>> units.zero({"w1": np.array([True, False])}, params)["w2"].tolist()
+      [[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+      >>> pm.structure.Units.from_json(units.to_json()).shapes
+      {'w1': (4, 2), 'w2': (2, 3)}
     """
 
     sets: dict[str, UnitSet]
@@ -57,7 +58,7 @@ class Units:
           A tree like `params`.
 
         Raises:
-          ValueError: an unknown set, a mask of another shape, other parameters.
+          ValueError: an unknown set, a mask of another shape, or other parameters.
         """
         keep = self.checked(keep)
         leaves, treedef = self.matched(params)
@@ -72,7 +73,7 @@ class Units:
         return treedef.unflatten([own(name, leaf) for name, leaf in leaves])
 
     def removed(self, keep: dict[str, np.ndarray]) -> dict[str, dict[int, np.ndarray]]:
-        """{parameter: {axis: bool for each index}}, True for what goes."""
+        """{parameter: {axis: bool for each index}}, True where it is removed."""
         gone: dict[str, dict[int, np.ndarray]] = {}
         for name, mask in keep.items():
             if mask.all():
@@ -87,7 +88,7 @@ class Units:
     def named(self, name, where: str) -> UnitSet:
         """The set of this name."""
         if name not in self.sets:
-            raise ValueError(f"{where}: there is no set {name!r}{nearest(name, self.sets) or '.'}")
+            raise ValueError(f"{where}: unknown set {name!r}{nearest(name, self.sets) or '.'}")
         return self.sets[name]
 
     def checked(self, keep) -> dict[str, np.ndarray]:
@@ -98,7 +99,7 @@ class Units:
         for name, mask in keep.items():
             if name not in self.sets:
                 raise ValueError(
-                    f"keep: there is no set {name!r}{nearest(name, self.sets) or '.'} The sets: {listed(self.sets)}."
+                    f"keep: unknown set {name!r}{nearest(name, self.sets) or '.'} The sets: {listed(self.sets)}."
                 )
             mask, size = np.asarray(mask), self.sets[name].size
             if mask.dtype != bool or mask.shape != (size,):

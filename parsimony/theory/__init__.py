@@ -15,7 +15,8 @@ The last product is B(Γ⁺; Γ) + B(Γ; Γ⁺), the Bregman distances B(x; Γ_k
 
 and descends for α < 2/(κλ). It holds for steps without momentum, of the whole loss, at a constant α.
 
-Source: Fu, Liu, Li, Sun, Zeng, Yao, arXiv 1905.09449, for F; the constant is derived here.
+References:
+  Fu, Liu, Li, Sun, Zeng, Yao, arXiv 1905.09449, for F; the constant is derived here.
 """
 
 from ._exact_path import ExactPath as ExactPath

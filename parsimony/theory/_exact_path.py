@@ -18,9 +18,10 @@ Its optimality conditions say of r = −∇R(Γ): r_i = 0 where Γ_i ≠ 0, so V
 Γ_i = 0, so V_i does not pass it. So V + (t − t_j)r ∈ ∂Ω(Γ), and Γ stays, until the next |V_i| reaches λ. R is less
 after each jump and there are finitely many supports with signs, so the path ends, with r = 0: HΓ = q.
 
-Source: Burger, Möller, Benning and Osher, "An Adaptive Inverse Scale Space Method for Compressed Sensing" (2013), for
-the jumps; Huang, Sun, Xiong and Yao, "Split LBI: An Iterative Regularization Path with Structural Sparsity" (2016),
-for the reduced loss.
+References:
+  Burger, Möller, Benning and Osher, "An Adaptive Inverse Scale Space Method for Compressed Sensing" (2013), for the
+  jumps; Huang, Sun, Xiong and Yao, "Split LBI: An Iterative Regularization Path with Structural Sparsity" (2016), for
+  the reduced loss.
 """
 
 # ruff: noqa: N806
@@ -46,12 +47,14 @@ class ExactPath:
       weights: (J, *shape), W = A⁻¹(νq + Γ).
       duals: (J, *shape), V at t_j.
 
-    >>> import numpy as np, parsimony as pm
-    >>> path = pm.theory.exact_path(np.eye(1), np.array([4.0]), nu=1.0)
-    >>> path.entry_times.tolist(), path.at([0.25, 1.0])[1].round(9).tolist()  # Γ before and after the jump
-    ([0.5], [[0.0], [4.0]])
+    Examples:
+      >>> import numpy as np, parsimony as pm
+      >>> path = pm.theory.exact_path(np.eye(1), np.array([4.0]), nu=1.0)
+      >>> path.entry_times.tolist(), path.at([0.25, 1.0])[1].round(9).tolist()  # Γ before and after the jump
+      ([0.5], [[0.0], [4.0]])
 
-    Source: see `exact_path`.
+    References:
+      See `exact_path`.
     """
 
     times: np.ndarray
@@ -101,18 +104,20 @@ def exact_path(hessian, linear, penalty: Lasso | None = None, nu: float = 100.0)
       minimisers; V and HΓ are unique.
 
     Raises:
-      TypeError: another penalty.
-      ValueError: no such H, q or ν; a loss without a minimum.
+      TypeError: a penalty other than `Lasso`.
+      ValueError: H, q or ν is not as above; the loss has no minimum.
 
-    >>> import numpy as np, parsimony as pm
-    >>> path = pm.theory.exact_path(np.eye(2), np.array([4.0, -1.0]), pm.Lasso(), nu=1.0)
-    >>> path.times.tolist(), path.gammas.round(9).tolist()  # λ(1 + ν)/|q|, and q
-    ([0.0, 0.5, 2.0], [[0.0, 0.0], [4.0, 0.0], [4.0, -1.0]])
-    >>> W, gamma, V = path.at(1.0)
-    >>> V.round(9).tolist()
-    [1.0, -0.5]
+    Examples:
+      >>> import numpy as np, parsimony as pm
+      >>> path = pm.theory.exact_path(np.eye(2), np.array([4.0, -1.0]), pm.Lasso(), nu=1.0)
+      >>> path.times.tolist(), path.gammas.round(9).tolist()  # λ(1 + ν)/|q|, and q
+      ([0.0, 0.5, 2.0], [[0.0, 0.0], [4.0, 0.0], [4.0, -1.0]])
+      >>> W, gamma, V = path.at(1.0)
+      >>> V.round(9).tolist()
+      [1.0, -0.5]
 
-    Source: Burger et al. (2013), Huang et al. (2016); see the module.
+    References:
+      Burger et al. (2013), Huang et al. (2016); see the module.
     """
     from scipy.optimize import nnls
 

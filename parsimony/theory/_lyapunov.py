@@ -42,22 +42,24 @@ def lyapunov(
       F_k, a scalar. May be called inside `jit` and `scan`.
 
     Raises:
-      ValueError: states that are not of this run; see `parsimony.sparse_params`.
+      ValueError: the states are not those of this run; see `parsimony.sparse_params`.
 
-    >>> import jax, jax.numpy as jnp, optax, parsimony as pm
-    >>> loss = lambda params: jnp.sum((params["w"] - 3) ** 2) / 2
-    >>> alpha = 0.9 * pm.theory.max_learning_rate(1.0, kappa=1.0, nu=1.0)
-    >>> tx = pm.inverse_scale_space(alpha, kappa=1.0, nu=1.0, penalty=pm.Lasso())
-    >>> params, values = {"w": jnp.zeros((1, 1))}, []
-    >>> state = previous = tx.init(params)
-    >>> for _ in range(8):
-    ...     values.append(float(pm.theory.lyapunov(loss, params, state, previous, alpha, 1.0)))
-    ...     updates, following = tx.update(jax.grad(loss)(params), state, params)
-    ...     params, state, previous = optax.apply_updates(params, updates), following, state
-    >>> sorted(values, reverse=True) == values
-    True
+    Examples:
+      >>> import jax, jax.numpy as jnp, optax, parsimony as pm
+      >>> loss = lambda params: jnp.sum((params["w"] - 3) ** 2) / 2
+      >>> alpha = 0.9 * pm.theory.max_learning_rate(1.0, kappa=1.0, nu=1.0)
+      >>> tx = pm.inverse_scale_space(alpha, kappa=1.0, nu=1.0, penalty=pm.Lasso())
+      >>> params, values = {"w": jnp.zeros((1, 1))}, []
+      >>> state = previous = tx.init(params)
+      >>> for _ in range(8):
+      ...     values.append(float(pm.theory.lyapunov(loss, params, state, previous, alpha, 1.0)))
+      ...     updates, following = tx.update(jax.grad(loss)(params), state, params)
+      ...     params, state, previous = optax.apply_updates(params, updates), following, state
+      >>> sorted(values, reverse=True) == values
+      True
 
-    Source: arXiv 1905.09449.
+    References:
+      ArXiv 1905.09449.
     """
     check_positive("learning_rate", learning_rate)
     check_positive("nu", nu)

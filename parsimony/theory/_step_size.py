@@ -36,13 +36,15 @@ def max_learning_rate(lipschitz: float, kappa: float = 1.0, nu: float = 100.0) -
       2/(κλ). Take α below it, such as 0.9 of it, for steps without momentum.
 
     Raises:
-      ValueError, TypeError: for what is no such number.
+      ValueError, TypeError: an argument is not such a number.
 
-    >>> import parsimony as pm
-    >>> pm.theory.max_learning_rate(lipschitz=1.5, kappa=1.0, nu=1.0)  # λ = 3; 2/(Lip + 1/ν) would be 0.8
-    0.6666666666666666
+    Examples:
+      >>> import parsimony as pm
+      >>> pm.theory.max_learning_rate(lipschitz=1.5, kappa=1.0, nu=1.0)  # λ = 3; 2/(Lip + 1/ν) would be 0.8
+      0.6666666666666666
 
-    Source: see the module; the eigenvalue is elementary.
+    References:
+      See the module; the eigenvalue is elementary.
     """
     for name, value in [("lipschitz", lipschitz), ("kappa", kappa), ("nu", nu)]:
         if isinstance(value, bool) or name != "lipschitz" or value != 0:
@@ -75,15 +77,18 @@ def lipschitz(
       |θ| + r.
 
     Raises:
-      TypeError: a loss that is no function, or parameters that are not real and floating-point.
-      ValueError: no scalar loss; no parameters; a Hessian that is not finite here; no such numbers.
+      TypeError: `loss` is not a function, or the parameters are not real and floating-point.
+      ValueError: the loss is not a scalar, there are no parameters, the Hessian is not finite here, or a number is out
+        of range.
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> loss = lambda w, scale: jnp.sum(scale * w**2) / 2
-    >>> round(pm.theory.lipschitz(loss, jnp.ones(3), jnp.array([0.5, -4.0, 1.0])), 3)
-    4.0
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> loss = lambda w, scale: jnp.sum(scale * w**2) / 2
+      >>> round(pm.theory.lipschitz(loss, jnp.ones(3), jnp.array([0.5, -4.0, 1.0])), 3)
+      4.0
 
-    Source: Lanczos (1950); Paige (1980) for the Ritz values without orthogonality.
+    References:
+      Lanczos (1950); Paige (1980) for the Ritz values without orthogonality.
     """
     check_positive("tolerance", tolerance)
     check_count("iterations", iterations, "the maximum number of Hessian-vector products, an int ≥ 1")
@@ -92,7 +97,9 @@ def lipschitz(
     params = as_arrays(params)
     leaves, treedef = jax.tree.flatten(params)
     if not leaves:
-        raise ValueError(f"params={params!r}: expected a tree with arrays; there is nothing to differentiate by.")
+        raise ValueError(
+            f"params={params!r}: expected a tree with arrays; there is nothing to differentiate with respect to."
+        )
     if not all(jnp.issubdtype(w.dtype, jnp.floating) for w in leaves):
         raise TypeError(f"params have {[str(w.dtype) for w in leaves]}: expected real floating-point arrays alone.")
     keys = treedef.unflatten(list(jax.random.split(jax.random.key(0), len(leaves))))

@@ -82,7 +82,7 @@ def test_the_support_of_a_path_over_units_is_removed_without_a_change(tmp_path):
         (["--sparsity", "1.0"], 2, r"--sparsity: expected a share of the units in [0, 1), got 1.0"),
         (["--sparsity", "0.5", "--macs", "0.5"], 2, "expected one of --sparsity, --parameters, --macs"),
         (["--parameters", "3"], 1, "the least that this order can leave is"),
-        (["--sparsity", "0.5", "--protect", "convv"], 1, "pattern 'convv' is found in no name"),
+        (["--sparsity", "0.5", "--protect", "convv"], 1, "pattern 'convv' matches no name"),
     ],
 )
 def test_bad_words_end_in_one_sentence(directory, words, code, message, capsys):

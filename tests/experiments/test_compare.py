@@ -186,7 +186,7 @@ def test_a_grid_is_a_row_for_every_combination():
         ({"batch_size": 2000}, "more than the 1257 training images"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_a_folder_is_made(tmp_path, fields, message):
+def test_what_does_not_fit_is_rejected_before_a_folder_is_made(tmp_path, fields, message):
     with pytest.raises(RunError, match=message):
         compare.compare("a", dataclasses.replace(SMALL, run_dir=tmp_path / "a", **fields))
     assert not (tmp_path / "a").exists()
@@ -208,7 +208,7 @@ def test_what_does_not_fit_is_refused_before_a_folder_is_made(tmp_path, fields, 
         ("ranges", (("ramp", (0.1, 0.2)),)),
     ],
 )
-def test_a_configuration_refuses_what_makes_no_sense(field, value):
+def test_a_configuration_rejects_invalid_values(field, value):
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(SMALL, **{field: value})
 

@@ -134,7 +134,7 @@ def test_a_finished_run_other_settings_and_strange_files_are_left_alone(undistur
         run(tmp_path, "a", nu=7.0)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.tex").write_text("mine")
-    with pytest.raises(RunError, match="no run of ours"):
+    with pytest.raises(RunError, match="not a run written here"):
         run(tmp_path, "b")
 
 
@@ -160,7 +160,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path):
         ({"snapshots": 10}, "more than the 9 whole batches of an epoch"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_a_folder_is_made(tmp_path, fields, message):
+def test_what_does_not_fit_is_rejected_before_a_folder_is_made(tmp_path, fields, message):
     with pytest.raises(RunError, match=message):
         run(tmp_path, "a", **fields)
     assert not (tmp_path / "a").exists()
@@ -183,7 +183,7 @@ def test_what_does_not_fit_is_refused_before_a_folder_is_made(tmp_path, fields, 
         ("patience", 0),
     ],
 )
-def test_a_configuration_refuses_what_makes_no_sense(field, value):
+def test_a_configuration_rejects_invalid_values(field, value):
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(Config(), **{field: value})
 

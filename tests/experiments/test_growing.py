@@ -187,7 +187,7 @@ def test_a_grown_network_is_cut_and_pruned_like_any_other(directory, capsys):
     assert cli.main(["compact", str(directory), "--order", "dual", "--macs", "0.8", "--rounds", "1"]) == 0
     assert cli.main(["prune", str(directory), "--sparsity", "0.5", "--orders", "dual", "magnitude"]) == 0
     assert cli.main(["ticket", str(directory), "--at-epoch", "1"]) == 1
-    assert "has grown, so it has no start to rewind to" in capsys.readouterr().err
+    assert "which has no initial weights to rewind to" in capsys.readouterr().err
     assert cli.main(["report", str(directory), "--output", str(directory / "page.html")]) == 0
     assert "compiling" in (directory / "page.html").read_text()
 
@@ -214,11 +214,11 @@ def test_what_cannot_start_is_told_before_a_folder_is_made(tmp_path, fields, mes
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"model": "wrn22_2", "widths": ()}, "model wrn22_2 has no choice of widths"),
+        ({"model": "wrn22_2", "widths": ()}, "model wrn22_2 cannot change widths"),
         ({"model": "resnet20", "widths": ()}, "model resnet20 does not run on wider arrays"),
     ],
 )
-def test_a_model_that_cannot_be_made_at_other_widths_is_refused_at_the_start(fields, message):
+def test_a_model_that_cannot_be_made_at_other_widths_is_rejected_at_the_start(fields, message):
     with pytest.raises(RunError, match=message):
         policy.check(stage.make_stage(dataclasses.replace(SHORT, dataset="cifar10", **fields)))
 
@@ -236,7 +236,7 @@ def test_a_line_that_a_kill_cut_off_is_not_in_the_way_of_the_next(tmp_path):
     ("field", "value"),
     [("tau", 0.0), ("step", 0), ("rounds", 0), ("ratio", -1.0), ("minutes", 0.0), ("share", None), ("stop", "one_se")],
 )
-def test_a_growth_that_makes_no_sense_is_refused(field, value):
+def test_a_growth_that_is_invalid_is_rejected(field, value):
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(SHORT, **{field: value})
 

@@ -115,7 +115,7 @@ def test_workers_change_nothing_and_a_position_is_good_for_any_number_of_them(da
         assert_same(list(stream), whole[2:])
 
 
-def test_a_position_of_other_batches_is_refused(data_dir):
+def test_a_position_of_other_batches_is_rejected(data_dir):
     make = lambda size, **options: imagenet("train", size, train=True, workers=0, data_dir=data_dir, **options)
     state = make(16, seed=1, epochs=2).get_state()
     with pytest.raises(ValueError, match=r"other batches \(batch_size 16 → 32, seed 1 → 2\)"):
@@ -203,7 +203,7 @@ def test_the_validation_split_is_held_out_by_index_and_recorded(data_dir):
         ("train", {"seed": -1}, "seed is -1"),
     ],
 )
-def test_arguments_that_make_no_sense_are_refused(data_dir, split, options, message):
+def test_arguments_that_are_invalid_are_rejected(data_dir, split, options, message):
     with pytest.raises((ValueError, RunError), match=message):
         imagenet(split, 16, train=True, data_dir=data_dir, **options)
 

@@ -260,7 +260,7 @@ def test_a_report_of_several_runs_and_of_one_that_was_killed(copy, directory):
 def test_a_report_replaces_no_file_of_anyone_else(copy, capsys):
     (copy / "thesis.html").write_text("mine")
     assert cli.main(["report", str(copy), "--output", str(copy / "thesis.html")]) == 1
-    assert "no report of ours" in capsys.readouterr().err
+    assert "not a report written by this command" in capsys.readouterr().err
     assert (copy / "thesis.html").read_text() == "mine"
 
 
@@ -268,15 +268,15 @@ def test_a_report_replaces_no_file_of_anyone_else(copy, capsys):
     ("words", "code", "message"),
     [
         (["prune", "{run}", "--sparsity", "1.0"], 2, r"in \[0, 1\), got \[1.0\]"),
-        (["prune", "{run}", "--layers", "convv"], 1, "--layers convv: found in no penalised parameter"),
+        (["prune", "{run}", "--layers", "convv"], 1, "--layers convv: matches no penalised parameter"),
         (["prune", "{run}", "--orders", "area"], 1, "--snapshot-groups 32768"),
-        (["prune", "{run}/nothing"], 1, "no run folder .it does not exist"),
-        (["prune", "{run}/snapshots"], 1, "no run folder .it holds 0"),
+        (["prune", "{run}/nothing"], 1, "not a run folder .it does not exist"),
+        (["prune", "{run}/snapshots"], 1, "not a run folder .it holds 0"),
         (["ticket", "{run}", "--at-epoch", "5"], 1, r"no checkpoint of epoch 5, only of \[3, 4, 8\].*--keep 0.625"),
         (["ticket", "{run}", "--at-epoch", "3", "--sparsity", "-1"], 2, r"in \[0, 1\), got -1"),
         (["ticket", "{run}", "--at-epoch", "3"], 1, "nothing of .*conv2/kernel.* smaller --share"),
         (["stop", "{run}", "--sparsity", "1"], 2, r"in \[0, 1\), got 1"),
-        (["report", "{run}", "{run}/nothing"], 1, "no run folder"),
+        (["report", "{run}", "{run}/nothing"], 1, "not a run folder"),
     ],
 )  # fmt: skip
 def test_bad_input_is_told_and_nothing_is_written(directory, words, code, message, capsys):
@@ -293,5 +293,5 @@ def test_bad_input_is_told_and_nothing_is_written(directory, words, code, messag
 def test_a_configuration_of_another_version_is_told(copy):
     settings = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps(settings | {"warmup": 3}))
-    with pytest.raises(RunError, match=r"not of this version.*warmup"):
+    with pytest.raises(RunError, match=r"another version of the experiments.*warmup"):
         read_config(copy)

@@ -37,7 +37,7 @@ def test_the_devices_share_each_batch_and_nothing_else():
     np.testing.assert_array_equal(local.swapaxes(0, 1).reshape(3, 16), batches)
 
 
-def test_chunks_go_on_wherever_they_ended_and_positions_of_other_batches_are_refused():
+def test_chunks_go_on_wherever_they_ended_and_positions_of_other_batches_are_rejected():
     images = np.zeros((40, 2, 2, 1), np.uint8)
     loader = DeviceLoader(Split(images, np.zeros(40, np.int32)), Sampler(seed=0, size=40, batch_size=8))
     numbers = lambda *range_: [number.tolist() for *_, number in loader.chunks(*range_)]

@@ -187,7 +187,7 @@ def scaled_group_lasso(strength, rms=False):
     )
 
 
-def neighbour(
+def related(
     method, params, gradient, penalties, steps, *, learning_rate, kappa=1.0,
     momentum=0.0, nesterov=False, adam=False, sparsity=None,
 ):  # fmt: skip

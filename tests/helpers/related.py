@@ -1,4 +1,4 @@
-"""A problem for the neighbours of Split LBI: parameters of unequal groups, and a gradient in NumPy and in JAX."""
+"""A problem for the methods related to Split LBI: parameters of unequal groups, and a gradient in NumPy and in JAX."""
 
 import jax
 import jax.numpy as jnp

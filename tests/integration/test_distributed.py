@@ -89,10 +89,10 @@ def test_an_error_of_the_first_process_is_everybodys(tmp_path, compiled):
     for process in pair(tmp_path / "run", WORDS, compiled):
         _, errors = process.communicate()
         assert process.returncode == 1
-        assert "holds files that are no run of ours" in errors
+        assert "holds files that are not a run written here" in errors
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
 
 
-def test_half_a_description_of_the_processes_is_refused():
+def test_half_a_description_of_the_processes_is_rejected():
     with pytest.raises(RunError, match=r"--processes alone does not say .* --coordinator ADDRESS:PORT"):
         distributed.join(Config(processes=2))

@@ -55,7 +55,7 @@ def folder(undisturbed, tmp_path):
 
 
 def test_a_run_killed_many_times_ends_as_an_undisturbed_one(folder, tmp_path, capsys):
-    """A little after a snapshot, at a moment drawn by lot, or while a checkpoint is being written.
+    """A little after a snapshot, at a moment drawn at random, or while a checkpoint is being written.
 
     While it lives, no second run works in its folder.
     """
@@ -147,6 +147,6 @@ def test_a_full_disk_is_an_error_that_leaves_the_earlier_checkpoints(undisturbed
     assert_same(undisturbed, (record, kept))
 
 
-def test_resuming_with_another_configuration_is_refused_by_name(unfinished, capsys):
+def test_resuming_with_another_configuration_is_rejected_by_name(unfinished, capsys):
     assert cli.main([*WORDS, "--run-dir", str(unfinished), "--nu", "7", "--batch-size", "64"]) == 1
     assert "other settings (batch_size 128 → 64, nu 10.0 → 7.0)" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What cannot work is refused where it comes in, with the way out."""
+"""What cannot work raises an error where it comes in, which names the way out."""
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ def test_hyper_parameters_are_positive_and_finite(value, error, message):
         ({"penalty": [("kernel", pm.Lasso())]}, TypeError, "^penalty: expected a penalty.*Rules"),
     ],
 )
-def test_arguments_that_make_no_sense_are_refused_when_given(arguments, error, message):
+def test_arguments_that_are_invalid_are_rejected_when_given(arguments, error, message):
     with pytest.raises(error, match=message):
         pm.split_lbi(**({"learning_rate": 0.1} | arguments))
 
@@ -63,14 +63,14 @@ def test_arguments_that_make_no_sense_are_refused_when_given(arguments, error, m
         ([("kernel", pm.Lasso)], None, TypeError, r"pattern 'kernel': got the class Lasso; write Lasso\(\)"),
         ([("kernel", 0.1)], None, TypeError, "pattern 'kernel': expected a penalty such as"),
         ([], pm.Lasso, TypeError, r"default: got the class Lasso; write Lasso\(\)"),
-        ([("(kernel", pm.Lasso())], None, ValueError, r"'\(kernel' is no regular expression"),
-        ([(3, pm.Lasso())], None, ValueError, "3 is no regular expression"),
+        ([("(kernel", pm.Lasso())], None, ValueError, r"'\(kernel' is not a regular expression"),
+        ([(3, pm.Lasso())], None, ValueError, "3 is not a regular expression"),
         (["kernel"], None, TypeError, r"expected pairs like \[\('kernel', Lasso\(\)\)"),
         (pm.Lasso(), None, TypeError, r"expected pairs like \[\('kernel', Lasso\(\)\)"),
         ({"kernel": pm.Lasso()}, None, TypeError, r"expected pairs like \[\('kernel', Lasso\(\)\)"),
     ],
 )
-def test_rules_that_are_none_are_refused_when_made(rules, default, error, message):
+def test_rules_that_are_none_are_rejected_when_made(rules, default, error, message):
     with pytest.raises(error, match=f"^Rules.*{message}"):
         pm.Rules(rules, default)
 
@@ -78,10 +78,10 @@ def test_rules_that_are_none_are_refused_when_made(rules, default, error, messag
 @pytest.mark.parametrize(
     ("penalty", "message"),
     [
-        (pm.Rules([("conv2/kernel", pm.Lasso())]), "'conv2/kernel' is found in no name; did you mean 'conv1/k"),
+        (pm.Rules([("conv2/kernel", pm.Lasso())]), "'conv2/kernel' matches no name; did you mean 'conv1/k"),
         (
             pm.Rules([("kernal", None)], pm.Lasso()),
-            "'kernal' is found in no.* The names: conv1/bias, conv1/ker",
+            "'kernal' matches no.* The names: conv1/bias, conv1/ker",
         ),
         (pm.Rules([("kernel", None)]), "every parameter is left unpenalised"),
         (pm.Rules([]), "every parameter is left unpenalised"),
@@ -94,7 +94,7 @@ def test_rules_that_are_none_are_refused_when_made(rules, default, error, messag
     ],
     ids=str,
 )
-def test_a_penalty_that_does_not_fit_the_parameters_is_refused_at_init(penalty, message):
+def test_a_penalty_that_does_not_fit_the_parameters_is_rejected_at_init(penalty, message):
     with pytest.raises(ValueError, match=message):
         pm.split_lbi(0.1, penalty=penalty).init(PARAMS)
 
@@ -108,7 +108,7 @@ def test_a_penalty_that_does_not_fit_the_parameters_is_refused_at_init(penalty, 
         ({"kernel": jnp.ones((2, 3), "complex64")}, "parameter 'kernel'.*floating-point weights, not complex64"),
     ],
 )
-def test_parameters_that_no_penalty_can_take_are_refused_at_init(params, message):
+def test_parameters_that_no_penalty_can_take_are_rejected_at_init(params, message):
     with pytest.raises(ValueError, match=message):
         pm.split_lbi(0.1, penalty=pm.Lasso()).init(params)
 

@@ -1,4 +1,4 @@
-"""The neighbours of Split LBI against their published forms in NumPy, where they start and where they come to rest."""
+"""Related methods against their published forms in NumPy, where they start and where they come to rest."""
 
 from typing import Any, NamedTuple
 
@@ -75,7 +75,7 @@ def test_every_step_is_that_of_the_transcription(case, make, dtype):
     penalty, conv, head = make(case.strength)
     both = {"learning_rate": 0.1, **case.theirs}
     ours = case.ours(**both, penalty=penalty)
-    theirs = ref.neighbour(case.method, case.start, gradient, {"conv": conv, "head": head}, STEPS, **both)
+    theirs = ref.related(case.method, case.start, gradient, {"conv": conv, "head": head}, STEPS, **both)
     tolerance = {"float64": 1e-12, "float32": 3e-5 if "adam" in both else 2e-6}[dtype]
     with jax.enable_x64(dtype == "float64"):
         for (params, state), (weights, latent, time) in zip(

@@ -1,4 +1,4 @@
-"""What a neighbour of Split LBI is to Optax and JAX: its read-outs, precision, buffers, compilation, errors."""
+"""What a related method is to Optax and JAX: its read-outs, precision, buffers, compilation, errors."""
 
 import chex
 import jax
@@ -105,7 +105,7 @@ def test_the_state_is_one_v_and_shares_no_buffer_with_the_parameters(make):
     ],
 )
 @pytest.mark.parametrize("make", [pm.linbreg, pm.adabreg, pm.rda, pm.prox_sgd, pm.split_lbi])
-def test_arguments_that_make_no_sense_are_refused_when_given(make, arguments, error, message):
+def test_arguments_that_are_invalid_are_rejected_when_given(make, arguments, error, message):
     with pytest.raises(error, match=message):
         make(**({"learning_rate": 0.1} | arguments))
 
@@ -121,9 +121,9 @@ def test_momentum_is_checked(make):
 
 
 @every_method
-def test_what_does_not_fit_the_parameters_is_refused(make):
+def test_what_does_not_fit_the_parameters_is_rejected(make):
     params = {name: jnp.asarray(w, jnp.float32) for name, w in PARAMS.items()}
-    with pytest.raises(ValueError, match="pattern 'kernel' is found in no name"):
+    with pytest.raises(ValueError, match="pattern 'kernel' matches no name"):
         make(penalty=pm.Rules([("kernel", pm.Lasso())])).init(params)
     tx = make()
     state = tx.init(params)

@@ -113,14 +113,14 @@ BAD = {
 
 
 @pytest.mark.parametrize(("masks", "error", "message"), BAD.values(), ids=BAD)
-def test_masks_that_do_not_fit_are_refused_before_any_work(masks, error, message):
+def test_masks_that_do_not_fit_are_rejected_before_any_work(masks, error, message):
     with pytest.raises(error, match=message):
         pm.apply_masks(initial_params(), masks)
     with pytest.raises(error, match=message):
         pm.keep_support(optax.sgd(0.1), masks).init(initial_params())
 
 
-def test_a_wrapper_without_weights_or_without_a_transformation_is_refused():
+def test_a_wrapper_without_weights_or_without_a_transformation_is_rejected():
     tx = pm.keep_support(optax.sgd(0.1), MASKS)
     with pytest.raises(ValueError, match=r"tx.update\(grads, state, params\)"):
         tx.update(initial_params(), tx.init(initial_params()))

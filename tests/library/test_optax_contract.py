@@ -1,4 +1,4 @@
-"""Split LBI and its neighbours keep Optax's contract for optimizers: Optax's own tests, and its sharding tests by hand.
+"""Split LBI and related methods keep Optax's contract for optimizers: Optax's own tests, and sharding tests by hand.
 
 `optax.contrib._common_test` ships in the wheel. Each of its tests is expanded over Optax's optimizers when the
 class is made; the plain body stays under `__wrapped__` and runs here over configurations of Split LBI and the others.

@@ -78,7 +78,7 @@ def test_inside_any_wrapper_the_record_can_be_read(wrap, monkeypatch):
     assert_enters_one_by_one(expected)
 
 
-def test_micro_batches_and_refused_steps_are_no_steps():
+def test_micro_batches_and_rejected_steps_are_no_steps():
     """Under `MultiSteps` and `apply_if_finite` the record counts what Split LBI has done."""
     tx = pm.record_path(optax.MultiSteps(wrapped.bare(), every_k_schedule=4).gradient_transformation())
     params, state = wrapped.train(tx, wrapped.initial_params(), range(4 * STEPS))

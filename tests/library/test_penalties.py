@@ -92,7 +92,7 @@ def test_a_group_is_inside_where_the_prox_leaves_something_of_it(penalty, naive,
 
 @every_penalty
 def test_the_index_says_to_which_group_each_weight_belongs(penalty, naive, shape, groups):
-    """Sums of squares by index are the squared norms; singular directions are no sets of weights and have none."""
+    """Sums of squares by index are the squared norms; singular directions are not sets of weights and have none."""
     if isinstance(penalty, pm.NuclearNorm):
         assert not hasattr(penalty, "group_index")
         return
@@ -250,7 +250,7 @@ NO_PENALTY = [
 
 
 @pytest.mark.parametrize(("make", "arguments", "error", "message"), NO_PENALTY)
-def test_what_makes_no_penalty_is_refused_with_the_way_out(make, arguments, error, message):
+def test_what_makes_no_penalty_is_rejected_with_the_way_out(make, arguments, error, message):
     with pytest.raises(error, match=f"{make.__name__}.*{message}"):
         make(**arguments)
 
@@ -268,6 +268,6 @@ def test_what_makes_no_penalty_is_refused_with_the_way_out(make, arguments, erro
         (pm.SparseGroupLasso((1, 1)), (3, 4), "distinct axes"),
     ],
 )
-def test_a_shape_that_a_penalty_cannot_take_is_refused(penalty, shape, message):
+def test_a_shape_that_a_penalty_cannot_take_is_rejected(penalty, shape, message):
     with pytest.raises(ValueError, match=f"{type(penalty).__name__}.*{message}"):
         penalty.check(shape)

@@ -237,7 +237,7 @@ def test_bad_input_is_told(act, error, message):
 def test_directions_are_no_weights():
     params = {"w": jnp.ones((4, 4)), "v": jnp.ones((4, 4))}
     tx = pm.record_path(pm.split_lbi(0.1, penalty=pm.Rules([("w", pm.NuclearNorm()), ("v", pm.Lasso())])))
-    with pytest.raises(ValueError, match=r"'w': the groups of NuclearNorm are no sets of weights"):
+    with pytest.raises(ValueError, match=r"'w': the groups of NuclearNorm are not sets of weights"):
         pm.select(params, tx.init(params), 0.5)
     assert pm.select(params, tx.init(params), 0.5, protect=["w"])["v"].sum() == 8
 

@@ -123,7 +123,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("change", "message"), BAD.values(), ids=BAD)
-def test_what_has_no_speed_is_refused(change, message):
+def test_what_has_no_speed_is_rejected(change, message):
     arguments = {"params": {"w": jnp.ones((3, 3))}, "steps": 10, "learning_rate": 0.1, "nu": 10.0} | change
     with pytest.raises(ValueError, match=message):
         pm.path_speed(**arguments)

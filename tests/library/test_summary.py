@@ -67,7 +67,7 @@ def test_two_groups_of_a_partition_stand_in_one_table():
     assert rows == {"conv": 4, "dense": 6, "low": 4, "bias": None}
 
 
-def test_a_state_without_split_lbi_is_refused():
+def test_a_state_without_split_lbi_is_rejected():
     for read in (pm.group_norms, pm.sparsity_summary):
         with pytest.raises(ValueError, match="no Split LBI state"):
             read(optax.adam(1e-3).init(PARAMS))

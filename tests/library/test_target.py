@@ -76,7 +76,7 @@ def test_every_step_is_that_of_the_transcription(make, method, arguments, penalt
     """The strength there is an entry of the sorted levels."""
     ours, theirs = penalties
     arguments = {"learning_rate": 0.1, "sparsity": lambda k: jnp.minimum(0.02 * k, 0.9), **arguments}
-    expected = list(ref.neighbour(method, PARAMS, gradient, theirs, STEPS, **arguments))
+    expected = list(ref.related(method, PARAMS, gradient, theirs, STEPS, **arguments))
     with jax.enable_x64(dtype == "float64"):
         taken = trained(make(penalty=ours, **arguments), dtype=dtype)
     tolerance = {"float64": 3e-6, "float32": 2e-5}[dtype]  # T is a float32

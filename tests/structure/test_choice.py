@@ -58,7 +58,7 @@ def test_a_layer_is_never_emptied_silently():
 
 def test_masks_of_other_parameters_or_shapes_are_named():
     _, _, _, units = built("lenet")
-    with pytest.raises(ValueError, match=r"'conv9/kernel' is no parameter of these units; they have .*conv1/kernel"):
+    with pytest.raises(ValueError, match=r"'conv9/kernel' is not a parameter of these units; they have .*conv1/kernel"):
         keep_from_masks(units, {"conv9": {"kernel": np.ones(3, bool)}})
     with pytest.raises(
         ValueError, match=r"'conv1/bias' has dtype float64 and shape \(6,\); expected bool of shape \(6,\)"
@@ -177,13 +177,13 @@ def test_an_absolute_number_and_a_target_out_of_reach():
         ({"at_most": 0.5, "sparsity": 0.5}, r"sparsity=0.5, at_most=0.5: expected one of the two"),
         ({"sparsity": 50}, r"sparsity=50: expected the share of the units to remove, in \[0, 1\); for 50 % write 0.5"),
         ({"sparsity": 0.5, "floor": 2}, r"floor=2: expected a share in \[0, 1\]"),
-        ({"sparsity": 0.5, "minimum": {"conv9": 2}}, r"minimum: pattern 'conv9' is found in no name; did you mean"),
+        ({"sparsity": 0.5, "minimum": {"conv9": 2}}, r"minimum: pattern 'conv9' matches no name; did you mean"),
         (
             {"sparsity": 0.5, "maximum": {"conv1": 0}},
             r"maximum\['conv1'\]=0: expected a share in \(0, 1\)",
         ),
         ({"sparsity": 0.5, "minimum": 4, "maximum": {"conv1": 2}}, r"'conv1': minimum 4 is above maximum 2"),
-        ({"at_most": 0.5, "protect": ["conv9"]}, r"protect: pattern 'conv9' is found in no"),
+        ({"at_most": 0.5, "protect": ["conv9"]}, r"protect: pattern 'conv9' matches no"),
         ({"at_most": 0.5, "protect": ["."]}, r"nothing to choose from"),
         ({"at_most": 0.5, "order": {"conv1": np.ones(5)}}, r"order\['conv1'\]: expected a number for each unit"),
     ],

@@ -88,7 +88,9 @@ def test_no_mutant_of_units_is_taken():
     for _ in range(MUTATIONS):
         text = json.dumps(mutant(data, rng))
         found, message = outcome(lambda text=text: Units.from_json(text))
-        assert message.startswith("this is no JSON of Units.to_json: ") or found.to_json() == units().to_json(), text
+        assert (
+            message.startswith("this is not JSON written by Units.to_json: ") or found.to_json() == units().to_json()
+        ), text
 
 
 def test_a_mutant_with_a_digest_of_its_own_is_at_least_consistent():
@@ -100,7 +102,7 @@ def test_a_mutant_with_a_digest_of_its_own_is_at_least_consistent():
         if isinstance(changed, dict):
             changed["sha256"] = units_json.digest({name: own for name, own in changed.items() if name != "sha256"})
         found, message = outcome(lambda changed=changed: Units.from_json(json.dumps(changed)))
-        assert found is not None or message.startswith("this is no JSON of Units.to_json: ")
+        assert found is not None or message.startswith("this is not JSON written by Units.to_json: ")
         taken += found is not None
         for own in found.sets.values() if found is not None else ():
             for parameter, axes in own.members.items():
@@ -133,7 +135,7 @@ def test_what_is_wrong_is_named(change, message):
 
 @pytest.mark.parametrize("text", ["", "[", "[]", "null", '{"sets": 1, "sets": 2}', "NaN", "[" * 100_000, None, b"\xff"])
 def test_other_text_is_no_json_of_units(text):
-    with pytest.raises(ValueError, match=r"this is no JSON of Units\.to_json"):
+    with pytest.raises(ValueError, match=r"this is not JSON written by Units\.to_json"):
         Units.from_json(text)
 
 

@@ -168,7 +168,7 @@ def test_a_set_grows_exactly_or_says_what_it_is_summed_by(name):
             wider = grow(units, width, params, key=jax.random.key(1))
             assert error(jax.jit(wider.fn)(wider.params, x), fn(params, x)) < 1e-5, own
         else:
-            with pytest.raises(ValueError, match=rf"(?s){own!r} cannot grow without a change of the outputs.*{reason}"):
+            with pytest.raises(ValueError, match=rf"(?s){own!r} cannot grow without changing the outputs.*{reason}"):
                 grow(units, width, params, key=jax.random.key(1))
 
 

@@ -202,7 +202,7 @@ def test_of_an_attention_the_heads_are_penalised_by_default(name, heads):
 
 
 def test_bad_input_is_named():
-    with pytest.raises(ValueError, match=r"there is no set 'cnv'; did you mean 'conv'"):
+    with pytest.raises(ValueError, match=r"unknown set 'cnv'; did you mean 'conv'"):
         unit_penalty(UNITS, sets=["cnv"])
     with pytest.raises(ValueError, match=r"strength=-1"):
         unit_penalty(UNITS, -1)

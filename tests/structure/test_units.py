@@ -104,7 +104,7 @@ def test_an_unknown_primitive_fixes_what_it_touches_and_is_reported():
     assert "the primitive qr" in str(units)
 
 
-def test_a_maximum_over_units_is_marked_reduced_and_refused():
+def test_a_maximum_over_units_is_marked_reduced_and_rejected():
     def fn(params, x):
         hidden = x @ params["w1"]
         return jnp.exp(hidden - hidden.max(-1, keepdims=True)) @ params["w2"]
@@ -145,8 +145,8 @@ def test_units_go_through_json_and_back():
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", json.dumps({"sets": [1]})])
-def test_other_json_is_refused(text):
-    with pytest.raises(ValueError, match=r"no JSON of Units\.to_json"):
+def test_other_json_is_rejected(text):
+    with pytest.raises(ValueError, match=r"not JSON written by Units\.to_json"):
         Units.from_json(text)
 
 
@@ -199,7 +199,7 @@ def test_an_index_of_a_fused_kernel_goes_with_its_head_and_with_its_place_in_it(
 
 
 BAD = {
-    "unknown set": (lambda u: u.zero({"w3": np.ones(6, bool)}, MLP), r"there is no set 'w3'; did you mean 'w1"),
+    "unknown set": (lambda u: u.zero({"w3": np.ones(6, bool)}, MLP), r"unknown set 'w3'; did you mean 'w1"),
     "not bool": (lambda u: u.zero({"w1": np.ones(6)}, MLP), r"keep\['w1'\]: expected 6 bools.*got dtype float64"),
     "other length": (lambda u: u.zero({"w1": np.ones(5, bool)}, MLP), r"expected 6 bools.*shape \(5,\)"),
     "all gone": (lambda u: compact(u, {"w1": np.zeros(6, bool)}, MLP), r"would empty the layer: all 6 units"),

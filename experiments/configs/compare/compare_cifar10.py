@@ -1,4 +1,4 @@
-"""ResNet-20 on CIFAR-10: Split LBI and five neighbours from 80 to 98 % zeros; for an accelerator. Not measured here.
+"""ResNet-20 on CIFAR-10: Split LBI and five other methods from 80 to 98 % zeros; for an accelerator. Not measured here.
 
 python -m experiments compare compare_cifar10
 python -m experiments compare compare_cifar10 --model vgg16 --run-dir runs/compare_vgg16

@@ -1,4 +1,4 @@
-"""LeNet-300-100 on MNIST: Split LBI and five neighbours from 80 to 99 % zeros.
+"""LeNet-300-100 on MNIST: Split LBI and five other methods from 80 to 99 % zeros.
 
 python -m experiments compare compare_lenet300
 

@@ -109,7 +109,7 @@ class Parts:
 
 @functools.lru_cache(maxsize=3)
 def split_indices(split: str, validation: int, total: int) -> np.ndarray:
-    """The examples of a split of ours, as ascending indices in its TFDS split."""
+    """The examples of one of our splits, as ascending indices in its TFDS split."""
     if split == "test":
         return np.arange(total)
     held_out, kept = held_out_and_kept(NAME, total, validation)

@@ -26,13 +26,13 @@ def training_crop(jpeg: bytes, size: int, rng: np.random.Generator, strict: bool
       jpeg: the bytes of the file.
       size: height and width of the crop.
       rng: what decides on the box and the mirror.
-      strict: refuse an image that is damaged but can be decoded in part.
+      strict: reject an image that is damaged but can be decoded in part.
 
     Returns:
       uint8 [size, size, 3], red, green, blue.
 
     Raises:
-      ValueError: for what is no JPEG, ends early or has no red, green and blue.
+      ValueError: the bytes are not a JPEG, end early, or are neither RGB nor grey.
     """
     height, width = _shape(jpeg, strict)
     box, reduction = training_box(height, width, size, rng)

@@ -148,7 +148,7 @@ class Stream(grain.DatasetIterator):
         """
         identity = self._identity()
         if detail := differences(state, identity, identity):
-            raise ValueError(f"this position is that of other batches ({detail}).")
+            raise ValueError(f"this position belongs to other batches ({detail}).")
         if not 0 <= state["next_batch"] <= len(self):
             raise ValueError(f"this position is batch {state['next_batch']} of {len(self)}; more epochs would hold it.")
         self._stop()

@@ -180,7 +180,7 @@ def classes_of(edges: np.ndarray, count: int) -> tuple[np.ndarray, int]:
 
 
 def _expand(fixed, m, r, c) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted rows (class, atom), and the classes whose folds go round in a circle."""
+    """Sorted rows (class, atom), and the classes whose folds are circular."""
     rows, columns = np.full(len(fixed), -1), np.full(len(fixed), -1)
     rows[m], columns[m] = r, c
     pairs = np.stack([np.flatnonzero(~fixed)] * 2)

@@ -19,7 +19,7 @@ def find_units(fn, params, *args) -> Units:
     channels. What meets the inputs or the outputs is fixed. Every class of labels that is not is a *unit*.
 
     Removal is exact: `compact` computes what the function computes with all members of the removed units at zero. Where
-    that cannot be had (a softmax over the units), the set is marked `reduced`, and `compact` refuses it.
+    that is impossible (a softmax over the units), the set is marked `reduced`, and `compact` raises an error.
 
     Args:
       fn: fn(params, *args), any function that `jax.jit` takes, of a Flax, Equinox or plain JAX model; at inference
@@ -31,19 +31,21 @@ def find_units(fn, params, *args) -> Units:
       `Units`; `print` shows a table.
 
     Raises:
-      TypeError: no function.
-      ValueError: a function that cannot be traced at these shapes; `params` without arrays.
+      TypeError: `fn` is not a function.
+      ValueError: `fn` cannot be traced at these shapes, or `params` holds no arrays.
 
-    >>> import jax, jax.numpy as jnp, parsimony as pm
-    >>> params = {"w1": jnp.ones((4, 6)), "b1": jnp.ones(6), "w2": jnp.ones((6, 3))}
-    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"] + p["b1"][None]) @ p["w2"]
-    >>> print(pm.structure.find_units(fn, params, jnp.ones((2, 4))))
-    set  units  members: parameter[axis]×indices a unit  removal
-    w1   6      w1[1], b1[0], w2[0]                      exact
-    fixed, an axis of the input: w1[0]
-    fixed, an axis of the output: w2[1]
+    Examples:
+      >>> import jax, jax.numpy as jnp, parsimony as pm
+      >>> params = {"w1": jnp.ones((4, 6)), "b1": jnp.ones(6), "w2": jnp.ones((6, 3))}
+      >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"] + p["b1"][None]) @ p["w2"]
+      >>> print(pm.structure.find_units(fn, params, jnp.ones((2, 4))))
+      set  units  members: parameter[axis]×indices a unit  removal
+      w1   6      w1[1], b1[0], w2[0]                      exact
+      fixed, an axis of the input: w1[0]
+      fixed, an axis of the output: w2[1]
 
-    Source: the coupling of layers as in DepGraph (Fang et al., arXiv 2301.12900), read off the program itself.
+    References:
+      The coupling of layers as in DepGraph (Fang et al., arXiv 2301.12900), read off the program itself.
     """
     leaves, _ = named_leaves(params)
     if not leaves:

@@ -1,6 +1,7 @@
 """The walk through a traced program: one rule a primitive says how the labels of its operands meet.
 
-Source: DepGraph (Fang et al., arXiv 2301.12900) finds coupled layers by module type; here the program itself is read.
+References:
+  DepGraph (Fang et al., arXiv 2301.12900) finds coupled layers by module type; here the program itself is read.
 """
 
 import collections

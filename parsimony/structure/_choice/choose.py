@@ -36,12 +36,13 @@ def rank_units(units: Units, params, opt_state=None, order: Criterion = "entry")
     Raises:
       ValueError: as `pm.rank`.
 
-    >>> import jax, jax.numpy as jnp, parsimony as pm
-    >>> params = {"w1": jnp.array([[1.0, 3.0, 2.0]]), "w2": jnp.ones((3, 2))}
-    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
-    >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 1)))
-    >>> pm.structure.rank_units(units, params, order="magnitude")["w1"].tolist()  # minus the root mean square
-    [-1.0, -3.0, -2.0]
+    Examples:
+      >>> import jax, jax.numpy as jnp, parsimony as pm
+      >>> params = {"w1": jnp.array([[1.0, 3.0, 2.0]]), "w2": jnp.ones((3, 2))}
+      >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
+      >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 1)))
+      >>> pm.structure.rank_units(units, params, order="magnitude")["w1"].tolist()  # minus the root mean square
+      [-1.0, -3.0, -2.0]
     """
     leaves = dict(units.matched(params)[0])
     if opt_state is None:
@@ -56,7 +57,7 @@ def rank_units(units: Units, params, opt_state=None, order: Criterion = "entry")
     for name in duals:
         parameter = belongs(name, units.shapes)
         if parameter is None:
-            raise ValueError(f"opt_state holds {name!r}, which is no parameter of these units.")
+            raise ValueError(f"opt_state holds {name!r}, which is not a parameter of these units.")
         parameters[name] = parameter
     ranked, _, _ = layers({name: leaves[parameter] for name, parameter in parameters.items()}, opt_state, order)
     places: dict[str, np.ndarray] = {}  # of each weight that of its group
@@ -118,9 +119,9 @@ def choose(
       floor: in [0, 1], see above; only for the scope "global".
       round_to: the number of units that a set keeps is rounded up to a multiple of it (8 for tensor cores).
       minimum: a set keeps at least so many units, or a share of them in (0, 1); for all sets, or {regular expression:
-        number} by set, the first that is found in its name (1 for the others).
+        number} by set, the first that matches its name (1 for the others).
       maximum: a set keeps at most so many; likewise.
-      protect: regular expressions; sets whose names they are found in are kept whole. So are sets that are `reduced`.
+      protect: regular expressions; sets whose names they match are kept whole. So are sets that are `reduced`.
 
     Returns:
       {set: bool for each unit}, for `compact`; sets that are kept whole are left out.
@@ -129,12 +130,13 @@ def choose(
       ValueError: a target that cannot be reached (with what can be); a share, number or pattern out of range; and as
         `pm.rank`.
 
-    >>> import jax, jax.numpy as jnp, parsimony as pm
-    >>> params = {"w1": jnp.array([[1.0, 3.0, 2.0, 4.0]]), "w2": jnp.ones((4, 2))}
-    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
-    >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 1)))
-    >>> pm.structure.choose(units, params, sparsity=0.5, order="magnitude")["w1"].tolist()
-    [False, True, False, True]
+    Examples:
+      >>> import jax, jax.numpy as jnp, parsimony as pm
+      >>> params = {"w1": jnp.array([[1.0, 3.0, 2.0, 4.0]]), "w2": jnp.ones((4, 2))}
+      >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
+      >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 1)))
+      >>> pm.structure.choose(units, params, sparsity=0.5, order="magnitude")["w1"].tolist()
+      [False, True, False, True]
     """
     one_of("target", target, ("units", "parameters", "macs"))
     one_of("scope", scope, ("global", "layer"))

@@ -25,9 +25,10 @@ class Counts:
       macs: multiply-adds of its matrix products and convolutions, for the arguments that it was traced with.
       bytes: of the parameters.
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> pm.structure.count(lambda p, x: x @ p, jnp.ones((4, 6), jnp.bfloat16), jnp.ones((1, 4))).bytes
-    48
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> pm.structure.count(lambda p, x: x @ p, jnp.ones((4, 6), jnp.bfloat16), jnp.ones((1, 4))).bytes
+      48
     """
 
     parameters: int
@@ -39,8 +40,8 @@ def count(fn, params, *args) -> Counts:
     """Counts parameters, multiply-adds and bytes of fn(params, *args), without running it.
 
     A product of (m, k) and (k, n) matrices has m·k·n multiply-adds; a convolution one for each output and each weight
-    of its filter (with input dilation only for the inputs that are there). Elementwise operations are not counted. The
-    body of a scan counts as often as it runs, that of a `while` once, and of branches the dearest.
+    of its filter (with input dilation only for the actual inputs). Elementwise operations are not counted. The
+    body of a scan counts as often as it runs, that of a `while` once; of branches the most expensive counts.
 
     Args:
       fn, params, *args: as in `find_units`; give a batch of one for the count of an example.
@@ -49,11 +50,12 @@ def count(fn, params, *args) -> Counts:
       `Counts`.
 
     Raises:
-      ValueError: a function that cannot be traced at these shapes.
+      ValueError: `fn` cannot be traced at these shapes.
 
-    >>> import jax.numpy as jnp, parsimony as pm
-    >>> pm.structure.count(lambda p, x: x @ p["w"], {"w": jnp.ones((4, 6))}, jnp.ones((1, 4)))
-    Counts(parameters=24, macs=24, bytes=96)
+    Examples:
+      >>> import jax.numpy as jnp, parsimony as pm
+      >>> pm.structure.count(lambda p, x: x @ p["w"], {"w": jnp.ones((4, 6))}, jnp.ones((1, 4)))
+      Counts(parameters=24, macs=24, bytes=96)
     """
     return counts(analyse(fn, params, args), params, {})
 
@@ -72,12 +74,13 @@ def count_at(units: Units, widths: dict[str, int], params) -> Counts:
     Raises:
       ValueError: an unknown set, a width below 1, other parameters, units without a function.
 
-    >>> import jax, jax.numpy as jnp, parsimony as pm
-    >>> params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
-    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
-    >>> units = pm.structure.find_units(fn, params, jnp.ones((1, 4)))
-    >>> pm.structure.count_at(units, {"w1": 10}, params)
-    Counts(parameters=70, macs=70, bytes=280)
+    Examples:
+      >>> import jax, jax.numpy as jnp, parsimony as pm
+      >>> params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
+      >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
+      >>> units = pm.structure.find_units(fn, params, jnp.ones((1, 4)))
+      >>> pm.structure.count_at(units, {"w1": 10}, params)
+      Counts(parameters=70, macs=70, bytes=280)
     """
     units.matched(params)
     if units.fn is None or not units.arguments:

@@ -19,8 +19,8 @@ def keep_from_masks(units: Units, masks, *, conflicts: Literal["error", "keep"] 
 
     Args:
       units: what `find_units` found.
-      masks: a tree of bool arrays of the parameters' shapes, from `pm.select` or `pm.support`; parameters that it has
-        not are kept.
+      masks: a tree of bool arrays of the parameters' shapes, from `pm.select` or `pm.support`; parameters
+        absent from it are kept.
       conflicts: what becomes of a unit whose filter is removed in one place and kept in another: "error", or "keep".
 
     Returns:
@@ -30,13 +30,14 @@ def keep_from_masks(units: Units, masks, *, conflicts: Literal["error", "keep"] 
       ValueError: masks that contradict the units, masks of other shapes, a set that is left without a unit and that no
         shortcut leads past.
 
-    >>> import jax, jax.numpy as jnp, parsimony as pm
-    >>> params = {"w1": jnp.ones((4, 3)), "b1": jnp.ones(3), "w2": jnp.ones((3, 2))}
-    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"] + p["b1"][None]) @ p["w2"]
-    >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
-    >>> masks = {"w1": jnp.ones((4, 3), bool).at[:, 1].set(False)}
-    >>> pm.structure.keep_from_masks(units, masks)["w1"].tolist()
-    [True, False, True]
+    Examples:
+      >>> import jax, jax.numpy as jnp, parsimony as pm
+      >>> params = {"w1": jnp.ones((4, 3)), "b1": jnp.ones(3), "w2": jnp.ones((3, 2))}
+      >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"] + p["b1"][None]) @ p["w2"]
+      >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
+      >>> masks = {"w1": jnp.ones((4, 3), bool).at[:, 1].set(False)}
+      >>> pm.structure.keep_from_masks(units, masks)["w1"].tolist()
+      [True, False, True]
     """
     one_of("conflicts", conflicts, ("error", "keep"))
     inside = _by_parameter(units, masks)
@@ -57,7 +58,7 @@ def _by_parameter(units: Units, masks) -> dict[str, np.ndarray]:
         parameter, mask = belongs(name, units.shapes), np.asarray(mask)
         if parameter is None:
             raise ValueError(
-                f"masks: {name!r} is no parameter of these units; they have {', '.join(list(units.shapes)[:8])}."
+                f"masks: {name!r} is not a parameter of these units; they have {', '.join(list(units.shapes)[:8])}."
             )
         if mask.dtype != bool or mask.shape != units.shapes[parameter]:
             raise ValueError(
@@ -85,20 +86,20 @@ def _alive(own: UnitSet, inside: dict[str, np.ndarray], conflicts: str) -> np.nd
         alive = np.logical_or.reduce(made)
         torn = alive & ~np.logical_and.reduce(made)
         if conflicts == "error" and torn.any():
-            _refuse(own, makers, kept, int(np.flatnonzero(torn)[0]), int(torn.sum()))
+            _raise_contradiction(own, makers, kept, int(np.flatnonzero(torn)[0]), int(torn.sum()))
     every_taker = {(p, a) for p, axes in own.members.items() for a in axes if (p, a) not in own.makers}
     if takers and every_taker <= set(takers):
         alive &= np.any([kept[place] for place in takers], axis=0)
     return alive
 
 
-def _refuse(own: UnitSet, makers, kept, unit: int, count: int) -> None:
+def _raise_contradiction(own: UnitSet, makers, kept, unit: int, count: int) -> None:
     show = lambda place: f"axis {place[1]} of parameter {place[0]!r}, index {_first(own, place, unit)}"
     removed = next(place for place in makers if not kept[place][unit])
     stays = next(place for place in makers if kept[place][unit])
     raise ValueError(
         f"the masks contradict the units: unit {unit} of the set {own.name!r} is removed on {show(removed)}, but kept "
-        f"on {show(stays)}, and they live and die together ({count} such units in this set). Train with "
+        f"on {show(stays)}, and they can only be removed together ({count} such units in this set). Train with "
         "pm.structure.unit_penalty, whose groups are the units, take the units by pm.structure.choose, or keep such "
         "units by conflicts='keep'."
     )

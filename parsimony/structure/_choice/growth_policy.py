@@ -29,17 +29,19 @@ def saturation(units: Units, opt_state) -> dict[str, float]:
       {set: share}; sets without a penalised parameter are left out.
 
     Raises:
-      ValueError: no Split LBI state; parameters of other shapes.
+      ValueError: there is no Split LBI state, or it is of parameters of other shapes.
 
-    >>> import jax, jax.numpy as jnp, parsimony as pm
-    >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 3))}
-    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
-    >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
-    >>> tx = pm.split_lbi(0.1, penalty=pm.structure.unit_penalty(units))
-    >>> pm.structure.saturation(units, tx.init(params))
-    {'w1': 0.0}
+    Examples:
+      >>> import jax, jax.numpy as jnp, parsimony as pm
+      >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 3))}
+      >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
+      >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
+      >>> tx = pm.split_lbi(0.1, penalty=pm.structure.unit_penalty(units))
+      >>> pm.structure.saturation(units, tx.init(params))
+      {'w1': 0.0}
 
-    Source: arXiv 1905.09449 grows a layer when 80 % of its filters are in supp Γ, under one strength for all layers.
+    References:
+      ArXiv 1905.09449 grows a layer when 80 % of its filters are in supp Γ, under one strength for all layers.
     """
     if isinstance(opt_state, Units):
         raise TypeError("saturation: the arguments are swapped; call saturation(units, opt_state).")
@@ -77,7 +79,7 @@ def next_widths(
 
     Args:
       units, shares: the sets, and what `saturation` says of them.
-      tau: τ in (0, 1], for all sets or by rule: pairs (regular expression, τ), the first found in the set's name.
+      tau: τ in (0, 1], for all sets or by rule: pairs (regular expression, τ), the first that matches the set's name.
       step, ratio: units to add, at least; and as a share of those there are.
       round_to: widths that grow are rounded up to a multiple.
       caps: pairs (regular expression, most units).
@@ -86,16 +88,18 @@ def next_widths(
       {set: width} of the sets that grow; empty when nothing saturates.
 
     Raises:
-      ValueError: a τ, step, ratio or multiple out of range; a pattern that is found in no set.
+      ValueError: a τ, step, ratio or multiple out of range; a pattern that matches no set.
 
-    >>> import jax, jax.numpy as jnp, parsimony as pm
-    >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 6)), "w3": jnp.ones((6, 3))}
-    >>> fn = lambda p, x: jax.nn.relu(jax.nn.relu(x @ p["w1"]) @ p["w2"]) @ p["w3"]
-    >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
-    >>> pm.structure.next_widths(units, {"w1": 1.0, "w2": 0.5}, step=2, round_to=4)
-    {'w1': 4}
+    Examples:
+      >>> import jax, jax.numpy as jnp, parsimony as pm
+      >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 6)), "w3": jnp.ones((6, 3))}
+      >>> fn = lambda p, x: jax.nn.relu(jax.nn.relu(x @ p["w1"]) @ p["w2"]) @ p["w3"]
+      >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
+      >>> pm.structure.next_widths(units, {"w1": 1.0, "w2": 0.5}, step=2, round_to=4)
+      {'w1': 4}
 
-    Source: arXiv 1905.09449 for growth at τ = 0.8; how much a set grows is ours.
+    References:
+      ArXiv 1905.09449 for growth at τ = 0.8; how much a set grows is ours.
     """
     rules = [("", tau)] if isinstance(tau, int | float) else list(tau)
     check_patterns("tau", (pattern for pattern, _ in rules), list(units.sets))

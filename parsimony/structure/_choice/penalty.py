@@ -22,7 +22,7 @@ def unit_penalty(
     Args:
       units: of the function that is trained. Batch statistics may be among its parameters; they are not penalised.
       strength: λ > 0; `path_speed` sets it from the length of a training.
-      scale: None for c_u = 1; "rms" for c_u = √|u|: small units have an equal chance.
+      scale: None for c_u = 1; "rms" for c_u = √|u|: small units enter on equal terms.
       sets: names of the sets to penalise; None: all whose removal is exact and whose weights are their own. Of sets
         that share weights the widest is taken: the heads of an attention, not the features inside them.
         `penalty.sets` says which there are.
@@ -34,15 +34,17 @@ def unit_penalty(
       ValueError: an unknown set; of sets that are named, two that share weights, or a parameter of which only some
         indices are in a unit.
 
-    >>> import jax, jax.numpy as jnp, parsimony as pm
-    >>> params = {"w1": jnp.ones((4, 6)), "b1": jnp.ones(6), "w2": jnp.ones((6, 3))}
-    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"] + p["b1"][None]) @ p["w2"]
-    >>> penalty = pm.structure.unit_penalty(pm.structure.find_units(fn, params, jnp.ones((2, 4))), strength=2.0)
-    >>> (penalty.group_norms(params) ** 2).tolist()  # four weights and a bias each
-    [5.0, 5.0, 5.0, 5.0, 5.0, 5.0]
-    >>> tx = pm.split_lbi(0.1, penalty=penalty)
+    Examples:
+      >>> import jax, jax.numpy as jnp, parsimony as pm
+      >>> params = {"w1": jnp.ones((4, 6)), "b1": jnp.ones(6), "w2": jnp.ones((6, 3))}
+      >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"] + p["b1"][None]) @ p["w2"]
+      >>> penalty = pm.structure.unit_penalty(pm.structure.find_units(fn, params, jnp.ones((2, 4))), strength=2.0)
+      >>> (penalty.group_norms(params) ** 2).tolist()  # four weights and a bias each
+      [5.0, 5.0, 5.0, 5.0, 5.0, 5.0]
+      >>> tx = pm.split_lbi(0.1, penalty=penalty)
 
-    Source: arXiv 2007.02010 penalises filters alone; whole units are ours.
+    References:
+      ArXiv 2007.02010 penalises filters alone; whole units are ours.
     """
     names = _default_sets(units) if sets is None else list(sets)
     owner: dict[str, str] = {}

@@ -55,7 +55,7 @@ def to_bytes(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def from_bytes(path: Path, content: bytes) -> dict[str, np.ndarray]:
-    """The arrays of a safetensors file of a folder; its own NumPy reader knows no bfloat16."""
+    """The arrays of a safetensors file of a folder; its own NumPy reader does not support bfloat16."""
     from safetensors import SafetensorError, deserialize
 
     try:

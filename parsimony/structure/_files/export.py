@@ -49,19 +49,20 @@ def export(
       The folder.
 
     Raises:
-      FileExistsError: something is there.
-      ValueError: no function (units from JSON alone), a function that cannot be exported for any batch size, or a leaf
-        of a dtype that a file cannot hold, such as complex64.
+      FileExistsError: `path` exists.
+      ValueError: there is no function (units from JSON alone), it cannot be exported for any batch size, or a leaf has
+        a dtype that a file cannot hold, such as complex64.
 
-    >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm, tempfile
-    >>> params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
-    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
-    >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
-    >>> small = pm.structure.compact(units, {"w1": np.arange(6) < 2}, params)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     fn, params = pm.structure.load_compact(pm.structure.export(small, folder + "/mlp", jnp.ones((2, 4))))
-    >>> fn(params, jnp.ones((1, 4))).tolist()
-    [[8.0, 8.0, 8.0]]
+    Examples:
+      >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm, tempfile
+      >>> params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
+      >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
+      >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
+      >>> small = pm.structure.compact(units, {"w1": np.arange(6) < 2}, params)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     fn, params = pm.structure.load_compact(pm.structure.export(small, folder + "/mlp", jnp.ones((2, 4))))
+      >>> fn(params, jnp.ones((1, 4))).tolist()
+      [[8.0, 8.0, 8.0]]
     """
     path = Path(path)
     if path.exists() or path.is_symlink():

@@ -35,24 +35,25 @@ def load_compact(path: str | os.PathLike[str], fn: Callable[..., Any] | None = N
       fn, params: fn(params, *args), compiled at its first call; params as nested dicts and lists.
 
     Raises:
-      FileNotFoundError: no such folder, or a file of it is missing.
+      FileNotFoundError: the folder, or a file in it, is missing.
       ValueError: a file that is damaged, was changed or is of another format; the message names it. `fn` has other
         units than the exported model.
 
-    >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm, tempfile
-    >>> params, x = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}, jnp.ones((2, 4))
-    >>> whole = lambda p, x: x @ p["w1"] @ p["w2"]
-    >>> units = pm.structure.find_units(whole, params, x)
-    >>> small = pm.structure.compact(units, {"w1": np.arange(6) < 2}, params)
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pm.structure.export(small, folder + "/mlp", x)
-    ...     (fn, params), (again, _) = pm.structure.load_compact(path), pm.structure.load_compact(path, whole)
-    >>> params["w1"].shape, fn(params, x[:1]).tolist()
-    ((4, 2), [[8.0, 8.0, 8.0]])
-    >>> jax.grad(lambda p: fn(p, x).sum())(params)["w2"].tolist()
-    [[8.0, 8.0, 8.0], [8.0, 8.0, 8.0]]
-    >>> pm.structure.find_units(again, params, x).sets["w1"].size
-    2
+    Examples:
+      >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm, tempfile
+      >>> params, x = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}, jnp.ones((2, 4))
+      >>> whole = lambda p, x: x @ p["w1"] @ p["w2"]
+      >>> units = pm.structure.find_units(whole, params, x)
+      >>> small = pm.structure.compact(units, {"w1": np.arange(6) < 2}, params)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = pm.structure.export(small, folder + "/mlp", x)
+      ...     (fn, params), (again, _) = pm.structure.load_compact(path), pm.structure.load_compact(path, whole)
+      >>> params["w1"].shape, fn(params, x[:1]).tolist()
+      ((4, 2), [[8.0, 8.0, 8.0]])
+      >>> jax.grad(lambda p: fn(p, x).sum())(params)["w2"].tolist()
+      [[8.0, 8.0, 8.0], [8.0, 8.0, 8.0]]
+      >>> pm.structure.find_units(again, params, x).sets["w1"].size
+      2
     """
     path = Path(path)
     data, units, keep = manifest.read(path)
@@ -124,19 +125,20 @@ def load_opt_state(path: str | os.PathLike[str], like):
 
     Raises:
       FileNotFoundError: as `load_compact`.
-      ValueError: no state was exported, or one of another optimizer; and as `load_compact`.
+      ValueError: no state was exported, or it is that of another optimizer; and as `load_compact`.
 
-    >>> import jax.numpy as jnp, numpy as np, optax, parsimony as pm, tempfile
-    >>> params, x = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}, jnp.ones((2, 4))
-    >>> units = pm.structure.find_units(lambda p, x: x @ p["w1"] @ p["w2"], params, x)
-    >>> tx = optax.sgd(0.1, momentum=0.9)
-    >>> small = pm.structure.compact(units, {"w1": np.arange(6) < 2}, params, tx.init(params))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pm.structure.export(small, folder + "/mlp", x)
-    ...     _, params = pm.structure.load_compact(path)
-    ...     opt_state = pm.structure.load_opt_state(path, tx.init(params))
-    >>> opt_state[0].trace["w1"].shape
-    (4, 2)
+    Examples:
+      >>> import jax.numpy as jnp, numpy as np, optax, parsimony as pm, tempfile
+      >>> params, x = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}, jnp.ones((2, 4))
+      >>> units = pm.structure.find_units(lambda p, x: x @ p["w1"] @ p["w2"], params, x)
+      >>> tx = optax.sgd(0.1, momentum=0.9)
+      >>> small = pm.structure.compact(units, {"w1": np.arange(6) < 2}, params, tx.init(params))
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     path = pm.structure.export(small, folder + "/mlp", x)
+      ...     _, params = pm.structure.load_compact(path)
+      ...     opt_state = pm.structure.load_opt_state(path, tx.init(params))
+      >>> opt_state[0].trace["w1"].shape
+      (4, 2)
     """
     path = Path(path)
     data, *_ = manifest.read(path)

@@ -51,7 +51,7 @@ def read(path: Path) -> tuple[dict[str, Any], Units, dict[str, np.ndarray]]:
 def content(path: Path, data: dict[str, Any], name: str) -> bytes:
     """A file of the model, checked by its digest."""
     if not (path / name).is_file():
-        raise FileNotFoundError(f"{path / name} is missing: the folder is not complete. Export the model again.")
+        raise FileNotFoundError(f"{path / name} is missing: the folder is incomplete. Export the model again.")
     found = (path / name).read_bytes()
     if hashlib.sha256(found).hexdigest() != data["sha256"][name]:
         raise ValueError(f"{path / name} is damaged: its SHA-256 is not the one in model.json. Export the model again.")

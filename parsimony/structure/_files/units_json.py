@@ -50,7 +50,7 @@ def read(text: str) -> dict[str, Any]:
     try:
         data = loads(text)
     except (TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"this is no JSON of Units.to_json: {error}.") from None
+        raise ValueError(f"this is not JSON written by Units.to_json: {error}.") from None
     return checked(data)
 
 
@@ -59,7 +59,7 @@ def checked(data: Any) -> dict[str, Any]:
     try:
         return _fields(data)
     except _FieldError as error:
-        raise ValueError(f"this is no JSON of Units.to_json: {error}.") from None
+        raise ValueError(f"this is not JSON written by Units.to_json: {error}.") from None
 
 
 class _FieldError(ValueError):

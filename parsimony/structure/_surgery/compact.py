@@ -32,13 +32,14 @@ class Compact:
         units came without a function.
       units, keep: what it was made from.
 
-    >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm
-    >>> params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
-    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
-    >>> units = pm.structure.find_units(fn, params, jnp.ones((1, 4)))
-    >>> small = pm.structure.compact(units, {"w1": np.arange(6) < 2}, params)
-    >>> small.route, small.params["w2"].shape, small.opt_state
-    ('module', (2, 3), None)
+    Examples:
+      >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm
+      >>> params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
+      >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
+      >>> units = pm.structure.find_units(fn, params, jnp.ones((1, 4)))
+      >>> small = pm.structure.compact(units, {"w1": np.arange(6) < 2}, params)
+      >>> small.route, small.params["w2"].shape, small.opt_state
+      ('module', (2, 3), None)
     """
 
     params: Any
@@ -68,18 +69,20 @@ def compact(units: Units, keep, params, opt_state: optax.OptState | None = None,
       ValueError: an unknown set, a mask of another shape, an emptied set; parameters or a state of other shapes; a
         removal that is not exact.
 
-    >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm
-    >>> params = {"w1": jnp.ones((4, 6)), "b1": jnp.ones(6), "w2": jnp.ones((6, 3))}
-    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"] + p["b1"][None]) @ p["w2"]
-    >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
-    >>> small = pm.structure.compact(units, {"w1": np.array([True, False, True, False, False, False])}, params)
-    >>> jax.tree.map(jnp.shape, small.params), small.route
-    ({'b1': (2,), 'w1': (4, 2), 'w2': (2, 3)}, 'module')
-    >>> small.fn(small.params, jnp.ones((1, 4))).tolist()
-    [[10.0, 10.0, 10.0]]
+    Examples:
+      >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm
+      >>> params = {"w1": jnp.ones((4, 6)), "b1": jnp.ones(6), "w2": jnp.ones((6, 3))}
+      >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"] + p["b1"][None]) @ p["w2"]
+      >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
+      >>> small = pm.structure.compact(units, {"w1": np.array([True, False, True, False, False, False])}, params)
+      >>> jax.tree.map(jnp.shape, small.params), small.route
+      ({'b1': (2,), 'w1': (4, 2), 'w2': (2, 3)}, 'module')
+      >>> small.fn(small.params, jnp.ones((1, 4))).tolist()
+      [[10.0, 10.0, 10.0]]
 
-    Source: the aim is that of DepGraph (arXiv 2301.12900), cutting what is coupled; the contract, and the rewriting of
-    the traced program where a width enters it, are ours.
+    References:
+      The aim is that of DepGraph (arXiv 2301.12900), cutting what is coupled; the contract, and the rewriting of the
+      traced program where a width enters it, are ours.
     """
     keep = units.checked(keep)
     leaves, treedef = units.matched(params)
@@ -131,19 +134,19 @@ def resized(units: Units, number: dict[str, np.ndarray], params, new) -> tuple[C
     if units.fn is None:
         return None, "none"
     emptied = any(not np.any(own) for own in number.values())  # which a module may not be able to compute with
-    if not emptied and _runs_alike(units, number, params, new):
+    if not emptied and _runs_equally(units, number, params, new):
         return units.fn, "module"
     return narrowed(units, number, structs(params)), "jaxpr"
 
 
-def _runs_alike(units: Units, number, params, new) -> bool:
+def _runs_equally(units: Units, number, params, new) -> bool:
     """Whether the function on arrays of other sizes is the program that the rewriting gives."""
     assert units.fn is not None
     if not units.arguments:
         return False
     try:
         closed = jax.make_jaxpr(units.fn)(structs(new), *units.arguments)
-    except Exception:  # any: a module refuses widths that it does not expect in its own way
+    except Exception:  # any: each module rejects unexpected widths in its own way
         return False
     found = analysis_of(units, structs(params), units.arguments)
     return same_program(Narrowing(found.copies(number)), found.frame, closed)

@@ -28,15 +28,17 @@ class Grown:
       units: what it was made from.
       widths: {set: units} of the sets that grew.
 
-    >>> import jax, jax.numpy as jnp, parsimony as pm
-    >>> params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
-    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
-    >>> units = pm.structure.find_units(fn, params, jnp.ones((1, 4)))
-    >>> wider = pm.structure.grow(units, {"w1": 8}, params, key=jax.random.key(0))
-    >>> wider.widths, wider.params["w2"].shape
-    ({'w1': 8}, (8, 3))
+    Examples:
+      >>> import jax, jax.numpy as jnp, parsimony as pm
+      >>> params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
+      >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
+      >>> units = pm.structure.find_units(fn, params, jnp.ones((1, 4)))
+      >>> wider = pm.structure.grow(units, {"w1": 8}, params, key=jax.random.key(0))
+      >>> wider.widths, wider.params["w2"].shape
+      ({'w1': 8}, (8, 3))
 
-    Source: see `grow`.
+    References:
+      See `grow`.
     """
 
     params: Any
@@ -83,19 +85,21 @@ def grow(
       `Grown`. For the next step of a `unit_penalty`, find the units of the wider function and make a penalty of them.
 
     Raises:
-      ValueError: an unknown set, a width below the present one, a set that cannot grow without a change of the outputs
-        (with the reason), no function; and as `compact`.
+      ValueError: an unknown set, a width below the present one, a set that cannot grow without changing the outputs
+        (with the reason), units without a function; and as `compact`.
 
-    >>> import jax, jax.numpy as jnp, parsimony as pm
-    >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 3))}
-    >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
-    >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
-    >>> wider = pm.structure.grow(units, {"w1": 5}, params, key=jax.random.key(0))
-    >>> wider.params["w1"].shape, wider.fn(wider.params, jnp.ones((1, 4))).tolist()
-    ((4, 5), [[8.0, 8.0, 8.0]])
+    Examples:
+      >>> import jax, jax.numpy as jnp, parsimony as pm
+      >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 3))}
+      >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
+      >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
+      >>> wider = pm.structure.grow(units, {"w1": 5}, params, key=jax.random.key(0))
+      >>> wider.params["w1"].shape, wider.fn(wider.params, jnp.ones((1, 4))).tolist()
+      ((4, 5), [[8.0, 8.0, 8.0]])
 
-    Source: Chen, Goodfellow, Shlens, "Net2Net" (arXiv 1511.05641) for the idea of growth that keeps the function; the
-    published code of arXiv 1905.09449 does not.
+    References:
+      Chen, Goodfellow, Shlens, "Net2Net" (arXiv 1511.05641) for the idea of growth that keeps the function; the
+      published code of arXiv 1905.09449 does not.
     """
     _check(units, widths)
     leaves, treedef = units.matched(params)
@@ -123,7 +127,7 @@ def grow(
         except (TypeError, ValueError) as error:
             raise ValueError(
                 f"the function cannot have {widths}: {error}\nUnits that it folds into each other, such as the groups "
-                "of a shuffled convolution, cannot grow by themselves, and rotary features only in pairs."
+                "of a shuffled convolution, cannot grow by themselves, and rotary features grow only in pairs."
             ) from None
     return Grown(grown, state, fn, route, units, widths)
 
@@ -142,7 +146,7 @@ def _check(units: Units, widths) -> None:
                 f"widths[{name!r}] = {width} is below the present {own.size} units; to remove units use compact."
             )
         if own.reduced and width > own.size:
-            raise ValueError(f"{name!r} cannot grow without a change of the outputs: {own.reason}. Leave it as it is.")
+            raise ValueError(f"{name!r} cannot grow without changing the outputs: {own.reason}. Leave it as it is.")
 
 
 def _parameter(units: Units, found: Analysis, ways, name: str, leaf, axes: dict[int, Layout], key):

@@ -118,13 +118,13 @@ def _record(state: RecordPathState, shapes, places: Places, fresh: RecordPathSta
 
 
 def _groups(name: str, penalty, shape, shapes, places: Places) -> Callable[[Any], Any]:
-    """From a record to that of the groups that there are now; those of which no weight was there have not entered."""
+    """From a record to that of the groups that there are now; groups of new weights alone have not entered."""
     axes = places.get(belongs(name, shapes) or "")
     if axes is None:
         return lambda record: record
     if not hasattr(penalty, "group_index"):
         raise ValueError(
-            f"parameter {name!r}: the groups of {type(penalty).__name__} are no sets of weights; their record cannot "
+            f"parameter {name!r}: the groups of {type(penalty).__name__} are not sets of weights; their record cannot "
             "follow a surgery. Take the path's inner_state, or leave this parameter whole."
         )
     old = np.asarray(spread(penalty.group_index(shape), axes, -1))

@@ -25,7 +25,7 @@ def silent_ways(units: Units, found: Analysis, names: list[str]) -> dict[str, st
     """For each of these sets the first way that leaves the outputs as they are, for all of them at once.
 
     Raises:
-      ValueError: there is none for a set; the message names what its units are reduced by.
+      ValueError: a set has none; the message names what its units are reduced by.
     """
     left = {name: list(WAYS) for name in names}
     while audible := _audible(units, found, {name: ways[0] for name, ways in left.items()}):
@@ -33,7 +33,7 @@ def silent_ways(units: Units, found: Analysis, names: list[str]) -> dict[str, st
             del left[name][0]
             if not left[name]:
                 raise ValueError(
-                    f"{name!r} cannot grow without a change of the outputs, neither with new units that nothing reads "
+                    f"{name!r} cannot grow without changing the outputs, neither with new units that nothing reads "
                     f"nor with new units that are zero: {reason}. Leave it as it is."
                 )
     return {name: ways[0] for name, ways in left.items()}
