@@ -14,7 +14,7 @@ import pytest
 import parsimony as pm
 from helpers.public import PUBLIC
 
-# What only reads, counts, holds or stores has no method behind it, and needs no source.
+# What only reads, counts, holds or stores has no method behind it, and needs no references.
 PLAIN = {
     "pm.Rules", "pm.SparsityRow", "pm.SparsitySummary", "pm.apply_masks", "pm.group_norms", "pm.sparsity_summary",
     "pm.structure.Compact", "pm.structure.Counts", "pm.structure.Grown", "pm.structure.UnitSet", "pm.structure.Units",
@@ -59,10 +59,12 @@ def missing(thing, name: str) -> list[str]:
     if inspect.isroutine(thing) and not errors:
         found.append("Raises")
     found += [f"an error {e!r} that Python has" for e in errors if not isinstance(getattr(builtins, e, None), type)]
-    if ">>> " not in doc:
-        found.append("a doctest")
-    if name not in PLAIN and not re.search(r"^Source: \S", doc, re.M):
-        found.append("Source")
+    if not re.search(r"^Examples:\n  >>> ", doc, re.M):
+        found.append("Examples, with a doctest")
+    if name not in PLAIN and not re.search(r"^References:\n  \S", doc, re.M):
+        found.append("References")
+    if re.search(r"^(>>>|Source:) ", doc, re.M):
+        found.append("its doctest under Examples, and its source under References")
     return found
 
 
@@ -90,7 +92,7 @@ def test_a_constant_is_explained_beneath_it():
     assert lines[lines.index("NEVER = -1") + 1].startswith('"""')
 
 
-def test_what_needs_no_source_is_there():
+def test_what_needs_no_references_is_there():
     assert PUBLIC.keys() >= PLAIN
 
 
@@ -118,10 +120,12 @@ def test_the_rules_find_what_is_missing():
         Raises:
           ValueError: for others.
 
-        >>> 1 + 1
-        2
+        Examples:
+          >>> 1 + 1
+          2
 
-        Source: none.
+        References:
+          None.
         """
 
     @dataclasses.dataclass
@@ -129,5 +133,5 @@ def test_the_rules_find_what_is_missing():
         field: int
 
     assert missing(bare, "bare") == ["a docstring"] == missing(Bare, "Bare")
-    assert len(missing(half, "half")) == 7  # summary, masks, mask, Returns, Raises, doctest, Source
+    assert len(missing(half, "half")) == 7  # summary, masks, mask, Returns, Raises, Examples, References
     assert missing(whole, "whole") == []
