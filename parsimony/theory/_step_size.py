@@ -97,9 +97,7 @@ def lipschitz(
     params = as_arrays(params)
     leaves, treedef = jax.tree.flatten(params)
     if not leaves:
-        raise ValueError(
-            f"params={params!r}: expected a tree with arrays; there is nothing to differentiate with respect to."
-        )
+        raise ValueError(f"params={params!r}: expected a tree with arrays to differentiate by.")
     if not all(jnp.issubdtype(w.dtype, jnp.floating) for w in leaves):
         raise TypeError(f"params have {[str(w.dtype) for w in leaves]}: expected real floating-point arrays alone.")
     keys = treedef.unflatten(list(jax.random.split(jax.random.key(0), len(leaves))))
