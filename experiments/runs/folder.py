@@ -65,7 +65,9 @@ def _check(directory: Path, settings: dict[str, Any], kind: str, growing: Sequen
                 f"{directory} holds a {kind} with other settings ({detail}); choose another folder by --run-dir."
             )
     elif any(path.name != LOCK for path in directory.iterdir()):
-        raise RunError(f"{directory} holds files that are not a {kind} of ours; choose another folder by --run-dir.")
+        raise RunError(
+            f"{directory} holds files that are not a {kind} written here; choose another folder by --run-dir."
+        )
 
 
 @contextlib.contextmanager
