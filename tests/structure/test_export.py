@@ -14,6 +14,7 @@ import pytest
 import parsimony as pm
 from helpers.architectures import ARCHITECTURES
 from helpers.cases import mostly
+from parsimony._tree import named_leaves
 from parsimony.structure import compact, export, find_units, load_compact, load_opt_state
 
 
@@ -232,3 +233,21 @@ def test_with_the_code_at_hand_everything_works_on_a_loaded_model(name, tmp_path
     keep = {own.name: np.arange(own.size) > 0 for own in units.sets.values() if own.size > 2}
     again = compact(units, keep, params)
     np.testing.assert_allclose(again.fn(again.params, *args), fn(units.zero(keep, params), *args), rtol=1e-4, atol=1e-4)
+
+
+def test_a_state_of_flax_nnx_and_a_bare_array_come_back_by_their_names(tmp_path):
+    from flax import nnx
+
+    model = nnx.Sequential(nnx.Linear(4, 6, rngs=nnx.Rngs(0)), nnx.relu, nnx.Linear(6, 3, rngs=nnx.Rngs(1)))
+    graphdef, state = nnx.split(model)
+    x = jnp.ones((2, 4))
+    cases = {
+        "state": (lambda p, x: nnx.merge(graphdef, p)(x), state),
+        "array": (lambda p, x: jax.nn.relu(x @ p) @ p.T, jnp.ones((4, 6))),
+    }
+    for name, (fn, params) in cases.items():
+        units = find_units(fn, params, x)
+        small = compact(units, {own.name: np.arange(6) < 4 for own in units.sets.values()}, params)
+        back, loaded = load_compact(export(small, tmp_path / name, x))
+        np.testing.assert_array_equal(back(loaded, x), small.fn(small.params, x))
+        assert [own for own, _ in named_leaves(loaded)[0]] == list(units.shapes)

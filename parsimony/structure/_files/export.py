@@ -90,9 +90,7 @@ def export(
             "batch": batch,
             "derivative": missing,
             "arguments": [[list(np.shape(x)), str(jax.dtypes.result_type(x))] for x in jax.tree.leaves(args)],
-            "parameters": [
-                [name, [_step(key) for key in keypath]] for name, (keypath, _) in zip(names, keys, strict=True)
-            ],
+            "parameters": [[name, _steps(name, keypath)] for name, (keypath, _) in zip(names, keys, strict=True)],
             "random_keys": {"params": random, "opt_state": state_random},
             "keep": {name: np.flatnonzero(mask).tolist() for name, mask in small.keep.items()},
             "units": json.loads(small.units.to_json()),
@@ -148,6 +146,13 @@ def _program(small: Compact, arrays: dict[str, np.ndarray], random: dict[str, st
     except Exception as error:
         way_out = " If it needs to know the batch size, write batch='fixed'." if batch == "any" else ""
         raise ValueError(f"export of the function failed: {type(error).__name__}: {error}{way_out}") from error
+
+
+def _steps(name: str, keypath) -> list[list[Any]]:
+    """The steps to a parameter, as many as its name has: the one into a variable of Flax NNX is not among them."""
+    steps = [_step(key) for key in keypath]
+    spelled = lambda steps: "/".join(str(step) for _, step in steps)
+    return steps[:-1] if steps and spelled(steps) != name and spelled(steps[:-1]) == name else steps
 
 
 def _step(key) -> list[Any]:
