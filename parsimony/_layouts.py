@@ -23,6 +23,7 @@ from ._penalties import GroupLasso, Lasso, Penalty
 _NO_KERNEL = re.compile(
     r"(^|_)(bias|biases|scale|offset|gamma|beta|mean|var|variance|running_(mean|var)|moving_(mean|variance))(_|\d|$)"
 )
+_TOKEN = re.compile(r"(^|_)(cls|class|token|tokens|pos|position|positions|positional|embed|embeddings?)(_|\d|$)")
 _ATTENTION = re.compile(r"^(.*_)?(query|key|value|out|output|qkv|q|k|v|o)(_proj|_projection)?$", re.IGNORECASE)
 _OUTPUT_FIRST, _OUTPUT_LAST = re.compile(r"^weight"), re.compile(r"(^w|kernel)(_\w+)?$")
 
@@ -31,6 +32,8 @@ def is_kernel(name: str, shapes: dict[str, tuple[int, ...]]) -> bool:
     """Whether a parameter can be a kernel at all: of rank 2 or more, and not a bias, scale or statistic by its name."""
     last = _parts(name)[-1]
     if last == "b" and name[:-1] + "w" in shapes:  # Haiku's bias; alone it may be the name of a matrix
+        return False
+    if len(shapes[name]) > 2 and _TOKEN.search(last.lower()):  # a class token or positions, broadcast over the batch
         return False
     return len(shapes[name]) >= 2 and not _NO_KERNEL.search(last.lower())
 

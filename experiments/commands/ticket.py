@@ -55,7 +55,7 @@ def ticket(arguments: TicketOptions) -> dict:
     run = load_run(arguments.run, arguments.data_dir)
     if isinstance(run.config, Grow):
         raise RunError(
-            f"{arguments.run} is a run of `grow`, without initial weights to rewind to; give a run of `train`."
+            f"{arguments.run} is a run of `grow`, which has no initial weights to rewind to; give a run of `train`."
         )
     params, stats, opt_state = run.at(arguments.at_epoch)
     names = penalised(opt_state)

@@ -91,11 +91,12 @@ def read_config(directory: Path) -> Config:
             "such as runs/digits."
         )
     settings = read_json(file)
-    check_files(directory)
     try:
-        return (Grow if "tau" in settings else Config).from_settings(settings)
+        config = (Grow if "tau" in settings else Config).from_settings(settings)
     except (TypeError, ValueError) as error:
         raise RunError(f"{file} was written by another version of the experiments: {error}") from None
+    check_files(directory)
+    return config
 
 
 def penalised(opt_state) -> list[str]:

@@ -86,6 +86,11 @@ def test_the_weights_of_attention_are_single_and_its_biases_free():
         }
 
 
+def test_class_tokens_and_positions_are_free():
+    params = {"cls": jnp.ones((1, 1, 8)), "pos_embedding": jnp.ones((1, 5, 8)), "head": {"kernel": jnp.ones((8, 3))}}
+    assert groups(params) == {"cls": None, "head/kernel": 24, "pos_embedding": None}
+
+
 def test_normalisations_are_free_and_a_stack_of_dense_layers_has_single_weights():
     norm = of_nnx(nnx.LayerNorm(4, rngs=RNGS))
     stacked = jax.vmap(lambda key: of_linen(nn.Dense(3), jnp.ones((1, 4))))(jax.random.split(KEY, 5))

@@ -104,7 +104,7 @@ def test_masks_and_shares_of_a_support_that_is_not_finite_are_rejected_by_name()
     damaged = weights | {"w1": weights["w1"].at[0, 2].set(jnp.nan)}
     with pytest.raises(ValueError, match="W of 'w1' holds 1 of 24 values"):
         pm.structure.choose(units, damaged, sparsity=0.5, order="magnitude")
-    with pytest.raises(ValueError, match="the numbers of 'w1' hold NaN"):
+    with pytest.raises(ValueError, match="the numbers of 'w1' contain NaN"):
         pm.structure.choose(units, weights, sparsity=0.5, order={"w1": np.array([1.0, np.nan, 0, 0, 0, 0])})
     with pytest.raises(ValueError, match="W of 'w1' holds 1 of 24 values"):
         pm.path_speed(damaged, steps=10, learning_rate=0.1, nu=1.0, penalty=pm.Lasso())

@@ -130,7 +130,7 @@ def test_the_bound_is_the_joint_one_and_sharp(lip, start, bound, share, descends
         run = jax.jit(make_run(lambda params: lip / 2 * jnp.sum(params["w"] ** 2), pm.Lasso(), 400))
         seen = jax.device_get(run({"w": jnp.full((1, 1), start)}, share * bound(lip), 1.0, 1.0))
     if descends:
-        assert (np.diff(seen.value) <= 0).all()
+        assert (np.diff(seen.value) <= 1e-13 * np.abs(seen.value).max()).all()  # V is rounded to either neighbour
         assert np.abs(seen.weights["w"][-1]) < start / 10
     else:
         assert np.abs(seen.weights["w"][-1]) > 1e3 * start

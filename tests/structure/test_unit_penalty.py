@@ -153,7 +153,7 @@ def test_beside_other_penalties_by_rules_and_under_jit_without_a_loop_over_units
     mlp = lambda p, x: jax.nn.relu(x @ p["a"]) @ p["b"]
     tx = pm.split_lbi(0.1, penalty=unit_penalty(find_units(mlp, wide, jnp.ones((1, 4)))))
     program = jax.make_jaxpr(tx.update)(wide, tx.init(wide), wide)
-    assert len(program.jaxpr.eqns) < 100
+    assert len(program.jaxpr.eqns) < 200  # of 1,000 units
 
 
 @pytest.mark.parametrize(
