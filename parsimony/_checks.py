@@ -29,6 +29,10 @@ def check_scalar(name: str, value: Any, expected: str) -> None:
         raise ValueError(f"{name} has the shape {jnp.shape(value)}: expected one number; map over several by jax.vmap.")
 
 
+SAMPLED = (0, *(2**i for i in range(24)))
+"""The counts at which a schedule is looked at before a run."""
+
+
 def check_schedule(name: str, schedule: Any) -> None:
     """Rejects a schedule that is negative or not finite at count 0, 1, 2, 4, … 2²³, where that can be seen."""
     if not callable(schedule):
@@ -36,7 +40,7 @@ def check_schedule(name: str, schedule: Any) -> None:
     values = {}
     try:
         with jax.ensure_compile_time_eval():
-            for count in (0, *(2**i for i in range(24))):
+            for count in SAMPLED:
                 values[count] = float(jnp.asarray(schedule(jnp.asarray(count))))
     except Exception:  # traced, one value for each of many runs, or a table that is shorter: seen when it is reached
         pass

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ._checks import SAMPLED
 from ._penalties import gamma_of, over
 from ._sums import add
 
@@ -45,7 +46,7 @@ def recovery_is_exact(rate: Any, kappa: Any, nu: Any) -> bool:
         with jax.ensure_compile_time_eval():
             if not callable(rate):
                 return float(rate) * float(kappa) / float(nu) <= 0.5
-            counts: Any = [jnp.asarray(count) for count in (0, *(2**i for i in range(24)))]
+            counts: Any = [jnp.asarray(count) for count in SAMPLED]
             values: Any = map(rate, counts)
             return max(map(float, values)) * float(kappa) / float(nu) <= 0.25
     except (jax.errors.ConcretizationTypeError, TypeError):  # traced, or one value for each of many runs

@@ -54,9 +54,9 @@ def by_layout(shapes: dict[str, tuple[int, ...]]) -> dict[str, Penalty]:
         raise ValueError(
             f"penalty=None: which axis holds the filters of {listed(f'{name!r} {shapes[name]}' for name in unclear)} "
             f"cannot be determined. Write penalty=pm.Rules([{rules}], default=pm.Lasso()) with -1 where the output "
-            "axis is "
-            "the last, 0 where it is the first, (0, -1) for a stack of layers, or pm.Lasso() for single weights; or "
-            "take the groups from the program: pm.structure.unit_penalty(pm.structure.find_units(fn, params, x))."
+            "axis is the last, 0 where it is the first, (0, -1) for a stack of layers, or pm.Lasso() for single "
+            "weights; or take the groups from the program: "
+            "pm.structure.unit_penalty(pm.structure.find_units(fn, params, x))."
         )
     return {name: Lasso() if found == "weights" else GroupLasso(found) for name, found in axes.items()}
 

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._checks import check_scalar, concrete, one_of
+from ._checks import check_scalar, concrete, in_percent, one_of
 from ._nuclear_norm import NuclearNorm
 from ._penalties import over, strength_of_each
 from ._rules import resolve
@@ -51,7 +51,7 @@ def check_sparsity(sparsity: Any, scope: Any = "global") -> None:
         # An injected schedule may begin at 1, and hands over arrays.
         whole = isinstance(sparsity, jax.Array) and sparsity == 1
         if not 0 <= float(sparsity) < 1 and not whole:
-            hint = f"; for {sparsity} % write {float(sparsity) / 100:g}" if 1 < float(sparsity) < 100 else ""
+            hint = in_percent(sparsity)
             raise ValueError(f"sparsity={sparsity!r}: expected the share of zero weights, in [0, 1){hint}.")
 
 

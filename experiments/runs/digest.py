@@ -41,8 +41,9 @@ def check_files(directory: Path) -> None:
       RunError: settings or lines that are not those of the record. (Of a damaged snapshot only the picture suffers.)
     """
     file = directory / "record.json"
-    recorded = read_json(file).get("files", {}) if file.exists() else {}
-    found = files_digest(directory)
+    if not file.exists():  # not finished: there is nothing to compare with
+        return
+    recorded, found = read_json(file).get("files", {}), files_digest(directory)
     changed = [name for name, own in recorded.items() if found.get(name) != own]
     if wrong := [name for name in changed if name.endswith((".json", ".jsonl"))]:
         raise RunError(
