@@ -5,6 +5,8 @@ What is a point in the training is a share of it, so that a run of any length ne
 
 import dataclasses
 import math
+import types
+import typing
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -195,6 +197,9 @@ class Config(MachineOptions, RunOptions, PathOptions, OptimizerOptions, ModelOpt
         plain: dict[str, Any] = {name: as_tuple(value) for name, value in settings.items()}
         if plain.get("clip_norm", 0) is None:
             plain["clip_norm"] = math.inf
+        for name, hint in typing.get_type_hints(cls).items():
+            if name in plain and not _fits(plain[name], hint):
+                raise ValueError(f"{name}: {plain[name]!r} is not what this field holds")
         return cls(**plain)
 
     def settings(self) -> dict:
@@ -207,3 +212,16 @@ def plain(config, without: tuple[str, ...]) -> dict[str, Any]:
     as_list = lambda value: list(map(as_list, value)) if isinstance(value, tuple) else value
     fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in without}
     return {name: None if value == math.inf else as_list(value) for name, value in fields.items()}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of the type that a field has."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        return value in parts
+    if origin in (types.UnionType, typing.Union):  # the second where one part is a Literal
+        return any(_fits(value, part) for part in parts)
+    if origin is tuple:
+        kinds = parts[:1] * len(value) if parts[-1] is ... and isinstance(value, tuple) else parts
+        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
+    return isinstance(value, int | float if hint is float else hint) and isinstance(value, bool) == (hint is bool)

@@ -45,4 +45,5 @@ class Progress:
         clock = time.monotonic()
         if self._lines and (now or clock - self._said >= max(INTERVAL, (clock - self._begin) / 50)):
             self._said = clock
-            print(f"step {self._done:,} of {self._total:,}, {clock - self._begin:.0f} s", self._report, flush=True)
+            place = f"step {self._done:,} of {self._total:,}, {clock - self._begin:.0f} s"
+            print(": ".join(filter(None, (place, self._report))), flush=True)

@@ -30,6 +30,14 @@ td, th { padding: 0.15rem 0.8rem 0.15rem 0; text-align: right; border-bottom: 1p
 td:first-child, th:first-child { text-align: left; } pre { background: #f6f6f6; padding: 0.8rem; overflow-x: auto; }
 """
 
+NUMBER = (int, float)
+TRAINED = {
+    "final": {"test_accuracy": NUMBER, "test_sparse_accuracy": NUMBER, "seconds": NUMBER},
+    "curve": [{"total_density": NUMBER}],
+    **dict.fromkeys(("commit", "versions", "python", "devices", "cpu_count", "digest"), object),
+}
+GROWN = {"final": {"parameters": int, "test": dict}}
+
 
 @dataclasses.dataclass(frozen=True)
 class ReportOptions:
@@ -217,4 +225,4 @@ def _results(directory: Path, stem: str) -> list[dict]:
 def _record(run: Run) -> dict | None:
     """What a finished run has recorded."""
     file = run.directory / "record.json"
-    return read_json(file) if file.exists() else None
+    return read_json(file, GROWN if isinstance(run.config, Grow) else TRAINED) if file.exists() else None

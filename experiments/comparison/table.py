@@ -13,6 +13,25 @@ from ..runs.files import read_json, write_whole
 from .plots import picture
 from .summary import Cell, Row, from_json
 
+NUMBER = (int, float)
+CELL = {"test": NUMBER, "std": (*NUMBER, type(None)), "values": [NUMBER], "validation": NUMBER, "zeros": NUMBER}
+CELL |= {"zeros_of_all": NUMBER, "macs": (*NUMBER, type(None))}
+RECORD = {
+    "name": str,
+    "configuration": {
+        **dict.fromkeys(("dataset", "model", "level"), str),
+        **dict.fromkeys(("epochs", "trials", "validation"), int),
+        **dict.fromkeys(("sparsity", "grid", "methods"), list),
+    },
+    "devices": [str],
+    "cpu_count": int,
+    "macs": int,
+    "rows": [
+        {"row": str, "method": str, "setting": dict, "order": str, "seeds": int, "runs": NUMBER, "seconds": NUMBER}
+        | {"dense": dict, "cells": [{"sparsity": NUMBER} | CELL]}
+    ],
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class ReportCompareOptions:
@@ -126,7 +145,6 @@ def replaced(text: str, name: str, part: str, file: Path | None) -> str:
 
 def _record(directory: Path) -> dict[str, Any]:
     file = directory / "record.json"
-    record = read_json(file) if file.exists() else {}
-    if "rows" not in record:
+    if not file.exists() or "rows" not in read_json(file, dict):
         raise RunError(f"{directory} holds no finished comparison; run `python -m experiments compare` first.")
-    return record
+    return read_json(file, RECORD)

@@ -51,7 +51,10 @@ def prepare(name: str, data_dir: Path | None = None) -> str:
 def _builder(name: str, data_dir: Path | None):
     import tensorflow_datasets as tfds
 
-    return tfds.builder(name, data_dir=tfds_dir(data_dir), file_format="array_record")
+    from .tfds_source import readable
+
+    with readable(name, directory := tfds_dir(data_dir)):
+        return tfds.builder(name, data_dir=directory, file_format="array_record")
 
 
 def tfds_dir(data_dir: str | os.PathLike | None) -> str | None:
@@ -69,11 +72,12 @@ def _decoded(builder, split: str) -> Split:
     if cache.exists():
         with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(cache) as arrays:
             return Split(arrays["images"], arrays["labels"])  # if it is not damaged
-    from .tfds_source import Prepared  # which needs TFDS
+    from .tfds_source import Prepared, readable  # which needs TFDS
 
     prepared = Prepared(split, os.fspath(builder.data_dir_root), builder.name)
     examples = prepared.read(range(prepared.check()))
-    shape = builder.info.features["image"].shape
+    with readable(builder.name, os.fspath(builder.data_dir_root)):
+        shape = builder.info.features["image"].shape
     for index, example in enumerate(examples):
         if (found := example["image"].shape) != shape:
             raise RunError(

@@ -1,9 +1,10 @@
 """Prepared files: ArrayRecord read by index, without TensorFlow, and errors that name the file; ImageNet by default."""
 
+import contextlib
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ class Prepared:
 
     def files(self) -> list:
         """TFDS's instructions, one a file: filename, take (as many as it holds)."""
-        return self._source().dataset_info.splits[self.split].file_instructions
+        info = self._source().dataset_info
+        with readable(self.name, self.data_dir):
+            return info.splits[self.split].file_instructions
 
     def read(self, wanted: Sequence[int]) -> list[dict]:
         """The examples of some indices: {image, label, ...}, the image an array, or of ImageNet the bytes of a JPEG.
@@ -73,7 +76,8 @@ class Prepared:
         return _open(self.name, self.split, self.data_dir)
 
     def _check_folder(self) -> None:
-        builder = tfds.builder(NAME, data_dir=self.data_dir)
+        with readable(NAME, self.data_dir):
+            builder = tfds.builder(NAME, data_dir=self.data_dir)
         folder = Path(builder.data_path)
         manual = folder.parents[1] / "downloads" / "manual"
         archives = f"{' and '.join(ARCHIVES.values())} (https://image-net.org/download-images)"
@@ -97,11 +101,28 @@ class Prepared:
             )
 
 
+@contextlib.contextmanager
+def readable(name: str, data_dir: str | None) -> Iterator[None]:
+    """Within it TFDS reads what it has written beside the records; what it stumbles over becomes a RunError."""
+    try:
+        yield
+    except RunError:
+        raise
+    except Exception as error:  # of JSON, of protocol buffers, of TFDS
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        where = data_dir or "TFDS's own folder"
+        raise RunError(
+            f"the metadata of {name} in {where} cannot be used: {reason}. Copy dataset_info.json again, or prepare "
+            f"{name} anew."
+        ) from error
+
+
 @functools.cache
 def _open(name: str, split: str, data_dir: str | None) -> Any:
     """The data source of this process; of ImageNet the images as they are on disk."""
     decoders = {"image": tfds.decode.SkipDecoding()} if name == NAME else None
-    return tfds.data_source(name, split=split, data_dir=data_dir, decoders=decoders, download=False)
+    with readable(name, data_dir):
+        return tfds.data_source(name, split=split, data_dir=data_dir, decoders=decoders, download=False)
 
 
 def _check_file(name: str, file) -> int:

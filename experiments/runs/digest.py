@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -43,8 +44,9 @@ def check_files(directory: Path) -> None:
     file = directory / "record.json"
     if not file.exists():  # not finished: there is nothing to compare with
         return
-    recorded, found = read_json(file).get("files", {}), files_digest(directory)
-    changed = [name for name, own in recorded.items() if found.get(name) != own]
+    recorded = read_json(file, {"files": dict})["files"] if "files" in read_json(file, dict) else {}
+    found = files_digest(directory)
+    changed = [name for name, digest in recorded.items() if found.get(name) != digest]
     if wrong := [name for name in changed if name.endswith((".json", ".jsonl"))]:
         raise RunError(
             f"{directory}: {' and '.join(wrong)} changed or went missing after the run was finished (SHA-256 in "
@@ -55,17 +57,30 @@ def check_files(directory: Path) -> None:
         print(f"WARNING: {directory}: {names} changed after the run was finished; see its picture.", file=sys.stderr)
 
 
+def code_digest() -> str:
+    """SHA-256 over the source of the library and of the experiments, and the versions of what they use."""
+    sha = hashlib.sha256(json.dumps(_versions()).encode())
+    for root in (Path(pm.__file__).parent, Path(__file__).parents[1]):
+        for path in sorted(root.rglob("*.py")):
+            sha.update(f"{path.relative_to(root.parent)} ".encode() + path.read_bytes())
+    return sha.hexdigest()
+
+
 def environment() -> dict:
     """Where the run took place: commit, versions, devices, processor."""
-    packages = ("jax", "jaxlib", "optax", "flax", "numpy")
-    versions = {name: importlib.metadata.version(name) for name in packages}
     return {
         "commit": _commit(),
-        "versions": {"parsimony": pm.__version__, **versions},  # of the checkout, whatever is installed
+        "versions": _versions(),
         "python": platform.python_version(),
         "devices": [f"{device.platform}:{device.device_kind}" for device in jax.devices()],
         "cpu_count": os.cpu_count(),
     }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("jax", "jaxlib", "optax", "flax", "numpy")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"parsimony": pm.__version__, **versions}  # of the checkout, whatever is installed
 
 
 def _commit() -> str | None:

@@ -35,17 +35,38 @@ def write_json(path: Path, value) -> None:
     write_whole(path, json.dumps(value, indent=1) + "\n")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, shape: Any = object) -> Any:
     """What a file of JSON holds.
 
+    Args:
+      shape: what is needed of it: a type or several; {name: shape} for an object that has these names, and perhaps
+        others; [shape] for a list of them.
+
     Raises:
-      RunError: if it is missing or is not JSON.
+      RunError: if it is missing, is not JSON, or has another shape.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError) as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"is not valid JSON ({error})"
         raise RunError(f"{path} {reason}.") from None
+    if difference := _difference(value, shape, "its content"):
+        raise RunError(f"{path} is damaged, or of another version of the experiments: {difference}.")
+    return value
+
+
+def _difference(value: Any, shape: Any, name: str) -> str | None:
+    """The first part of a value that does not have the shape."""
+    kind = {dict: dict, list: list}.get(type(shape), shape)
+    if not isinstance(value, kind):
+        return f"{name} is {str(value)[:40]!r}"
+    if isinstance(shape, dict):
+        if missing := [inner for inner in shape if inner not in value]:
+            return f"{name} has no {missing[0]!r}"
+        parts = [(value[inner], shape[inner], f"{inner!r} of {name}") for inner in shape]
+    else:
+        parts = [(inner, shape[0], f"a part of {name}") for inner in value] if isinstance(shape, list) else []
+    return next(filter(None, (_difference(*part) for part in parts)), None)
 
 
 def append_line(path: Path, line: dict) -> None:
@@ -65,8 +86,16 @@ def read_lines(path: Path) -> list[dict]:
     """All lines of JSON; none where there is no file. A line that a kill left unfinished is dropped."""
     if not path.exists():
         return []
-    text = path.read_text(encoding="utf-8")
-    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = []
+    for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
+        try:
+            lines.append(json.loads(line))
+        except ValueError as error:
+            raise RunError(f"line {number} of {path} is not valid JSON ({error}).") from None
+        if not isinstance(lines[-1], dict):
+            raise RunError(f"line {number} of {path} is damaged: expected an object, got {line[:40]}.")
+    return lines
 
 
 def free_file(directory: Path, stem: str) -> Path:

@@ -58,7 +58,7 @@ def _check(directory: Path, settings: dict[str, Any], kind: str, growing: Sequen
         raise RunError(f"{directory} holds a finished {kind}; choose another folder by --run-dir.")
     file = directory / "config.json"
     if file.exists():
-        before = read_json(file)
+        before = read_json(file, dict)
         names = sorted((before.keys() | settings.keys()) - set(growing))
         if detail := differences(before, settings, names):
             raise RunError(

@@ -90,7 +90,7 @@ def read_config(directory: Path) -> Config:
             f"{directory} is not a run folder ({contents}); expected what `python -m experiments train` leaves, "
             "such as runs/digits."
         )
-    settings = read_json(file)
+    settings = read_json(file, dict)
     try:
         config = (Grow if "tau" in settings else Config).from_settings(settings)
     except (TypeError, ValueError) as error:

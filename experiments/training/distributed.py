@@ -4,7 +4,9 @@ Only the first process reads and writes the folder of a run; what the others nee
 need not be on a shared disk; the data must be within everybody's reach.
 """
 
+import hashlib
 import json
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +16,8 @@ from jax.experimental import multihost_utils
 
 from ..config import Config
 from ..errors import RunError
+from ..runs.digest import code_digest
+from . import native_errors
 
 HEARTBEAT = 30  # seconds without a sign of life after which a process counts as dead and all others end
 
@@ -28,20 +32,33 @@ def join(config: Config) -> None:
     if len(given) == 3:
         arguments |= {"coordinator_address": config.coordinator, "num_processes": config.processes}
         arguments["process_id"] = config.process
+        if "JAX_COORDINATOR_BIND_ADDRESS" not in os.environ:  # JAX would listen on all addresses of the machine
+            arguments["coordinator_bind_address"] = config.coordinator
     elif config.coordinator != "auto":
         raise RunError(
             f"{' and '.join('--' + name for name in given)} alone does not say which processes train together; give "
             "--coordinator ADDRESS:PORT, --processes and --process, or --coordinator auto on SLURM, Open MPI or TPU."
         )
+    native_errors.tell_in_a_sentence()
     try:
         jax.distributed.initialize(**arguments, **timeouts)
     except (RuntimeError, ValueError) as error:
         raise RunError(f"the processes did not find each other ({config.coordinator}): {error}") from None
     if jax.device_count() != jax.process_count() * jax.local_device_count():
         raise RunError(f"every process needs the same number of devices; this one has {jax.local_device_count()}.")
-    settings = json.dumps(config.settings(), sort_keys=True)
-    if on_first(lambda: settings) != settings:
-        raise RunError("the processes were started with different configurations; give all of them the same arguments.")
+    for what, own in (("code", code_digest()), ("configuration", config.settings())):
+        found = multihost_utils.process_allgather(_bytes_of(own))
+        others = [number for number in range(len(found)) if (found[number] != found[0]).any()]
+        if others:
+            raise RunError(
+                f"process {', '.join(map(str, others))} of {len(found)} was started with another {what} than process "
+                "0; give all of them the same checkout, the same versions of the packages and the same arguments."
+            )
+
+
+def _bytes_of(value: Any) -> np.ndarray:
+    """32 bytes that stand for a value of JSON."""
+    return np.frombuffer(hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest(), np.uint8)
 
 
 def first() -> bool:

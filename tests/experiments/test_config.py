@@ -1,6 +1,7 @@
 """Configurations: shares of the training, groups of the help, and what the words of a command line make of them."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -125,3 +126,10 @@ def test_what_a_configuration_rejects_is_told_like_a_word_that_makes_no_sense(ca
     assert stop.value.code == 2
     said = " ".join(capsys.readouterr().err.split())
     assert "drops: expected shares of the training in (0, 1), such as 0.75" in said
+
+
+def test_settings_come_back_from_json_as_they_were():
+    for kind, name in NAMES:
+        if kind != "compare":
+            config = configs.load(kind, name).config
+            assert KINDS[kind].from_settings(json.loads(json.dumps(config.settings()))) == config

@@ -52,6 +52,18 @@ def test_a_file_that_is_not_whole_is_named(prepared, damage, message):
     assert str(caught.value).startswith(f"{path} {message}")
 
 
+@pytest.mark.parametrize("how", ["empty", "half", "list", "nothing in it", "other names"])
+def test_metadata_that_cannot_be_read_are_one_sentence(prepared, how):
+    directory, folder = prepared
+    file = folder / "dataset_info.json"
+    text = file.read_text()
+    damaged = {"empty": "", "half": text[: len(text) // 2], "list": "[]", "nothing in it": "{}"}
+    file.write_text(damaged.get(how, text.replace("train", "trian").replace("image", "imag")))
+    with pytest.raises(RunError, match=r"the metadata of mnist in .* cannot be used") as caught:
+        load("mnist", 2, directory)
+    assert str(caught.value).count("\n") == 0
+
+
 def test_an_image_of_another_shape_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     train = files(5)

@@ -11,6 +11,7 @@ from experiments.commands.report import ReportOptions, report
 from experiments.config import Config
 from experiments.errors import RunError
 from experiments.runs import snapshots
+from experiments.runs.folder import locked
 from experiments.runs.load import load_run, read_config
 from experiments.training.checkpoints import latest, open_checkpoints
 from helpers.processes import damage
@@ -81,3 +82,48 @@ def test_a_damaged_snapshot_costs_its_point_in_the_picture_alone(directory, tmp_
     page = report(ReportOptions((directory,), output=tmp_path / "report.html"))
     assert page.stat().st_size > 10_000
     assert file.name in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not valid JSON"),
+        ('{"epochs": 3', "is not valid JSON"),
+        ("[]", "its content is '\\[\\]'"),
+        ('{"epochs": "3"}', "epochs: '3' is not what this field holds"),
+        ('{"epochs": true}', "epochs: True is not what"),
+        ('{"dataset": "digit"}', "dataset: 'digit' is not what"),
+        ('{"drops": [0.5, "x"]}', "drops: .* is not what"),
+        ('{"nu": NaN}', "nu: expected a positive, finite number"),
+        ('{"colour": 1}', "unexpected keyword argument 'colour'"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_sentence(directory, text, message):
+    (directory / "record.json").unlink()
+    (directory / "config.json").write_text(text)
+    with pytest.raises(RunError, match=message):
+        read_config(directory)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"final": {}}', '{"final": 1}', '{"files": []}', "null"])
+def test_a_record_that_cannot_be_is_one_sentence(directory, text):
+    (directory / "record.json").write_text(text)
+    with pytest.raises(RunError, match=r"record.json .*(not valid JSON|damaged, or of another version)"):
+        report(ReportOptions((directory,)))
+
+
+def test_a_line_that_is_damaged_is_named(directory):
+    (directory / "record.json").unlink()
+    lines = (directory / "curve.jsonl").read_text().splitlines(keepends=True)
+    (directory / "curve.jsonl").write_text("".join([lines[0], "{]\n", *lines[1:]]))
+    with pytest.raises(RunError, match=r"line 2 of .*curve.jsonl is not valid JSON"):
+        snapshots.curve(directory)
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "thesis.tex")
+    with pytest.raises(RunError, match=r"\.lock cannot be used as a lock"), locked(tmp_path / "run"):
+        pass
+    assert (tmp_path / "thesis.tex").read_text() == "mine"

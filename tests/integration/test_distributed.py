@@ -1,8 +1,11 @@
 """Several processes train as one: the same numbers, one folder, one end."""
 
 import json
+import shutil
 import signal
 import socket
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -12,11 +15,12 @@ from experiments.config import Config
 from experiments.errors import RunError
 from experiments.runs import snapshots
 from experiments.runs.load import load_run
-from experiments.training import distributed
+from experiments.training import distributed, native_errors
 from helpers.processes import finished, start, wait_for
 
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 WORDS = ("train", "--epochs", "2", "--drops")
 LONG = ("train", "--epochs", "200", "--drops", "--checkpoint-every", "1")
 
@@ -27,13 +31,14 @@ def compiled(tmp_path_factory):
     return tmp_path_factory.mktemp("compiled")
 
 
-def pair(directory, words, compiled):
-    """Two processes of two devices each."""
+def pair(directory, words, compiled, of_second=None):
+    """Two processes of two devices each; `of_second`: what `start` gets for the second instead."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     together = ("--coordinator", address, "--processes", "2", "--process")
-    return [start(directory, *together, number, devices=2, words=words, compiled=compiled) for number in ("0", "1")]
+    own = {"devices": 2, "words": words, "compiled": compiled}
+    return [start(directory, *together, "0", **own), start(directory, *together, "1", **own | (of_second or {}))]
 
 
 def test_two_processes_of_two_devices_train_as_one_of_four(tmp_path, compiled):
@@ -60,8 +65,9 @@ def test_when_a_process_dies_the_other_ends_and_a_restart_resumes(tmp_path, comp
     wait_for(first, lambda: len(snapshots.curve(tmp_path / "run")) >= 3)
     second.kill()
     second.communicate()
-    first.communicate(timeout=60 + distributed.HEARTBEAT)
+    _, errors = first.communicate(timeout=60 + distributed.HEARTBEAT)
     assert first.returncode != 0
+    assert errors.strip() == native_errors.SENTENCE
     alone = start(tmp_path / "run", devices=4, words=LONG, compiled=compiled)
     wait_for(alone, lambda: len(snapshots.curve(tmp_path / "run")) >= 6)
     alone.send_signal(signal.SIGTERM)
@@ -91,6 +97,40 @@ def test_an_error_of_the_first_process_is_everybodys(tmp_path, compiled):
         assert process.returncode == 1
         assert "holds files that are not a run written here" in errors
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("what", ["code", "configuration"])
+def test_processes_of_other_code_or_another_configuration_end_all_of_them(tmp_path, compiled, what):
+    of_second: dict = {"words": (*WORDS, "--nu", "20")}
+    if what == "code":  # one comment more
+        for package in ("parsimony", "experiments"):
+            shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+        with (tmp_path / "experiments" / "errors.py").open("a") as file:
+            file.write("# mine\n")
+        of_second = {"before": ("env", "-C", str(tmp_path))}
+    for process in pair(tmp_path / "run", WORDS, compiled, of_second):
+        _, errors = process.communicate()
+        assert process.returncode == 1, errors
+        assert f"process 1 of 2 was started with another {what} than process 0" in errors
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address of the machine")
+def test_the_first_process_listens_only_where_it_is_told_to(tmp_path, compiled):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    together = ("--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process", "0")
+    process = start(tmp_path / "run", *together, words=WORDS, compiled=compiled)
+
+    def listens(address: str) -> bool:
+        with socket.socket() as other:
+            return other.connect_ex((address, port)) == 0
+
+    wait_for(process, lambda: listens("127.0.0.1"), interval=0.1)
+    assert not listens("127.0.0.2")
+    process.kill()
+    process.communicate()
 
 
 def test_half_a_description_of_the_processes_is_rejected():

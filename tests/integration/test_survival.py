@@ -150,3 +150,16 @@ def test_a_full_disk_is_an_error_that_leaves_the_earlier_checkpoints(undisturbed
 def test_resuming_with_another_configuration_is_rejected_by_name(unfinished, capsys):
     assert cli.main([*WORDS, "--run-dir", str(unfinished), "--nu", "7", "--batch-size", "64"]) == 1
     assert "other settings (batch_size 128 → 64, nu 10.0 → 7.0)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("moment", ["loading JAX", "reading digits", "compiling"])
+def test_before_the_first_step_ctrl_c_ends_a_run_at_once_with_130(tmp_path, moment):
+    process = start(tmp_path / "run")
+    assert process.stdout is not None
+    while not (line := process.stdout.readline()).startswith(moment):
+        assert line, process.communicate()
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert errors.splitlines()[-1] == "interrupted; what was written before is kept"
+    assert "Traceback" not in errors
