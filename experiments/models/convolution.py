@@ -1,17 +1,19 @@
-"""The convolution of all networks here: XLA's, but on a CPU its gradients are taken by matrix products.
+"""The convolution of all networks here: XLA's, but on a CPU its gradients are taken in a way that is faster there.
 
 XLA on a CPU takes the gradient of a kernel by a convolution whose window is the whole image, for which it lays out all
 images anew. Here a few images at a time are unfolded into their patches P, and one product gives their share of it:
 
     y = P·K,    ∂L/∂K = Pᵀ·∂L/∂y
 
-Where the window is larger than the image, as in the last layers of VGG, XLA on a CPU has plain loops only. There the
+The gradient of the images is XLA's with the kernel turned beforehand: XLA on a CPU does so itself outside of loops
+only, and in a `lax.scan` has slow loops for it. So it has for images of one or three channels, for a window that covers
+the image, as in LeNet's last convolution, and for one that is larger than it, as in the last layers of VGG: there the
 convolution itself is a sum of products, one for each position in the window.
 """
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -20,66 +22,78 @@ from jax import lax
 
 ROWS = 512
 """Places of the output that one product sums over: with fewer, adding up takes longer; with more, caches overflow."""
+CHANNELS, TERMS = 3, 32
+"""Of images of so few channels, where an output is a sum of so few terms, all terms are added in one pass."""
 
 
-def convolution(
-    images, kernel, strides, padding, *, lhs_dilation=None, rhs_dilation=None, dimension_numbers=None,
-    feature_group_count=1, precision=None, **others,
-):  # fmt: skip
+def convolution(images, kernel, strides, padding, *, dimension_numbers=None, rhs_dilation=None, **options):
     """`lax.conv_general_dilated`, to be given to `nnx.Conv(conv_general_dilated=...)`.
 
     It defines a reverse derivative: `jax.grad` works, and `jax.jvp` of that, but not `jax.jvp` of the convolution. All
-    is left to XLA with groups, dilated images, channels that are not the last axis, and where a mesh
-    shards arrays: a loop over a few images at a time would gather them.
+    is left to XLA with groups, dilated images, channels that are not the last axis, and where a mesh shards arrays: a
+    loop over a few images at a time would gather them.
 
     Args:
       images: [batch, places..., inputs].
       kernel: [places..., inputs, outputs].
-      strides, padding, lhs_dilation, rhs_dilation, dimension_numbers, feature_group_count, precision, **others:
-        as for `lax.conv_general_dilated`.
+      strides, padding, dimension_numbers, rhs_dilation, **options: as for `lax.conv_general_dilated`.
 
     Returns:
       [batch, places..., outputs].
     """
     by_xla = functools.partial(
-        lax.conv_general_dilated, window_strides=strides, padding=padding, lhs_dilation=lhs_dilation,
-        rhs_dilation=rhs_dilation, dimension_numbers=dimension_numbers, feature_group_count=feature_group_count,
-        precision=precision, **others,
+        lax.conv_general_dilated, window_strides=strides, padding=padding, dimension_numbers=dimension_numbers,
+        rhs_dilation=rhs_dilation, **options,
     )  # fmt: skip
     rank = images.ndim - 2
-    last = (0, rank + 1, *range(1, rank + 1))
-    numbers = lax.conv_dimension_numbers(images.shape, kernel.shape, dimension_numbers)
-    usual = numbers == lax.ConvDimensionNumbers(last, (rank + 1, rank, *range(rank)), last) and feature_group_count == 1
-    usual &= not {*(lhs_dilation or ())} - {1} and not any(others.values())
+    last, places = (0, rank + 1, *range(1, rank + 1)), tuple(range(rank))
+    numbers = lax.ConvDimensionNumbers(last, (rank + 1, rank, *places), last)
+    turned = lax.ConvDimensionNumbers(last, (rank, rank + 1, *places), last)
+    precision = options.pop("precision", None)
+    plain = options.pop("feature_group_count", 1) == 1 and {*(options.pop("lhs_dilation", None) or (1,))} == {1}
+    plain &= numbers == lax.conv_dimension_numbers(images.shape, kernel.shape, dimension_numbers)
     meshes = jax.sharding.get_abstract_mesh(), jax.typeof(images).sharding.mesh
-    if not usual or any(map(_shards, meshes)):
+    if not plain or any(options.values()) or any(map(_shards, meshes)):
         return by_xla(images, kernel)
 
     dilation = tuple(rhs_dilation or (1,) * rank)
-    extent = [(size - 1) * step + 1 for size, step in zip(kernel.shape, dilation, strict=False)]
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(images.shape[1:-1], extent, strides, padding)
-    taps = functools.partial(_taps, size=kernel.shape[:-2], strides=strides, padding=padding, dilation=dilation)
+    extent = [(size - 1) * step + 1 for size, step in zip(kernel.shape[:-2], dilation, strict=True)]
+    fits = all(window <= size for window, size in zip(extent, images.shape[1:-1], strict=True))
+    one_place = math.prod(jax.eval_shape(by_xla, images, kernel).shape[1:-1]) == 1
+    few = images.shape[-1] <= CHANNELS and math.prod(kernel.shape[:-1]) <= TERMS
+    pads = lax.padtype_to_pads(images.shape[1:-1], extent, strides, padding) if isinstance(padding, str) else padding
+    taps = functools.partial(_taps, size=kernel.shape[:-2], strides=strides, padding=pads, dilation=dilation)
 
     def by_products(images, kernel):
+        if few:
+            return _few_terms(images, kernel, taps)
         weights = jnp.reshape(kernel, (-1, *kernel.shape[-2:]))
         return sum(jnp.matmul(*pair, precision=precision) for pair in zip(taps(images), weights, strict=True))
 
     def forward(images, kernel):
-        if all(window <= places for window, places in zip(extent, images.shape[1:-1], strict=True)):
+        if fits and not one_place and not few:
             return by_xla(images, kernel)
         return lax.platform_dependent(images, kernel, cpu=by_products, default=by_xla)
 
-    def backward(operands, gradient):
-        images, kernel = operands
-        gradients = functools.partial(_gradient_of_kernel, taps=taps, precision=precision, like=kernel)
-        transposed = lambda images, gradient: jax.linear_transpose(lambda own: by_xla(images, own), kernel)(gradient)[0]
-        (of_images,) = jax.linear_transpose(lambda own: forward(own, kernel), images)(gradient)
-        return of_images, lax.platform_dependent(images, gradient, cpu=gradients, default=transposed)
+    def on_cpu(images, kernel, gradient):
+        of = by_products if one_place or not fits else lambda images, kernel: by_xla(
+            images, jnp.swapaxes(kernel, -2, -1), dimension_numbers=turned
+        )  # fmt: skip
+        (of_images,) = jax.linear_transpose(lambda images: of(images, kernel), images)(gradient)
+        of_kernel = _gradient_of_kernel(images, gradient, taps, few, precision)
+        return of_images, jnp.reshape(of_kernel.T, kernel.shape).astype(kernel.dtype)
 
-    own = jax.custom_vjp(forward)
-    own.defvjp(lambda *operands: (forward(*operands), operands), backward)
-    return own(images, kernel)
+    def by_transposition(images, kernel, gradient):
+        of_images = jax.linear_transpose(lambda images: by_xla(images, kernel), images)
+        of_kernel = jax.linear_transpose(lambda kernel: by_xla(images, kernel), kernel)
+        return *of_images(gradient), *of_kernel(gradient)
+
+    def backward(operands, gradient):
+        return lax.platform_dependent(*operands, gradient, cpu=on_cpu, default=by_transposition)
+
+    trained = jax.custom_vjp(forward)
+    trained.defvjp(lambda *operands: (forward(*operands), operands), backward)
+    return trained(images, kernel)
 
 
 def _shards(mesh: jax.sharding.AbstractMesh) -> bool:
@@ -96,23 +110,43 @@ def _taps(images, *, size, strides, padding, dilation) -> Iterator[jax.Array]:
         yield images[:, *(slice(i * step, n - (k - 1 - i) * step, stride) for i, k, step, stride, n in axes)]
 
 
-def _gradient_of_kernel(images, gradient, *, taps, precision, like):
-    dtype = jnp.promote_types(gradient.dtype, "float32")
-    axes = tuple(range(gradient.ndim - 1))
+def _few_terms(images, kernel, taps):
+    """The convolution as a sum of numbers times numbers, image by image.
 
-    def add(total, part):
-        images, gradient = part
-        patches = jnp.concatenate(list(taps(images)), axis=-1)
-        # The shorter matrix on the left: with the patches there, XLA takes up to half as long again.
-        product = lax.dot_general(
-            gradient, patches, ((axes, axes), ((), ())), precision=precision, preferred_element_type=dtype
-        )
-        return total + product, None
+    In a loop, since XLA takes the sum for so cheap that each use of the result would add it up again.
+    """
+    dtype = jnp.promote_types(images.dtype, "float32")
+    rows = jnp.reshape(kernel.astype(dtype), (-1, *(1,) * (images.ndim - 1), kernel.shape[-1]))
 
-    each = max(1, min(len(images), ROWS // max(1, math.prod(gradient.shape[1:-1]))))
+    def of_one(image):
+        terms = _terms(taps(image[None].astype(dtype)))
+        return sum(term[..., None] * row for term, row in zip(terms, rows, strict=True))[0].astype(images.dtype)
+
+    return lax.map(of_one, images)
+
+
+def _terms(taps: Iterable[jax.Array]) -> list[jax.Array]:
+    """What each number of the kernel meets: [batch, places of the output...]."""
+    return [tap[..., channel] for tap in taps for channel in range(tap.shape[-1])]
+
+
+def _gradient_of_kernel(images, gradient, taps, few, precision):
+    """[outputs, places·inputs], in float32 at least."""
+    dtype, axes = jnp.promote_types(gradient.dtype, "float32"), tuple(range(gradient.ndim - 1))
+    sums = functools.partial(lax.dot_general, precision=precision, preferred_element_type=dtype)
+
+    def product(images, gradient):
+        if few:  # whole rows of an image are copied, not a number at a time
+            patches = jnp.stack(_terms(taps(images)))
+            others = tuple(axis + 1 for axis in axes)
+        else:
+            patches, others = jnp.concatenate(list(taps(images)), axis=-1), axes
+        return sums(gradient, patches, ((axes, others), ((), ())))  # the other way round it takes half as long again
+
+    def add(total, start):
+        return total + product(*(lax.dynamic_slice_in_dim(x, start, each) for x in (images, gradient))), None
+
+    each = max(1, min(len(images), (8 if few else 1) * ROWS // max(1, math.prod(gradient.shape[1:-1]))))
     whole = len(images) - len(images) % each
-    parts = [jnp.reshape(x[:whole], (-1, each, *x.shape[1:])) for x in (images, gradient)]
-    total, _ = lax.scan(add, jnp.zeros((like.shape[-1], math.prod(like.shape[:-1])), dtype), parts)
-    if whole < len(images):
-        total, _ = add(total, (images[whole:], gradient[whole:]))
-    return jnp.reshape(total.T, like.shape).astype(like.dtype)
+    total = product(images[whole:], gradient[whole:])
+    return lax.scan(add, total, jnp.arange(0, whole, each))[0]

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from .layers import Conv, ConvNorm, every, torch_uniform
+from .pooling import max_pool
 
 
 class SmallCNN(nnx.Module):
@@ -20,7 +21,7 @@ class SmallCNN(nnx.Module):
 
     def __call__(self, x):
         x = nnx.relu(self.conv1(x))
-        x = nnx.max_pool(nnx.relu(self.conv2(x)), (2, 2), (2, 2))
+        x = max_pool(nnx.relu(self.conv2(x)))
         x = nnx.relu(self.dense1(jnp.reshape(x, (x.shape[0], -1))))
         return self.dense2(x)
 
@@ -39,8 +40,8 @@ class LeNet(nnx.Module):
         self.dense2 = nnx.Linear(fourth, 10, kernel_init=torch_uniform, rngs=rngs)
 
     def __call__(self, x):
-        x = nnx.max_pool(nnx.relu(self.conv1(x)), (2, 2), (2, 2))
-        x = nnx.max_pool(nnx.relu(self.conv2(x)), (2, 2), (2, 2))
+        x = max_pool(nnx.relu(self.conv1(x)))
+        x = max_pool(nnx.relu(self.conv2(x)))
         x = nnx.relu(self.conv3(x))
         x = nnx.relu(self.dense1(jnp.reshape(x, (x.shape[0], -1))))
         return self.dense2(x)
@@ -58,8 +59,8 @@ class TinyCNN(nnx.Module):
         self.dense = nnx.Linear(9 * second, 10, kernel_init=torch_uniform, rngs=rngs)
 
     def __call__(self, x):
-        x = nnx.max_pool(nnx.relu(self.conv1(x)), (2, 2), (2, 2))
-        x = nnx.max_pool(nnx.relu(self.conv2(x)), (2, 2), (2, 2))
+        x = max_pool(nnx.relu(self.conv1(x)))
+        x = max_pool(nnx.relu(self.conv2(x)))
         x = nnx.max_pool(x, (3, 3), (2, 2))
         return self.dense(jnp.reshape(x, (x.shape[0], -1)))
 

@@ -12,6 +12,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from .layers import ConvNorm, every
+from .pooling import max_pool
 
 counts = {16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
@@ -53,5 +54,5 @@ class VGG(nnx.Module):
         for stage in self.stages:
             for conv in stage:
                 x = nnx.relu(conv(x))
-            x = nnx.max_pool(x, (2, 2), (2, 2))
+            x = max_pool(x)
         return self.head(jnp.reshape(x, (x.shape[0], -1)))
