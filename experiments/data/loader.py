@@ -33,7 +33,12 @@ class DeviceLoader:
         per_call = per_call or steps_per_call()
         for start in range(first, last, per_call):
             batches = self._sampler.batches(start, min(start + per_call, last))
-            yield *self._data, shard(batches), np.arange(start, start + len(batches), dtype=np.int32)
+            number = np.arange(start, start + len(batches), dtype=np.int32)
+            if jax.default_backend() == "cpu":  # one program for any number of them: a resumed run has the same bits
+                missing = per_call - len(batches)
+                batches = np.pad(batches, ((0, missing), (0, 0)))
+                number = np.pad(number, (0, missing), constant_values=-1)
+            yield *self._data, shard(batches), number
 
     def position(self, batch: int) -> dict[str, Any]:
         return {"next_batch": batch, **dataclasses.asdict(self._sampler)}
@@ -87,8 +92,8 @@ class StreamLoader:
 
 
 def steps_per_call() -> int:
-    """XLA on CPU runs convolutions inside a scan about three times slower; elsewhere the host would be in the way."""
-    return 1 if jax.default_backend() == "cpu" else 32
+    """On an accelerator many, or the host would be in the way; on a CPU few, so that it answers to signals."""
+    return 4 if jax.default_backend() == "cpu" else 32
 
 
 def shard(batches: np.ndarray) -> np.ndarray:

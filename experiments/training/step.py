@@ -17,8 +17,9 @@ def make_step(network: Network, tx, dataset: Dataset, *, seed: int = 0, augment:
     """The compiled data-parallel step: each device takes its shard of a batch, and all take the same update.
 
     step(params, stats, opt_state, images, labels, index, number) → (params, stats, opt_state, losses): as many steps
-    as `index`, [devices, steps, shard of the batch], has. `number`, [steps], counts them over the whole training: with
-    the seed it decides what is random in a step, whatever the number of devices.
+    as `index`, [devices, steps, shard of the batch], has. `number`, [steps], counts them over the whole training, and
+    is negative where there is no batch: with the seed it decides what is random in a step, whatever the number of
+    devices.
     """
     update = make_update(network, tx, dataset, seed=seed, augment=augment, axis="devices")
 
@@ -62,15 +63,18 @@ def make_update(network: Network, tx, dataset: Dataset, *, seed, augment: bool =
 
 
 def take_steps(update, state, images, labels, index, number):
-    """(state, losses) after an update by each batch of `index`, [steps, batch].
+    """(state, losses) after an update by each batch of `index`, [steps, batch], but where its `number` is negative.
 
-    A step alone is not put into a scan (`loader.steps_per_call` says why).
+    Such batches may only be the last, and only on a CPU; elsewhere the loop has a length that the compiler knows.
     """
-    one = lambda state, batch: update(state, images, labels, *batch)
-    if len(index) == 1:
-        state, loss = one(state, (index[0], number[0]))
-        return state, loss[None]
-    return jax.lax.scan(one, state, (index, number))
+
+    def one(at, carry):
+        state, losses = carry
+        state, loss = update(state, images, labels, index[at], number[at])
+        return state, losses.at[at].set(loss)
+
+    steps = jnp.sum(number >= 0) if jax.default_backend() == "cpu" and len(number) > 1 else len(number)
+    return jax.lax.fori_loop(0, steps, one, (state, jnp.zeros(len(number))))
 
 
 def advance(step, replicas, chunks: Iterable[tuple]) -> Iterator[tuple[list, int, list[float]]]:
@@ -79,13 +83,18 @@ def advance(step, replicas, chunks: Iterable[tuple]) -> Iterator[tuple[list, int
     The losses are those of the chunk before, and at last once more of the last one, so that the device is never left
     waiting for the host.
     """
-    previous = None
+    before: tuple | None = None
     for images, labels, index, number in chunks:
         *replicas, losses = step(*replicas, images, labels, index, number)
-        yield replicas, len(number), [] if previous is None else np.asarray(previous)[0].tolist()
-        previous = losses
-    if previous is not None:
-        yield replicas, 0, np.asarray(previous)[0].tolist()
+        taken = int(np.sum(number >= 0))
+        yield replicas, taken, [] if before is None else _listed(*before)
+        before = losses, taken
+    if before is not None:
+        yield replicas, 0, _listed(*before)
+
+
+def _listed(losses, taken: int) -> list[float]:
+    return np.asarray(losses)[0, :taken].tolist()
 
 
 def make_accuracy(fn, dataset: Dataset):

@@ -41,8 +41,8 @@ def test_chunks_go_on_wherever_they_ended_and_positions_of_other_batches_are_rej
     images = np.zeros((40, 2, 2, 1), np.uint8)
     loader = DeviceLoader(Split(images, np.zeros(40, np.int32)), Sampler(seed=0, size=40, batch_size=8))
     numbers = lambda *range_: [number.tolist() for *_, number in loader.chunks(*range_)]
-    assert numbers(0, 7, 3) == [[0, 1, 2], [3, 4, 5], [6]]
-    assert numbers(3, 7, 3) == [[3, 4, 5], [6]]
+    assert numbers(0, 7, 3) == [[0, 1, 2], [3, 4, 5], [6, -1, -1]]  # where there is none left: no step
+    assert numbers(3, 7, 3) == [[3, 4, 5], [6, -1, -1]]
     position = loader.position(5)
     loader.check(position)
     with pytest.raises(RunError, match="other batches"):
