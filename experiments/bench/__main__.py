@@ -1,10 +1,11 @@
-"""Speed and memory: `python -m experiments.bench update`, `structure`, `data`, `loop` or `sweep`."""
+"""Speed and memory: `python -m experiments.bench update`, `structure`, `data`, `loop`, `step` or `sweep`."""
 
 import tyro
 
 from ..startup import start
 from .data import data
 from .loop import loop
+from .step import step
 from .structure import structure
 from .sweep import sweep
 from .update import update
@@ -12,7 +13,7 @@ from .update import update
 if __name__ == "__main__":
     start()
     tyro.extras.subcommand_cli_from_dict(
-        {"update": update, "structure": structure, "data": data, "loop": loop, "sweep": sweep},
+        {"update": update, "structure": structure, "data": data, "loop": loop, "step": step, "sweep": sweep},
         prog="python -m experiments.bench",
         description=__doc__,
     )

@@ -58,7 +58,7 @@ def loop(
     for name, tx in optimizers.items():
         step = make_step(network, tx, dataset, augment=augment)
         start = lambda tx=tx: list(flax.jax_utils.replicate((params, stats, tx.init(params))))
-        turns[f"{name}, bare"] = _bare(step, start(), loader, steps)
+        turns[f"{name}, bare"] = bare(step, start(), loader, steps)
         turns[f"{name}, loop"] = _looped(step, start(), loader, steps)
     times = in_turn(turns, rounds)
 
@@ -99,7 +99,7 @@ def matrix_rate(dtype: str, trials: int = 10) -> float:
     return 2 * size**3 / float(np.median(times["product"]))
 
 
-def _bare(step, replicas: list, loader: DeviceLoader, steps: int):
+def bare(step, replicas: list, loader: DeviceLoader, steps: int):
     """Calls of the compiled step alone, all with the same batches."""
     per_call = min(steps, steps_per_call())
     arguments = next(loader.chunks(0, per_call, per_call))

@@ -1,13 +1,15 @@
 """How long functions take, measured in turn: a machine's drift affects all of them equally."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
 
 
-def in_turn(calls: dict[str, Callable[[], object]], rounds: int, repeats: int | None = None) -> dict[str, list[float]]:
+def in_turn(
+    calls: Mapping[str, Callable[[], object]], rounds: int, repeats: int | None = None
+) -> dict[str, list[float]]:
     """Seconds a call, one number a round, of each of `calls`.
 
     In a round each is repeated so often; None: for about 0.02 seconds.

@@ -108,7 +108,7 @@ def update(rounds: int = 40, seed: int = 0) -> None:
         size = sum(g.nbytes for g in grads.values())
         for donated in (False, True):
             print(f"update, {model}, {size / 4e6:.2f} M parameters, {'donated' if donated else 'not donated'}")
-            for name, result in compare(shapes, _update_step, (grads,), donated, rounds, calls, seed).items():
+            for name, result in compare(shapes, update_step, (grads,), donated, rounds, calls, seed).items():
                 more = [f"state {sum(x.nbytes for x in jax.tree.leaves(optimizers()[name].init(grads))):,} bytes"]
                 if copy:  # gradient, momentum, second state and weights read; the last three written
                     more.append(f"{7 * size / (result[0] * 1e-3) / copy:.0%} of the copy bandwidth")
@@ -134,10 +134,10 @@ def compare(shapes: Shapes, step_of, data: tuple, donated: bool, rounds: int, ca
 
 
 def _training_step(loss, tx):
-    return lambda params, state, *data: _update_step(tx)(params, state, jax.grad(loss)(params, *data))
+    return lambda params, state, *data: update_step(tx)(params, state, jax.grad(loss)(params, *data))
 
 
-def _update_step(tx):
+def update_step(tx):
     def step(params, state, grads):  # outputs in the order of the donated inputs, or XLA copies every buffer
         updates, state = tx.update(grads, state, params)
         return optax.apply_updates(params, updates), state

@@ -11,7 +11,7 @@ import tyro
 
 from experiments import __main__ as cli
 from experiments import configs
-from experiments.bench import data, loop, structure, sweep, update
+from experiments.bench import data, loop, step, structure, sweep, update
 
 ROOT = Path(__file__).parents[2]
 TEXTS = {
@@ -28,7 +28,7 @@ TEXTS = {
     for name in configs.names(kind)
 }
 BENCH = {"update": update.update, "structure": structure.structure, "data": data.data, "loop": loop.loop}
-BENCH |= {"sweep": sweep.sweep}
+BENCH |= {"sweep": sweep.sweep, "step": step.step}
 
 
 def commands(text: str) -> list[str]:
