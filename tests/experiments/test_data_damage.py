@@ -4,6 +4,8 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from experiments.bench.data import write
@@ -85,9 +87,13 @@ def test_an_image_of_another_shape_is_named(tmp_path, monkeypatch):
 @pytest.mark.parametrize("label", [-1, 10, 255])
 def test_a_label_that_is_no_class_is_named_by_its_record(tmp_path, monkeypatch, label):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    train = files(5)
-    train[1][2]["label"] = label
-    folder = write(tmp_path, {"train": train, "test": files(3)}, "mnist")
+    folder = write(tmp_path, {"train": files(5), "test": files(3)}, "mnist")
+    image, classes = tfds.features.Image(shape=(28, 28, 1)), tfds.features.Scalar(np.int64)  # of other classes
+    features = tfds.features.FeaturesDict({"image": image, "label": classes})
+    writer = ArrayRecordWriter(str(folder / "mnist-train.array_record-00001-of-00002"), "group_size:1")
+    for i in range(5):
+        writer.write(features.serialize_example({"image": png(), "label": label if i == 2 else i}))
+    writer.close()
     with pytest.raises(RunError) as caught:
         load("mnist", 2, tmp_path)
     place = f"record 2 of {folder}/mnist-train.array_record-00001-of-00002 (index 7 of train)"
