@@ -121,6 +121,11 @@ def check_momentum(momentum: Any, nesterov: bool) -> None:
         raise ValueError("nesterov=True needs a momentum, e.g. momentum=0.9.")
 
 
+def shown(value: Any) -> str:
+    """A value in a message: as Python writes it where that is short, else its type."""
+    return repr(value) if isinstance(value, str | int | float | type) or value is None else f"a {type(value).__name__}"
+
+
 def transformation(where: str, tx: Any, example: str) -> optax.GradientTransformationExtraArgs:
     """The transformation, accepting extra arguments; raises if it is not one."""
     if not (hasattr(tx, "init") and hasattr(tx, "update")):

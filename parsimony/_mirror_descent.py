@@ -27,7 +27,7 @@ from ._checks import accumulators, aligned, as_arrays, check_positive, check_sch
 from ._penalties import gamma_of, strength_of_each
 from ._rules import Rules, check_penalty, resolve
 from ._sparsity_target import LEAST, SparsityScope, check_sparsity, strength_at_start, strength_like, threshold_at
-from ._state import SplitLBIState, scalar_like, static
+from ._state import SplitLBIState, check_own, check_params, scalar_like, static
 from ._sums import add
 from ._tree import is_numeric
 from ._unit_penalty import UnitSlices
@@ -50,6 +50,7 @@ def latent_and_prox(
     bregman = threshold is None and sparsity is None
 
     def init_fn(params) -> Any:
+        check_params(params)
         check_schedule("learning_rate", learning_rate)
         check_schedule("sparsity", sparsity)
         # As of every optimizer, the state can be planned from shapes alone.
@@ -77,6 +78,7 @@ def latent_and_prox(
         del extra_args
         if params is None:
             raise ValueError("the step goes from the weights: call tx.update(grads, opt_state, params).")
+        check_own(SplitLBIState, state)
         updates, params = as_arrays((updates, params))
         treedef, (grads, weights, duals) = aligned(grads=updates, params=params, dual=state.dual)
         alpha = learning_rate(state.count) if callable(learning_rate) else learning_rate

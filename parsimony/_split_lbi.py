@@ -32,6 +32,7 @@ from ._checks import (
     check_scalar,
     check_schedule,
     concrete,
+    shown,
     transformation,
 )  # fmt: skip
 from ._donation import recovery_is_exact, step_leaf
@@ -39,7 +40,7 @@ from ._finish import at_rest, check_can_finish, cut_outside, frozen
 from ._penalties import Penalty, gamma_of, strength_of_each
 from ._rules import Rules, check_penalty, resolve
 from ._sparsity_target import SparsityScope, check_sparsity, strength_at_start, strength_like, threshold_at
-from ._state import SplitLBIState, scalar_like, static
+from ._state import SplitLBIState, check_own, check_params, scalar_like, static
 from ._sums import add
 from ._tree import is_numeric
 from ._unit_penalty import UnitPenalty
@@ -126,7 +127,7 @@ def inverse_scale_space(
     if not jnp.issubdtype(accumulator_dtype, jnp.floating):
         raise ValueError(f"accumulator_dtype={accumulator_dtype!r}: expected a floating-point dtype such as 'float32'.")
     own_inner = optax.identity() if inner is None else inner
-    inner_tx = transformation(f"inner={inner!r}", own_inner, "optax.trace(0.9)")
+    inner_tx = transformation(f"inner={shown(inner)}", own_inner, "optax.trace(0.9)")
     dual_rate = learning_rate if dual_learning_rate is None else dual_learning_rate
     # At the first update, not now: naming the backend would start it before jax.distributed.initialize could.
     recovers = functools.cache(lambda: recovery_is_exact(dual_rate, kappa, nu))
@@ -135,6 +136,7 @@ def inverse_scale_space(
         check_count("finish", finish, "the steps before W is finished inside the support, an int ≥ 1, or None")
 
     def init_fn(params) -> Any:
+        check_params(params)
         params = as_arrays(params)
         penalties = resolve(penalty, params)  # before any work: what does not fit is an error here
         if finish is not None:
@@ -158,6 +160,7 @@ def inverse_scale_space(
             raise ValueError(
                 "Split LBI couples W to Γ and needs the weights: call tx.update(grads, opt_state, params)."
             )
+        check_own(SplitLBIState, state)
         updates, params = as_arrays((updates, params))
         treedef, (grads, weights, duals) = aligned(grads=updates, params=params, dual=state.dual)
         alpha, dual_alpha = (r(state.count) if callable(r) else r for r in (learning_rate, dual_rate))
