@@ -41,8 +41,13 @@ def latent_and_prox(
     sparsity_scope: SparsityScope,
     threshold: Callable[[Any, Any], Any] | None,
     forgets: bool = False,
+    decay: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """The step of the module's docstring; `threshold(α, t)` is T, and None the T = 1 of a sub-gradient variable."""
+    """The step of the module's docstring.
+
+    `threshold(α, t)` is T, and None the T = 1 of a sub-gradient variable; `decay` acts on U, and on W where there is no
+    penalty.
+    """
     check_positive("learning_rate", learning_rate)
     check_positive("kappa", kappa)
     check_penalty(None if isinstance(penalty, Rules) else penalty, "penalty")
@@ -81,11 +86,15 @@ def latent_and_prox(
         check_own(SplitLBIState, state)
         updates, params = as_arrays((updates, params))
         treedef, (grads, weights, duals) = aligned(grads=updates, params=params, dual=state.dual)
+        owns = resolve(penalty, state.dual)
+        if decay is not None:
+            at = treedef.unflatten([w if own is None else u for own, w, u in zip(owns, weights, duals, strict=True)])
+            grads = treedef.flatten_up_to(decay.update(updates, decay.init(at), at)[0])
         alpha = learning_rate(state.count) if callable(learning_rate) else learning_rate
         time = add(state.time, alpha, state.count)
 
         latents = []  # U⁺
-        for own, g, w, u in zip(resolve(penalty, state.dual), grads, weights, duals, strict=True):
+        for own, g, w, u in zip(owns, grads, weights, duals, strict=True):
             if own is not None:
                 step = -jnp.asarray(alpha, u.dtype) * g.astype(u.dtype)
                 u = w.astype(u.dtype) + step if forgets else add(u, step, state.count)

@@ -15,7 +15,6 @@ References:
 """
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -29,11 +28,10 @@ from ._checks import (
     check_count,
     check_momentum,
     check_positive,
-    check_scalar,
     check_schedule,
-    concrete,
     shown,
     transformation,
+    weight_decay_of,
 )  # fmt: skip
 from ._donation import recovery_is_exact, step_leaf
 from ._finish import at_rest, check_can_finish, cut_outside, frozen
@@ -250,14 +248,8 @@ def split_lbi(
       ArXiv 2007.02010.
     """
     check_momentum(momentum, nesterov)
-    if weight_decay is not None:
-        check_scalar("weight_decay", weight_decay, "a number ≥ 0, or None for none")
-    if weight_decay is not None and concrete(weight_decay) and not 0 <= weight_decay < math.inf:
-        raise ValueError(f"weight_decay={weight_decay!r}: expected a number ≥ 0, or None.")
-    if weight_decay_mask is not None and weight_decay is None:
-        raise ValueError("weight_decay_mask needs a weight_decay, e.g. weight_decay=1e-4.")
     return optax.chain(
-        optax.identity() if weight_decay is None else optax.add_decayed_weights(weight_decay, weight_decay_mask),
+        weight_decay_of(weight_decay, weight_decay_mask),
         optax.identity() if momentum is None else optax.trace(momentum, nesterov),
         inverse_scale_space(
             learning_rate, kappa, nu, penalty,
