@@ -4,9 +4,11 @@ Each is one choice in the step of `_mirror_descent`; what they share, and why ev
 A `sparsity` in the place of a strength: see `_sparsity_target`.
 """
 
+from typing import Any
+
 import optax
 
-from ._checks import check_decay, check_momentum, check_positive
+from ._checks import check_decay, check_momentum, check_positive, weight_decay_of
 from ._mirror_descent import latent_and_prox
 from ._penalties import Penalty
 from ._rules import Rules
@@ -114,7 +116,7 @@ def adabreg(
       [[0.25, 0.0]]
 
     References:
-      ArXiv 2105.04319, Algorithm 3.
+      ArXiv 2105.04319, Algorithm 3, with Adam's own correction of both moments; their code corrects ŝ alone.
     """
     for name, value in [("b1", b1), ("b2", b2)]:
         check_decay(name, value)
@@ -129,6 +131,8 @@ def rda(
     *,
     momentum: float | None = None,
     nesterov: bool = False,
+    weight_decay: float | None = None,
+    weight_decay_mask: Any = None,
     sparsity: optax.ScalarOrSchedule | None = None,
     sparsity_scope: SparsityScope = "global",
 ) -> optax.GradientTransformationExtraArgs:
@@ -136,13 +140,24 @@ def rda(
 
         U⁺ = U − α·∇L(W),     W⁺ = Prox_{tΩ}(U⁺) = argmin_w ⟨Σα∇L, w⟩ + tΩ(w) + ½‖w − W₀‖²,     t = Σα,  U₀ = W₀
 
-    The threshold is tλ and grows, so from a dense start weights leave and return. With `optax.trace` or
-    `optax.scale_by_adam` before it, this is torchao's pruning-aware training (PAT) with that base optimizer; its group
-    lasso has `scale="rms"`. A decay of W before it in the chain (`optax.add_decayed_weights`) acts on U, through the
-    step; AdamW's decoupled decay in PAT acts on the sparse W. Xiao's own prox-weight √k is that of α ∝ 1/√k.
+    The threshold is tλ and grows, so from a dense start weights leave and return. Xiao's own prox-weight √k is that of
+    α ∝ 1/√k.
+
+    This is torchao's pruning-aware training (PAT), whose base optimizer steps from U, and whose group lasso has
+    `scale="rms"`:
+
+    - PAT on AdamW(lr, betas, eps, weight_decay=d):
+      `optax.chain(optax.scale_by_adam(*betas, eps), pm.rda(lr, penalty, weight_decay=d))`
+    - PAT on SGD(lr, momentum=m, weight_decay=0): `pm.rda(lr, penalty, momentum=m)`
+    - PAT on SGD(lr, weight_decay=d): `pm.rda(lr, penalty, weight_decay=d)`; with a momentum, torch has the decay in it
+
+    `optax.add_decayed_weights` before `rda` in a chain is none of these: it decays U by the sparse W.
 
     Args:
       learning_rate, penalty, momentum, nesterov, sparsity, sparsity_scope: see `linbreg`.
+      weight_decay: d ≥ 0 of a decoupled decay, or None: U⁺ = U − α·(ĝ + d·U), with ĝ the gradient after momentum;
+        where there is no penalty, W⁺ = W − α·(ĝ + d·W).
+      weight_decay_mask: tree of bools, or a function of the parameters, as in `optax.add_decayed_weights`.
 
     Returns:
       As `linbreg`: a `GradientTransformationExtraArgs` with a `SplitLBIState` at the end of its state.
@@ -162,7 +177,10 @@ def rda(
       Xiao, "Dual Averaging Methods for Regularized Stochastic Learning and Online Optimization" (2010); torchao,
       `prototype/pat`, `PruneOptimizer`.
     """
-    core = latent_and_prox(learning_rate, 1.0, penalty, sparsity, sparsity_scope, lambda alpha, time: time)
+    core = latent_and_prox(
+        learning_rate, 1.0, penalty, sparsity, sparsity_scope, lambda alpha, time: time,
+        decay=weight_decay_of(weight_decay, weight_decay_mask),
+    )  # fmt: skip
     return _after_momentum(momentum, nesterov, core)
 
 

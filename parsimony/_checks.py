@@ -121,6 +121,23 @@ def check_momentum(momentum: Any, nesterov: bool) -> None:
         raise ValueError("nesterov=True needs a momentum, e.g. momentum=0.9.")
 
 
+def weight_decay_of(weight_decay: Any, mask: Any) -> optax.GradientTransformation:
+    """The decay d·W that is added to a gradient; none for None."""
+    if weight_decay is None:
+        if mask is not None:
+            raise ValueError("weight_decay_mask needs a weight_decay, e.g. weight_decay=1e-4.")
+        return optax.identity()
+    check_scalar("weight_decay", weight_decay, "a number ≥ 0, or None for none")
+    if concrete(weight_decay) and not 0 <= weight_decay < math.inf:
+        raise ValueError(f"weight_decay={weight_decay!r}: expected a number ≥ 0, or None.")
+    return optax.add_decayed_weights(weight_decay, mask)
+
+
+def shown(value: Any) -> str:
+    """A value in a message: as Python writes it where that is short, else its type."""
+    return repr(value) if isinstance(value, str | int | float | type) or value is None else f"a {type(value).__name__}"
+
+
 def transformation(where: str, tx: Any, example: str) -> optax.GradientTransformationExtraArgs:
     """The transformation, accepting extra arguments; raises if it is not one."""
     if not (hasattr(tx, "init") and hasattr(tx, "update")):

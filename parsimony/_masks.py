@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._checks import as_arrays, transformation
+from ._checks import as_arrays, shown, transformation
+from ._state import check_own
 from ._tree import named_leaves
 
 
@@ -32,6 +33,8 @@ def apply_masks(params: optax.Params, masks):
       [1.0, 0.0]
     """
     weights, treedef = named_leaves(params)
+    if weights and all(_is_mask(w) for _, w in weights) and not any(_is_mask(m) for _, m in named_leaves(masks)[0]):
+        raise TypeError("apply_masks: params are bool arrays; the arguments are swapped: apply_masks(params, masks).")
     inside = _by_name(masks, weights)
     return treedef.unflatten([_inside(inside.get(name), w) for name, w in weights])
 
@@ -88,7 +91,12 @@ def keep_support(tx: optax.GradientTransformation, masks) -> optax.GradientTrans
       Projected steps; Han et al., "Learning both Weights and Connections" (arXiv 1506.02626), for fine-tuning inside a
       support.
     """
-    inner = transformation(f"keep_support({tx!r}, ...)", tx, "optax.sgd(0.01)")
+    if hasattr(masks, "init") and hasattr(masks, "update"):
+        raise TypeError(
+            "keep_support: expected an Optax transformation first, then masks; the arguments are swapped: call "
+            "keep_support(tx, masks)."
+        )
+    inner = transformation(f"keep_support({shown(tx)}, ...)", tx, "optax.sgd(0.01)")
     _check_bool(named_leaves(masks)[0])
 
     def init_fn(params) -> Any:
@@ -100,6 +108,7 @@ def keep_support(tx: optax.GradientTransformation, masks) -> optax.GradientTrans
     def update_fn(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
         if params is None:
             raise ValueError("keep_support sets weights to zero and needs them: call tx.update(grads, state, params).")
+        check_own(KeepSupportState, state)
         updates, params = as_arrays((updates, params))
         weights = named_leaves(params)[0]
         inside = _by_name(state.masks, weights)
@@ -135,8 +144,12 @@ def _by_name(masks, weights) -> dict[str, Any]:
     return dict(found)
 
 
+def _is_mask(leaf) -> bool:
+    return isinstance(leaf, jax.Array | np.ndarray) and leaf.dtype == bool
+
+
 def _check_bool(masks) -> None:
     for name, mask in masks:
-        if not (isinstance(mask, jax.Array | np.ndarray) and mask.dtype == bool):
+        if not _is_mask(mask):
             kind = getattr(mask, "dtype", type(mask).__name__)
             raise TypeError(f"masks: expected bool arrays, got {kind} for {name!r}; for 0 and 1 write mask != 0.")

@@ -27,7 +27,7 @@ from ._checks import accumulators, aligned, as_arrays, check_positive, check_sch
 from ._penalties import gamma_of, strength_of_each
 from ._rules import Rules, check_penalty, resolve
 from ._sparsity_target import LEAST, SparsityScope, check_sparsity, strength_at_start, strength_like, threshold_at
-from ._state import SplitLBIState, scalar_like, static
+from ._state import SplitLBIState, check_own, check_params, scalar_like, static
 from ._sums import add
 from ._tree import is_numeric
 from ._unit_penalty import UnitSlices
@@ -41,8 +41,13 @@ def latent_and_prox(
     sparsity_scope: SparsityScope,
     threshold: Callable[[Any, Any], Any] | None,
     forgets: bool = False,
+    decay: optax.GradientTransformation | None = None,
 ) -> optax.GradientTransformationExtraArgs:
-    """The step of the module's docstring; `threshold(α, t)` is T, and None the T = 1 of a sub-gradient variable."""
+    """The step of the module's docstring.
+
+    `threshold(α, t)` is T, and None the T = 1 of a sub-gradient variable; `decay` acts on U, and on W where there is no
+    penalty.
+    """
     check_positive("learning_rate", learning_rate)
     check_positive("kappa", kappa)
     check_penalty(None if isinstance(penalty, Rules) else penalty, "penalty")
@@ -50,6 +55,7 @@ def latent_and_prox(
     bregman = threshold is None and sparsity is None
 
     def init_fn(params) -> Any:
+        check_params(params)
         check_schedule("learning_rate", learning_rate)
         check_schedule("sparsity", sparsity)
         # As of every optimizer, the state can be planned from shapes alone.
@@ -77,13 +83,18 @@ def latent_and_prox(
         del extra_args
         if params is None:
             raise ValueError("the step goes from the weights: call tx.update(grads, opt_state, params).")
+        check_own(SplitLBIState, state)
         updates, params = as_arrays((updates, params))
         treedef, (grads, weights, duals) = aligned(grads=updates, params=params, dual=state.dual)
+        owns = resolve(penalty, state.dual)
+        if decay is not None:
+            at = treedef.unflatten([w if own is None else u for own, w, u in zip(owns, weights, duals, strict=True)])
+            grads = treedef.flatten_up_to(decay.update(updates, decay.init(at), at)[0])
         alpha = learning_rate(state.count) if callable(learning_rate) else learning_rate
         time = add(state.time, alpha, state.count)
 
         latents = []  # U⁺
-        for own, g, w, u in zip(resolve(penalty, state.dual), grads, weights, duals, strict=True):
+        for own, g, w, u in zip(owns, grads, weights, duals, strict=True):
             if own is not None:
                 step = -jnp.asarray(alpha, u.dtype) * g.astype(u.dtype)
                 u = w.astype(u.dtype) + step if forgets else add(u, step, state.count)

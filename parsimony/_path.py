@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._checks import transformation
+from ._checks import shown, transformation
 from ._penalties import inside, over, strength_of_each
 from ._readout import merge
 from ._rules import resolve
-from ._state import SplitLBIState, nodes, split_lbi_states
+from ._state import SplitLBIState, check_own, nodes, split_lbi_states
 
 NEVER = -1
 """Entry step and entry time of a group that has not entered."""
@@ -78,7 +78,7 @@ def record_path(tx: optax.GradientTransformation) -> optax.GradientTransformatio
     References:
       ArXiv 1905.09449, section 3; the authors' code keeps the epoch of entry in the place of the step.
     """
-    inner = transformation(f"record_path({tx!r})", tx, "pm.split_lbi(0.1)")
+    inner = transformation(f"record_path({shown(tx)})", tx, "pm.split_lbi(0.1)")
 
     def init_fn(params) -> Any:
         inner_state = inner.init(params)
@@ -89,6 +89,7 @@ def record_path(tx: optax.GradientTransformation) -> optax.GradientTransformatio
         return RecordPathState(never(jnp.int32), never(jnp.float32), inner_state)
 
     def update_fn(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
+        check_own(RecordPathState, state)
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         steps, times = [], []
         for own, own_steps, own_times in zip(split_lbi_states(inner_state), state.steps, state.times, strict=True):

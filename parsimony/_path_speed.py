@@ -26,6 +26,7 @@ import optax
 from ._checks import as_arrays, check_count, check_finite, check_positive
 from ._penalties import Penalty, inside
 from ._rules import Rules, resolve
+from ._state import check_params
 from ._tree import named_leaves
 from ._unit_penalty import UnitPenalty, UnitSlices
 
@@ -80,6 +81,7 @@ def path_speed(
         raise ValueError(f"share={share!r}: expected a share of the steps, in (0, 1].")
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)):
         raise TypeError("path_speed: params are shapes only; the speed of the path is that of the weights themselves.")
+    check_params(params)
     params = as_arrays(params)
     until = max(1, round(share * steps))
     time = time_after(learning_rate, until)

@@ -10,7 +10,7 @@ from ._checks import check_finite
 from ._nuclear_norm import NuclearNorm, project
 from ._penalties import Penalty, gamma_of, over, strength_of_each
 from ._rules import resolve
-from ._state import SplitLBIState, split_lbi_states
+from ._state import SplitLBIState, check_params, split_lbi_states
 from ._tree import named_leaves
 
 _TWICE = "two Split LBI states hold the same parameter; read them one by one, e.g. pm.gamma(opt_state[0])."
@@ -114,6 +114,7 @@ def matched(params, opt_state):
     Raises:
       ValueError: the state was not made for parameters of these names and shapes.
     """
+    check_params(params)
     known = {}  # by name, since params may be wrapped (Linen's FrozenDict, NNX's State) where the state is not
     for state in split_lbi_states(opt_state):
         duals = jax.tree.leaves(state.dual)

@@ -23,6 +23,7 @@ class Rules:
         a pattern gives a penalty must have a rank that the penalty takes, and a pattern that is found in no
         name is an error, both at `init`.
       default: the penalty of kernels (rank 2 or more, not a bias or scale by name) that no pattern names. None: none.
+        Rules that leave every parameter unpenalised are an error at `init`.
 
     Examples:
       >>> import parsimony as pm
@@ -87,8 +88,15 @@ def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree, strength: Any =
     if isinstance(penalty, Rules):
         chosen = [_by_rule(penalty, name, name in kernels) for name, _ in leaves]
         check_patterns("Rules", (pattern for pattern, _ in penalty.rules), [name for name, _ in leaves])
-        if leaves and penalty.default is None and all(own is None for _, own in penalty.rules):
-            raise ValueError("Rules: every parameter is left unpenalised; give some pattern, or default, a penalty.")
+        if leaves and not any(chosen):
+            found = (
+                ""
+                if penalty.default is None
+                else f" The default finds no kernel of rank 2 or more among {listed(n for n, _ in leaves)}."
+            )
+            raise ValueError(
+                f"Rules: every parameter is left unpenalised; give some pattern, or default, a penalty.{found}"
+            )
     elif hasattr(penalty, "bind"):
         chosen = [penalty] * len(leaves)
     else:

@@ -11,7 +11,9 @@ or leaves does so at zero. The strengths that the penalties carry keep their rat
 
 The share counts the weights of all penalised parameters together, or of each layer, with a T of its own; under
 `NuclearNorm`, whose Γ is of low rank but has no zeros, the singular directions of a matrix stand for its weights. With
-groups the share is met from above, to within one group. Entries of U that are exactly zero stay zero at any strength.
+groups the share is met from above, to within one group. Groups at one level stay or leave together, whichever comes
+nearer to the share, and stay where a layer would be empty without them. Entries of U that are exactly zero are zero at
+any strength.
 
 References:
   The rule is ours: the k largest of iterative hard thresholding (Blumensath and Davies 2009), with a soft threshold.
@@ -80,6 +82,9 @@ def threshold_at(
     The zeros grow with T, and so do the bit patterns of the positive floats: 31 bisections find it exactly. It is
     raised by 1e-5 of itself, so that another order of summation cannot let in the group at the threshold.
 
+    Groups at one level leave together. Where several do, and a layer would be empty without them, or the share with
+    them is farther from q than the share without, they stay: T is then the least that gives the share without them.
+
     Args:
       penalty: Ω, as in `inverse_scale_space`.
       latent: U, a tree of the parameters.
@@ -95,57 +100,86 @@ def threshold_at(
       >>> U = {"kernel": jnp.array([[4.0, -3.0, 2.0, 1.0]])}
       >>> round(float(threshold_at(pm.Lasso(0.5), U, 0.75)), 3)  # three of four are zero where λT = 3
       6.0
+      >>> U = {"kernel": jnp.array([[2.0, 2.0, 2.0, 1.0]])}
+      >>> round(float(threshold_at(pm.Lasso(0.5), U, 0.75)), 3)  # where λT = 2, none would be left
+      2.0
     """
     leaves, treedef = jax.tree.flatten(latent)
     owns = resolve(penalty, latent)
-    layers = [[place for place, own in enumerate(owns) if own is not None]] if scope == "global" else _layers(owns)
-    if not any(layers):
+    layers = _layers(owns)
+    if not layers:
         return jnp.ones((), jnp.float32) if scope == "global" else treedef.unflatten([jnp.float32(1)] * len(leaves))
+    totals = np.array([sum(leaves[place].size for place in layer) for layer in layers])
+    largest = np.array([_largest_group(layer, owns, leaves) for layer in layers])
+    together = [list(range(len(layers)))] if scope == "global" else [[number] for number in range(len(layers))]
+    zeros = _zeros_of(penalty, latent, layers, together)
+    shares = lambda found: jnp.stack([sum(found[i] / totals[own].sum() for i in own) for own in together])
+
+    q = jnp.asarray(sparsity(count) if callable(sparsity) else sparsity, jnp.float32)
+    at_most = q if scope == "global" else jnp.minimum(q, jnp.asarray(1 - largest / totals, jnp.float32))
+    asked, rounding = jnp.where(q < 1, at_most, q), 1e-6
+    least = _least(lambda strengths: shares(zeros(strengths)) >= asked - rounding, len(together))
+    above, below = least * (1 + 1e-5), least * (1 - 1e-5)
+    gone, left = zeros(jnp.maximum(above, LEAST)), zeros(jnp.maximum(below, LEAST))
+
+    several = gone - left > largest  # of one level
+    emptied = several & (gone == totals)
+    some = lambda which: jnp.stack([jnp.any(which[np.array(own)]) for own in together])
+    nearer = some(several) & (asked - shares(left) + rounding < shares(gone) - asked)
+    stay = (q < 1) & (some(emptied) | nearer)
+    # Most steps meet no tie, and go no further.
+    without = jax.lax.cond(
+        jnp.any(stay),
+        lambda: _least(lambda t: shares(zeros(t)) >= shares(left) - rounding, len(together)),
+        lambda: least,
+    )
+    found = jnp.maximum(jnp.where(stay, jnp.minimum(without * (1 + 1e-5), below), above), LEAST)
+    if scope == "global":
+        return found[0]
     layer_of = {place: number for number, layer in enumerate(layers) for place in layer}
-    totals = [sum(leaves[place].size for place in layer) for layer in layers]
-    levels = {
+    return treedef.unflatten(
+        [found[layer_of[place]] if place in layer_of else jnp.float32(1) for place in range(len(leaves))]
+    )
+
+
+def _zeros_of(penalty: Any, latent: Any, layers: list[list[int]], together: list[list[int]]):
+    """The function that gives, for one T of all layers that are `together`, how many weights of each layer are zero."""
+    leaves = jax.tree.leaves(latent)
+    strength_of = {place: n for n, own in enumerate(together) for number in own for place in layers[number]}
+    low_rank = {
         place: own.group_norms(leaves[place]) / own.strength
-        for place, own in enumerate(owns)
+        for place, own in enumerate(resolve(penalty, latent))
         if isinstance(own, NuclearNorm)
     }
 
-    def shares(thresholds):
-        """Of each layer the share of zeros at its own T."""
-        each = [thresholds[layer_of.get(place, 0)] for place in range(len(leaves))]
-        found = [jnp.zeros(())] * len(layers)
-        for place, own in enumerate(resolve(penalty, latent, each)):
-            if own is not None:
-                u, number = leaves[place], layer_of[place]
-                zeros = (
-                    u.size * jnp.mean(levels[place] <= each[place])
-                    if place in levels
-                    else jnp.sum(own.prox(over(u, each[place])) == 0)
-                )
-                found[number] = found[number] + zeros / totals[number]
-        return jnp.stack(found)
+    def zeros(strengths):
+        each = [strengths[strength_of.get(place, 0)] for place in range(len(leaves))]
+        owns = resolve(penalty, latent, each)
 
-    q = jnp.asarray(sparsity(count) if callable(sparsity) else sparsity, jnp.float32)
-    if scope == "layer":
-        most_zeros = [1 - _largest_group(layer, owns, leaves) / n for layer, n in zip(layers, totals, strict=True)]
-        q = jnp.where(q < 1, jnp.minimum(q, jnp.asarray(most_zeros, jnp.float32)), q)
-    q = q - 1e-6  # rounding of the share
+        def of(place):
+            if place in low_rank:
+                return jnp.sum(low_rank[place] <= each[place]) * max(leaves[place].shape)
+            return jnp.sum(owns[place].prox(over(leaves[place], each[place])) == 0)
+
+        return jnp.stack([sum(of(place) for place in layer) for layer in layers])
+
+    return zeros
+
+
+def _least(enough, number: int) -> jax.Array:
+    """The least T > 0, each of so many, at which `enough` holds, which holds from there on."""
 
     def halve(_, bounds):
         low, high = bounds
         middle = low + (high - low) // 2
-        enough = shares(jax.lax.bitcast_convert_type(middle, jnp.float32)) >= q
-        return jnp.where(enough, low, middle), jnp.where(enough, middle, high)
+        holds = enough(jax.lax.bitcast_convert_type(middle, jnp.float32))
+        return jnp.where(holds, low, middle), jnp.where(holds, middle, high)
 
-    start = jnp.zeros(len(layers), jnp.int32)
+    start = jnp.zeros(number, jnp.int32)
     most = start + jax.lax.bitcast_convert_type(jnp.float32(jnp.finfo(jnp.float32).max), jnp.int32)
     # The first one is outside the loop: inside `shard_map` its results have the type of the data, as a carry must.
     _, bits = jax.lax.fori_loop(1, 31, halve, halve(0, (start, most)))
-    found = jnp.maximum(jax.lax.bitcast_convert_type(bits, jnp.float32) * (1 + 1e-5), LEAST)
-    if scope == "global":
-        return found[0]
-    return treedef.unflatten(
-        [found[layer_of[place]] if place in layer_of else jnp.float32(1) for place in range(len(leaves))]
-    )
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def _layers(owns: list[Any]) -> list[list[int]]:

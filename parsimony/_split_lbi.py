@@ -15,7 +15,6 @@ References:
 """
 
 import functools
-import math
 from typing import Any
 
 import jax
@@ -29,17 +28,17 @@ from ._checks import (
     check_count,
     check_momentum,
     check_positive,
-    check_scalar,
     check_schedule,
-    concrete,
+    shown,
     transformation,
+    weight_decay_of,
 )  # fmt: skip
 from ._donation import recovery_is_exact, step_leaf
 from ._finish import at_rest, check_can_finish, cut_outside, frozen
 from ._penalties import Penalty, gamma_of, strength_of_each
 from ._rules import Rules, check_penalty, resolve
 from ._sparsity_target import SparsityScope, check_sparsity, strength_at_start, strength_like, threshold_at
-from ._state import SplitLBIState, scalar_like, static
+from ._state import SplitLBIState, check_own, check_params, scalar_like, static
 from ._sums import add
 from ._tree import is_numeric
 from ._unit_penalty import UnitPenalty
@@ -126,7 +125,7 @@ def inverse_scale_space(
     if not jnp.issubdtype(accumulator_dtype, jnp.floating):
         raise ValueError(f"accumulator_dtype={accumulator_dtype!r}: expected a floating-point dtype such as 'float32'.")
     own_inner = optax.identity() if inner is None else inner
-    inner_tx = transformation(f"inner={inner!r}", own_inner, "optax.trace(0.9)")
+    inner_tx = transformation(f"inner={shown(inner)}", own_inner, "optax.trace(0.9)")
     dual_rate = learning_rate if dual_learning_rate is None else dual_learning_rate
     # At the first update, not now: naming the backend would start it before jax.distributed.initialize could.
     recovers = functools.cache(lambda: recovery_is_exact(dual_rate, kappa, nu))
@@ -135,6 +134,7 @@ def inverse_scale_space(
         check_count("finish", finish, "the steps before W is finished inside the support, an int ≥ 1, or None")
 
     def init_fn(params) -> Any:
+        check_params(params)
         params = as_arrays(params)
         penalties = resolve(penalty, params)  # before any work: what does not fit is an error here
         if finish is not None:
@@ -158,6 +158,7 @@ def inverse_scale_space(
             raise ValueError(
                 "Split LBI couples W to Γ and needs the weights: call tx.update(grads, opt_state, params)."
             )
+        check_own(SplitLBIState, state)
         updates, params = as_arrays((updates, params))
         treedef, (grads, weights, duals) = aligned(grads=updates, params=params, dual=state.dual)
         alpha, dual_alpha = (r(state.count) if callable(r) else r for r in (learning_rate, dual_rate))
@@ -247,14 +248,8 @@ def split_lbi(
       ArXiv 2007.02010.
     """
     check_momentum(momentum, nesterov)
-    if weight_decay is not None:
-        check_scalar("weight_decay", weight_decay, "a number ≥ 0, or None for none")
-    if weight_decay is not None and concrete(weight_decay) and not 0 <= weight_decay < math.inf:
-        raise ValueError(f"weight_decay={weight_decay!r}: expected a number ≥ 0, or None.")
-    if weight_decay_mask is not None and weight_decay is None:
-        raise ValueError("weight_decay_mask needs a weight_decay, e.g. weight_decay=1e-4.")
     return optax.chain(
-        optax.identity() if weight_decay is None else optax.add_decayed_weights(weight_decay, weight_decay_mask),
+        weight_decay_of(weight_decay, weight_decay_mask),
         optax.identity() if momentum is None else optax.trace(momentum, nesterov),
         inverse_scale_space(
             learning_rate, kappa, nu, penalty,

@@ -121,6 +121,28 @@ def split_lbi_states(opt_state) -> list[SplitLBIState]:
     return states
 
 
+def check_params(params) -> None:
+    """Rejects an optimizer state in the place of parameters."""
+    is_state = lambda node: (
+        isinstance(node, tuple) and type(node).__name__.endswith("State") and hasattr(node, "_fields")
+    )
+    found = [node for node in jax.tree.leaves(params, is_leaf=is_state) if is_state(node)]
+    if found:
+        raise TypeError(
+            f"params: expected the tree of the weights, got an optimizer state (it holds {type(found[0]).__name__}). "
+            "Where a function takes both, the two are swapped."
+        )
+
+
+def check_own(kind: type, state) -> None:
+    """Rejects another state than that of the transformation."""
+    if not isinstance(state, kind):
+        raise TypeError(
+            f"opt_state: expected the {kind.__name__} that init made, got {type(state).__name__}: call "
+            "tx.update(grads, opt_state, params), with the state of tx.init(params)."
+        )
+
+
 _RESTORED = (
     ". These are the arrays of one, restored without a target, which do not know their penalty: restore with the "
     "target jax.eval_shape(tx.init, params)"

@@ -13,7 +13,7 @@ import parsimony as pm
 
 from .. import baselines
 from ..runs.files import append_line, read_lines
-from ..training.build import build_model
+from ..training.build import build_model, class_option
 from ..training.network import merge_variables
 from ..training.sweep import train
 from .methods import METHODS
@@ -42,7 +42,8 @@ def run(setup: Setup, jobs: Sequence[Job]) -> list[JobResults]:
         | {"seed": np.int32(job.seed)}
         for job in jobs
     ]
-    starts = {seed: build_model(setup.config.model, seed)[1:] for seed in {job.seed for job in jobs}}
+    options = class_option(setup.config.model, setup.config.dataset)
+    starts = {seed: build_model(setup.config.model, seed, **options)[1:] for seed in {job.seed for job in jobs}}
     trained = train(setup.sweep_of(jobs[0].method), settings, [starts[job.seed] for job in jobs])
     jax.block_until_ready(trained)
     seconds = (time.perf_counter() - begin) / len(jobs)

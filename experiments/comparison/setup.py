@@ -13,7 +13,7 @@ from .. import baselines, models
 from ..data.dataset import Dataset
 from ..data.load import load
 from ..errors import RunError, unknown
-from ..training.build import build_model, checked_sampler
+from ..training.build import build_model, checked_sampler, class_option
 from ..training.network import Network, merge_variables
 from ..training.step import make_accuracy
 from ..training.sweep import Sweep
@@ -55,7 +55,7 @@ def make_setup(config: Comparison) -> Setup:
     dataset = load(config.dataset, config.validation, config.data_dir, config.images)
     sampler = checked_sampler(dataset, config.dataset, config.model, 0, config.batch_size)
     steps = sampler.end(config.epochs)
-    network, params, stats = build_model(config.model, config.tune_seed)
+    network, params, stats = build_model(config.model, config.tune_seed, **class_option(config.model, config.dataset))
     if not any(baselines.prunable(w, config.level) for w in jax.tree.leaves(params)):
         raise RunError(f"model {config.model} has no {config.level}s to prune; choose another --level.")
     penalty = unit_strengths(params, config.level)

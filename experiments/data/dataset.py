@@ -6,13 +6,37 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import RunError
+
+
+def classes_of(name: str) -> int:
+    """How many classes a data set has; their labels are 0, 1, 2, …"""
+    return {"cifar100": 100, "imagenet2012": 1000}.get(name, 10)
+
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Images, uint8 [n, height, width, channels], and labels, int32 [n]."""
+    """Images, uint8 [n, height, width, channels], and labels, int32 [n].
+
+    Raises:
+      RunError: these are no images and labels of that kind, or not as many of both.
+    """
 
     images: np.ndarray
     labels: np.ndarray
+
+    def __post_init__(self):
+        if getattr(self.images, "dtype", None) != np.uint8 or self.images.ndim != 4:
+            raise RunError(f"images: expected uint8 [n, height, width, channels], got {_kind(self.images)}.")
+        whole = np.issubdtype(getattr(self.labels, "dtype", object), np.integer)
+        if not whole or self.labels.shape != self.images.shape[:1]:
+            raise RunError(
+                f"labels: expected whole numbers, [{len(self.images)}] like the images, got {_kind(self.labels)}."
+            )
+
+    def strange(self, classes: int) -> np.ndarray:
+        """The indices of the labels that are none of 0 … classes − 1: a loss would take them without a word."""
+        return np.flatnonzero((self.labels < 0) | (self.labels >= classes))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -27,6 +51,11 @@ class Split:
         share = size // count
         for start in range(index * share, len(self) + index * share, size):
             yield Split(self.images[start : start + share], self.labels[start : start + share])
+
+
+def _kind(array) -> str:
+    shape = getattr(array, "shape", None)
+    return type(array).__name__ if shape is None else f"{array.dtype} {list(shape)}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import RunError
 from ..runs.files import whole_file
-from .dataset import Split
+from .dataset import Split, classes_of
 
 
 def digits() -> tuple[Split, Split, int]:
@@ -69,9 +69,12 @@ def _decoded(builder, split: str) -> Split:
     stamp = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in files]
     key = hashlib.sha256(json.dumps([os.fspath(builder.data_path), stamp]).encode()).hexdigest()[:16]
     cache = cache_dir() / f"{builder.name}-{split}-{key}.npz"
+    classes = classes_of(builder.name)
     if cache.exists():
-        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile), np.load(cache) as arrays:
-            return Split(arrays["images"], arrays["labels"])  # if it is not damaged
+        with contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile, RunError), np.load(cache) as arrays:
+            cached = Split(arrays["images"], arrays["labels"])
+            if not len(cached.strange(classes)):  # it is not damaged
+                return cached
     from .tfds_source import Prepared, readable  # which needs TFDS
 
     prepared = Prepared(split, os.fspath(builder.data_dir_root), builder.name)
@@ -82,6 +85,10 @@ def _decoded(builder, split: str) -> Split:
         if (found := example["image"].shape) != shape:
             raise RunError(
                 f"{prepared.place(index)} has an image of shape {found} instead of {shape}; prepare it anew."
+            )
+        if not 0 <= (label := int(example["label"])) < classes:
+            raise RunError(
+                f"{prepared.place(index)} has the label {label} instead of 0 to {classes - 1}; prepare it anew."
             )
     images = np.stack([example["image"] for example in examples])
     labels = np.array([example["label"] for example in examples], np.int32)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import RunError
-from .dataset import Dataset, Split
+from .dataset import Dataset, Split, classes_of
 from .in_memory import digits, from_tfds
 
 
@@ -31,6 +31,8 @@ def load(
             raise RunError(f"{name} is read from disk as it is, so --images cannot choose {images} of its images.")
         return split.dataset(validation, data_dir, size, workers)
     train, test, maximum = digits() if name == "digits" else from_tfds(name, data_dir)
+    for split, own in [("train", train), ("test", test)]:
+        _check_labels(own, name, split)
     held_out, kept = held_out_and_kept(name, len(train), validation)
     if images is not None and images > len(train) - validation:
         raise RunError(f"{name} has {len(train) - validation} training images after validation, not {images}.")
@@ -40,6 +42,15 @@ def load(
     if train.images.shape[-1] == 3:
         mean, std = _moments(part(kept).images)
     return Dataset(part(kept), part(held_out), test, maximum, mean, std, held_out_record(len(train), held_out))
+
+
+def _check_labels(split: Split, name: str, which: str) -> None:
+    classes = classes_of(name)
+    if len(wrong := split.strange(classes)):
+        raise RunError(
+            f"{name}, {which}: image {wrong[0]} has the label {split.labels[wrong[0]]}, expected 0 to {classes - 1} "
+            f"({len(wrong)} of {len(split)} are outside). Correct the labels, or leave these images out."
+        )
 
 
 def held_out_record(total: int, held_out: np.ndarray) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import parsimony as pm
 
 from .. import models
 from ..config import Config
-from ..data.dataset import Dataset
+from ..data.dataset import Dataset, classes_of
 from ..data.load import load
 from ..data.sampler import Sampler
 from ..errors import RunError
@@ -46,23 +46,31 @@ def checked_sampler(dataset: Dataset, name: str, model: str, seed: int, batch_si
 
 def build_network(config: Config, fresh: bool = True) -> tuple[Network, dict, dict]:
     """(network, params, stats), as the seed makes them; without `fresh` only their shapes and dtypes."""
-    classes = {"cifar100": 100, "imagenet2012": 1000}.get(config.dataset, 10)
-    options: dict[str, Any] = {} if models.default_classes(config.model) == classes else {"classes": classes}
+    options = class_option(config.model, config.dataset)
     if config.dtype != "float32":
         options["dtype"] = config.dtype
     if config.widths:
         options["widths"] = config.widths
-    unknown = set(options) - set(models.options(config.model))
-    if unknown:
-        raise RunError(f"model {config.model} cannot change {' and '.join(sorted(unknown))}; leave it as it is.")
     try:
         return build_model(config.model, config.seed, fresh, **options)
     except ValueError as error:
         raise RunError(f"model {config.model}: {error}") from None
 
 
+def class_option(model: str, dataset: str) -> dict[str, Any]:
+    """What makes a model have as many outputs as a data set has classes; nothing where it has them anyway."""
+    classes = classes_of(dataset)
+    return {} if models.default_classes(model) == classes else {"classes": classes}
+
+
 def build_model(model: str, seed: int, fresh: bool = True, **options) -> tuple[Network, dict, dict]:
-    """(network, params, stats) of a model by name, with options of its own."""
+    """(network, params, stats) of a model by name, with options of its own.
+
+    Raises:
+      RunError: an option that the model does not have.
+    """
+    if unknown := set(options) - set(models.options(model)):
+        raise RunError(f"model {model} cannot change {' and '.join(sorted(unknown))}; leave it as it is.")
     make = lambda: models.models[model](rngs=nnx.Rngs(seed), **options)
     return parts_of(make() if fresh else nnx.eval_shape(make))
 

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._checks import listed, nearest
+from .._checks import listed, nearest, shown
+from .._state import check_params
 from .._tree import named_leaves
 from ._files import units_json
 from ._unit_set import UnitSet as UnitSet
@@ -112,6 +113,7 @@ class Units:
 
     def matched(self, params):
         """The named leaves of parameters that have the shapes that the units were found in."""
+        check_params(params)
         leaves, treedef = named_leaves(params)
         shapes = {name: tuple(jnp.shape(leaf)) for name, leaf in leaves}
         for name in [*self.shapes, *shapes]:
@@ -163,6 +165,16 @@ class Units:
           ValueError: what `to_json` did not write; the message names the place.
         """
         return cls(**units_json.read(text), fn=fn)
+
+
+def check_units(call: str, units, *others) -> None:
+    """Rejects anything but units in the place of them; `call` is how the function is called."""
+    if not isinstance(units, Units):
+        swapped = "the arguments are swapped; " if any(isinstance(other, Units) for other in others) else ""
+        raise TypeError(
+            f"{call.partition('(')[0]}: expected the Units that find_units returns, got {shown(units)}: "
+            f"{swapped}call {call}."
+        )
 
 
 def structs(tree):

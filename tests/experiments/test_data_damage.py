@@ -4,9 +4,16 @@ import io
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 
 from experiments.bench.data import write
+from experiments.comparison.config import Comparison
+from experiments.comparison.setup import make_setup
+from experiments.data import in_memory
+from experiments.data import load as data_load
+from experiments.data.dataset import Split
 from experiments.data.load import load
 from experiments.errors import RunError
 
@@ -75,3 +82,69 @@ def test_an_image_of_another_shape_is_named(tmp_path, monkeypatch):
     assert str(caught.value).startswith(
         f"record 2 of {folder}/mnist-train.array_record-00001-of-00002 (index 7 of train)"
     )
+
+
+@pytest.mark.parametrize("label", [-1, 10, 255])
+def test_a_label_that_is_no_class_is_named_by_its_record(tmp_path, monkeypatch, label):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = write(tmp_path, {"train": files(5), "test": files(3)}, "mnist")
+    image, classes = tfds.features.Image(shape=(28, 28, 1)), tfds.features.Scalar(np.int64)  # of other classes
+    features = tfds.features.FeaturesDict({"image": image, "label": classes})
+    writer = ArrayRecordWriter(str(folder / "mnist-train.array_record-00001-of-00002"), "group_size:1")
+    for i in range(5):
+        writer.write(features.serialize_example({"image": png(), "label": label if i == 2 else i}))
+    writer.close()
+    with pytest.raises(RunError) as caught:
+        load("mnist", 2, tmp_path)
+    place = f"record 2 of {folder}/mnist-train.array_record-00001-of-00002 (index 7 of train)"
+    assert str(caught.value) == f"{place} has the label {label} instead of 0 to 9; prepare it anew."
+
+
+def test_a_cache_of_other_labels_is_made_anew(prepared):
+    """Someone else's array in the cache, or a damaged one, is not trained on."""
+    before = load("mnist", 2, prepared[0])
+    for path in in_memory.cache_dir().glob("mnist-*.npz"):
+        with np.load(path) as arrays:
+            images, labels = arrays["images"], arrays["labels"] + 10
+        np.savez(path, images=images, labels=labels)
+    after = load("mnist", 2, prepared[0])
+    assert after.test.labels.tolist() == before.test.labels.tolist()
+
+
+@pytest.mark.parametrize("which", ["train", "test"])
+@pytest.mark.parametrize("label", [-1, 10])
+def test_labels_that_are_no_classes_are_named_before_any_training(monkeypatch, which, label):
+    images, labels = np.zeros((20, 8, 8, 1), np.uint8), np.arange(20, dtype=np.int32) % 10
+    strange = labels.copy()
+    strange[[3, 9]] = label
+    parts = [Split(images, strange if which == name else labels) for name in ("train", "test")]
+    monkeypatch.setattr(data_load, "digits", lambda: (*parts, 16))
+    message = rf"digits, {which}: image 3 has the label {label}, expected 0 to 9 \(2 of 20 are outside\)"
+    with pytest.raises(RunError, match=message):
+        load("digits", 5)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((4, 8, 8, 1)), np.zeros(4, int), r"^images: expected uint8 .*, got float64 \[4, 8, 8, 1\]"),
+        (np.zeros((4, 8, 8), np.uint8), np.zeros(4, int), r"^images: expected .*channels\], got uint8 \[4, 8, 8\]"),
+        (np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4), r"^labels: expected whole numbers, \[4\].*, got float64 \[4\]"),
+        (np.zeros((4, 8, 8, 1), np.uint8), np.zeros((4, 10), int), r"^labels: .*, got int64 \[4, 10\]"),  # one-hot
+        (np.zeros((4, 8, 8, 1), np.uint8), np.zeros(5, int), r"^labels: .*\[4\] like the images, got int64 \[5\]"),
+        (np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 2, 3], r"^labels: .*, got list"),
+    ],
+)
+def test_images_and_labels_of_another_kind_are_rejected(images, labels, message):
+    with pytest.raises(RunError, match=message):
+        Split(images, labels)
+
+
+def test_a_comparison_has_as_many_outputs_as_the_data_has_classes(monkeypatch):
+    """With ten outputs, the loss of a label from 10 to 99 would be a number all the same."""
+    images, labels = np.zeros((100, 32, 32, 3), np.uint8), np.arange(100, dtype=np.int32)
+    monkeypatch.setattr(data_load, "from_tfds", lambda *_: (Split(images, labels), Split(images, labels), 255))
+    config = Comparison(dataset="cifar100", model="resnet20", validation=20, batch_size=16, epochs=1)
+    assert make_setup(config).variables["head"]["bias"].shape == (100,)
+    with pytest.raises(RunError, match="cifar10, train: image 10 has the label 10, expected 0 to 9"):
+        load("cifar10", 20)

@@ -189,11 +189,12 @@ def scaled_group_lasso(strength, rms=False):
 
 def related(
     method, params, gradient, penalties, steps, *, learning_rate, kappa=1.0,
-    momentum=0.0, nesterov=False, adam=False, sparsity=None,
+    momentum=0.0, nesterov=False, adam=False, sparsity=None, weight_decay=0.0,
 ):  # fmt: skip
     """Yields (W, latent variables, t) after each step; each method as published, `penalties` name the penalised.
 
-    LinBreg: v and prox_{δJ}(δv). RDA as torchao's PAT: latent weights, and γ, the sum of the rates. `sparsity`
+    LinBreg: v and prox_{δJ}(δv). RDA as torchao's PAT: latent weights that the base optimizer decays before its step,
+    those of AdamW as `p.mul_(1 − lr·decay)`, and γ, the sum of the rates. `sparsity`
     replaces the strength by the order statistic of the levels.
     """
     W = {name: np.array(w, np.float64) for name, w in params.items()}
@@ -208,7 +209,7 @@ def related(
         γ = γ + α
         for name, g in slope.items():
             g = changed(g, name, k, mean, square, trace, momentum, nesterov, adam)
-            latent[name] = (W if method == "prox_sgd" else latent)[name] - α * g
+            latent[name] = (W if method == "prox_sgd" else latent)[name] * (1 - α * weight_decay) - α * g
         strength = {"linbreg": 1.0, "rda": γ, "prox_sgd": α}[method]
         if sparsity is not None:
             q = sparsity(k) if callable(sparsity) else sparsity

@@ -85,6 +85,10 @@ def test_rules_that_are_none_are_rejected_when_made(rules, default, error, messa
         ),
         (pm.Rules([("kernel", None)]), "every parameter is left unpenalised"),
         (pm.Rules([]), "every parameter is left unpenalised"),
+        (
+            pm.Rules([("kernel", None)], default=pm.Lasso()),
+            "every parameter is left unpenalised.*The default finds no kernel of rank 2 or more among conv1/bias",
+        ),
         (pm.Rules([("conv1", pm.Lasso())]), r"parameter 'conv1/bias': Lasso takes.*Rules\(\[\('kernel', penalty\)\]\)"),
         (pm.NuclearNorm(), "parameter 'conv1/kernel': NuclearNorm takes a matrix.*another penalty by Rules"),
         (pm.BlockLasso((4, 4)), "parameter 'conv1/kernel': BlockLasso takes a matrix.*another penalty by Rules"),

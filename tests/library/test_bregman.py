@@ -44,6 +44,9 @@ CASES = {
     "rda, momentum": Case(pm.rda, "rda", {"momentum": 0.5}, 1.2),
     "rda, warm-up": Case(pm.rda, "rda", {"learning_rate": warming}, 0.8),
     "rda after Adam": Case(rda_after_adam, "rda", {"adam": True}, 0.5),
+    "rda, decay": Case(pm.rda, "rda", {"weight_decay": 0.5}, 0.5),
+    "rda, momentum and decay": Case(pm.rda, "rda", {"momentum": 0.5, "weight_decay": 0.3}, 0.8),
+    "PAT on AdamW": Case(rda_after_adam, "rda", {"adam": True, "weight_decay": 0.2}, 0.4),
     "prox_sgd": Case(pm.prox_sgd, "prox_sgd", {}, 0.8),
     "prox_sgd, Nesterov": Case(pm.prox_sgd, "prox_sgd", {"momentum": 0.6, "nesterov": True}, 1.5),
     "prox_sgd, warm-up": Case(pm.prox_sgd, "prox_sgd", {"learning_rate": warming}, 0.8),
@@ -128,3 +131,25 @@ def test_at_rest_linbreg_fits_and_the_others_are_the_lasso(tx, biased):
     start = {"kernel": jnp.zeros((1, 4))}
     (params, _), _ = jax.lax.scan(step, (start, tx.init(start)), length=3000)
     np.testing.assert_allclose(params["kernel"], [[1.5, -0.5, 0.0, 0.0]] if biased else goal, atol=2e-3)
+
+
+def test_a_decay_before_rda_in_a_chain_is_another_one():
+    """It decays U by the sparse W, so that what has left does not come nearer to zero; and a mask keeps biases out."""
+    penalty, decay = pm.Rules([("conv|head", pm.Lasso(0.8))]), 0.5
+    inside = pm.rda(0.1, penalty, weight_decay=decay)
+    before = optax.chain(optax.add_decayed_weights(decay), pm.rda(0.1, penalty))
+    masked = pm.rda(0.1, penalty, weight_decay=decay, weight_decay_mask=lambda tree: {n: n != "bias" for n in tree})
+    plain = pm.rda(0.1, penalty)
+    ends = {tx: trained(tx)[-1][0] for tx in (inside, before, masked, plain)}
+    assert jnp.abs(ends[inside]["conv"] - ends[before]["conv"]).max() > 0.01
+    np.testing.assert_array_equal(ends[inside]["bias"], ends[before]["bias"])
+    np.testing.assert_array_equal(ends[masked]["bias"], ends[plain]["bias"])
+    np.testing.assert_array_equal(ends[masked]["conv"], ends[inside]["conv"])
+
+
+@pytest.mark.parametrize("decay", [-0.1, float("nan"), float("inf")])
+def test_a_decay_out_of_range_is_rejected(decay):
+    with pytest.raises(ValueError, match=r"weight_decay=.*expected a number ≥ 0, or None"):
+        pm.rda(0.1, weight_decay=decay)
+    with pytest.raises(ValueError, match="weight_decay_mask needs a weight_decay"):
+        pm.rda(0.1, weight_decay_mask={"kernel": True})

@@ -4,6 +4,7 @@
 class is made; the plain body stays under `__wrapped__` and runs here over configurations of Split LBI and the others.
 """
 
+import dataclasses
 import re
 import unittest
 
@@ -17,8 +18,24 @@ from optax.contrib import _common_test
 import parsimony as pm
 from helpers.cases import mostly
 
-# Optax's targets are mostly vectors, among which the default penalty finds nothing, and says so.
-ANY = pm.Rules([], default=pm.Lasso())
+
+@dataclasses.dataclass(frozen=True)
+class Entries(pm.Lasso):
+    """A lasso of vectors and scalars too, of which Optax's targets are made: ours leave them alone, and say so."""
+
+    def check(self, shape):
+        pass
+
+
+@dataclasses.dataclass(frozen=True)
+class Slices(pm.GroupLasso):
+    """A group lasso of them: of a vector every entry is a group."""
+
+    def check(self, shape):
+        pass
+
+
+ANY = pm.Rules([("", Entries())])
 
 
 def adam_then_split_lbi(learning_rate: optax.ScalarOrSchedule, nu: float = 100.0) -> optax.GradientTransformation:
@@ -29,8 +46,8 @@ def recorded(learning_rate: optax.ScalarOrSchedule, nu: float = 100.0) -> optax.
     return pm.record_path(pm.split_lbi(learning_rate, nu=nu, momentum=0.9, penalty=ANY))
 
 
-RULES = pm.Rules([], default=pm.GroupLasso(-1, strength=0.1, scale="rms"))
-WEAK = pm.Rules([], default=pm.Lasso(1e-3))  # the contract asks for the least of the loss, the lasso is biased
+RULES = pm.Rules([("", Slices(-1, 0.1, "rms"))])
+WEAK = pm.Rules([("", Entries(1e-3))])  # the contract asks for the least of the loss, the lasso is biased
 
 # The largest curvature on the way, of Rosenbrock's function, is about 1000, so that κα must stay below 2e-3.
 CONFIGURATIONS = {

@@ -10,13 +10,14 @@ import functools
 import numpy as np
 
 from ...errors import RunError
+from ..dataset import classes_of
 from ..load import fingerprint, held_out_and_kept
 from ..sampler import Sampler
 from ..tfds_source import NAME, Prepared
 from .jpeg import evaluation_crop, training_crop
 
 TFDS_SPLITS = {"train": "train", "validation": "train", "test": "validation"}  # ours is held out of the training set
-CLASSES = 1000
+CLASSES = classes_of(NAME)
 PART = 32  # examples that a worker prepares at once, 4.8 MB at 224 pixels
 
 

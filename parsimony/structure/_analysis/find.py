@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..._checks import shown
+from ..._state import check_params
 from ..._tree import named_leaves
 from .._units import Units, structs
 from .analyse import analyse
@@ -53,7 +55,9 @@ def find_units(fn, params, *args) -> Units:
             "find_units: params holds no arrays; expected fn(params, x) with its tree of parameters first."
         )
     if not callable(fn):
-        raise TypeError(f"find_units({fn!r}, ...): expected a function fn(params, x).")
+        swapped = "; the arguments are swapped: find_units(fn, params, x)" if callable(params) else ""
+        raise TypeError(f"find_units: expected a function fn(params, x) first, got {shown(fn)}{swapped}.")
+    check_params(params)
     found = analyse(fn, params, args)
     shapes = {name: tuple(jnp.shape(leaf)) for name, leaf in leaves}
     dtypes = {name: str(jax.dtypes.result_type(leaf)) for name, leaf in leaves}

@@ -13,8 +13,8 @@ from ..._selection import Criterion
 from ..._state import split_lbi_states
 from ..._tree import named_leaves
 from .._analysis.remembered import analysis_of
-from .._surgery.opt_state import belongs
-from .._units import Units, UnitSet, structs
+from .._surgery.opt_state import parameter_of
+from .._units import Units, UnitSet, check_units, structs
 from .count import counts
 
 
@@ -44,6 +44,7 @@ def rank_units(units: Units, params, opt_state=None, order: Criterion = "entry")
       >>> pm.structure.rank_units(units, params, order="magnitude")["w1"].tolist()  # minus the root mean square
       [-1.0, -3.0, -2.0]
     """
+    check_units("rank_units(units, params, opt_state)", units, params, opt_state)
     leaves = dict(units.matched(params)[0])
     if opt_state is None:
         if order != "magnitude":
@@ -53,12 +54,7 @@ def rank_units(units: Units, params, opt_state=None, order: Criterion = "entry")
         check_finite("W", leaves.items())
         return {name: -_rms(own, leaves) for name, own in units.sets.items() if own.makers}
     duals = [name for state in split_lbi_states(opt_state) for name, _ in named_leaves(state.dual)[0]]
-    parameters: dict[str, str] = {}
-    for name in duals:
-        parameter = belongs(name, units.shapes)
-        if parameter is None:
-            raise ValueError(f"opt_state holds {name!r}, which is not a parameter of these units.")
-        parameters[name] = parameter
+    parameters = {name: parameter_of(name, units.shapes) for name in duals}
     ranked, _, _ = layers({name: leaves[parameter] for name, parameter in parameters.items()}, opt_state, order)
     places: dict[str, np.ndarray] = {}  # of each weight that of its group
     for layer, part in zip(ranked, in_order(ranked) if ranked else [], strict=True):
@@ -138,6 +134,7 @@ def choose(
       >>> pm.structure.choose(units, params, sparsity=0.5, order="magnitude")["w1"].tolist()
       [False, True, False, True]
     """
+    check_units("choose(units, params, opt_state, sparsity=0.5)", units, params, opt_state)
     one_of("target", target, ("units", "parameters", "macs"))
     one_of("scope", scope, ("global", "layer"))
     check_count("round_to", round_to)

@@ -13,7 +13,7 @@ from .._analysis.analyse import Analysis, analyse
 from .._analysis.interpreter import Frame
 from .._analysis.remembered import analysis_of
 from .._rewrite.narrow import Narrowing
-from .._units import Units, structs
+from .._units import Units, check_units, structs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +82,7 @@ def count_at(units: Units, widths: dict[str, int], params) -> Counts:
       >>> pm.structure.count_at(units, {"w1": 10}, params)
       Counts(parameters=70, macs=70, bytes=280)
     """
+    check_units("count_at(units, widths, params)", units, widths, params)
     units.matched(params)
     if units.fn is None or not units.arguments:
         raise ValueError("count_at needs the function that the units were found in: call find_units.")

@@ -8,7 +8,7 @@ from ..._checks import one_of
 from ..._tree import named_leaves
 from .._rewrite.flow import passes
 from .._surgery.opt_state import belongs
-from .._units import Units, UnitSet
+from .._units import Units, UnitSet, check_units
 
 
 def keep_from_masks(units: Units, masks, *, conflicts: Literal["error", "keep"] = "error") -> dict[str, np.ndarray]:
@@ -39,6 +39,7 @@ def keep_from_masks(units: Units, masks, *, conflicts: Literal["error", "keep"] 
       >>> pm.structure.keep_from_masks(units, masks)["w1"].tolist()
       [True, False, True]
     """
+    check_units("keep_from_masks(units, masks)", units, masks)
     one_of("conflicts", conflicts, ("error", "keep"))
     inside = _by_parameter(units, masks)
     keep = {name: keep for name, own in units.sets.items() if not (keep := _alive(own, inside, conflicts)).all()}

@@ -10,8 +10,8 @@ from ..._checks import check_finite, check_patterns
 from ..._readout import gammas
 from ..._state import split_lbi_states
 from ..._tree import named_leaves
-from .._surgery.opt_state import belongs
-from .._units import Units
+from .._surgery.opt_state import parameter_of
+from .._units import Units, check_units
 
 
 def saturation(units: Units, opt_state) -> dict[str, float]:
@@ -43,14 +43,13 @@ def saturation(units: Units, opt_state) -> dict[str, float]:
     References:
       ArXiv 1905.09449 grows a layer when 80 % of its filters are in supp Γ, under one strength for all layers.
     """
-    if isinstance(opt_state, Units):
-        raise TypeError("saturation: the arguments are swapped; call saturation(units, opt_state).")
+    check_units("saturation(units, opt_state)", units, opt_state)
     inside = {}
     for state in split_lbi_states(opt_state):
         check_finite("V", named_leaves(state.dual)[0])
         for name, penalty, structure in gammas(state):
-            parameter = belongs(name, units.shapes)
-            if penalty is not None and parameter is not None:
+            if penalty is not None:
+                parameter = parameter_of(name, units.shapes)
                 if structure.shape != units.shapes[parameter]:
                     raise ValueError(
                         f"{name!r} has shape {structure.shape} in opt_state, but the units were found with "
@@ -101,6 +100,7 @@ def next_widths(
     References:
       ArXiv 1905.09449 for growth at τ = 0.8; how much a set grows is ours.
     """
+    check_units("next_widths(units, shares)", units, shares)
     rules = [("", tau)] if isinstance(tau, int | float) else list(tau)
     check_patterns("tau", (pattern for pattern, _ in rules), list(units.sets))
     check_patterns("caps", (pattern for pattern, _ in caps), list(units.sets))

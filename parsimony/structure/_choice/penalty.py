@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from ..._unit_penalty import Slices, UnitPenalty
-from .._units import Units, UnitSet
+from .._units import Units, UnitSet, check_units
 
 
 def unit_penalty(
@@ -46,6 +46,7 @@ def unit_penalty(
     References:
       ArXiv 2007.02010 penalises filters alone; whole units are ours.
     """
+    check_units("unit_penalty(units, strength)", units, strength)
     names = _default_sets(units) if sets is None else list(sets)
     owner: dict[str, str] = {}
     found: dict[str, tuple[int, np.ndarray]] = {}

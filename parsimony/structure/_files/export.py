@@ -18,7 +18,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from ..._checks import one_of
+from ..._checks import one_of, shown
 from ..._tree import named_leaves
 from .._surgery.compact import Compact
 from . import manifest
@@ -64,6 +64,11 @@ def export(
       >>> fn(params, jnp.ones((1, 4))).tolist()
       [[8.0, 8.0, 8.0]]
     """
+    if not isinstance(small, Compact):
+        swapped = "the arguments are swapped; " if isinstance(path, Compact) else ""
+        raise TypeError(
+            f"export: expected what compact returns, got {shown(small)}: {swapped}call export(small, path, x)."
+        )
     path = Path(path)
     if path.exists() or path.is_symlink():
         raise FileExistsError(f"{path} exists: a model is never overwritten. Give another folder, or remove this one.")

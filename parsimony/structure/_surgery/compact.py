@@ -14,7 +14,7 @@ from .._analysis.remembered import analysis_of
 from .._rewrite.equality import same_program
 from .._rewrite.flow import passes
 from .._rewrite.narrow import Narrowing, Part
-from .._units import Units, structs
+from .._units import Units, check_units, structs
 from .index_map import Layout, cut_layouts, spread
 from .opt_state import transplant
 
@@ -84,6 +84,7 @@ def compact(units: Units, keep, params, opt_state: optax.OptState | None = None,
       The aim is that of DepGraph (arXiv 2301.12900), cutting what is coupled; the contract, and the rewriting of the
       traced program where a width enters it, are ours.
     """
+    check_units("compact(units, keep, params, opt_state)", units, keep, params, opt_state)
     keep = units.checked(keep)
     leaves, treedef = units.matched(params)
     for name, mask in keep.items():

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ..._checks import shown
 from .._analysis.analyse import Analysis
 from .._analysis.remembered import analysis_of
-from .._units import Units, structs
+from .._units import Units, check_units, structs
 from .compact import resized
 from .index_map import Layout, layouts, spread
 from .opt_state import transplant
@@ -101,7 +102,12 @@ def grow(
       Chen, Goodfellow, Shlens, "Net2Net" (arXiv 1511.05641) for the idea of growth that keeps the function; the
       published code of arXiv 1905.09449 does not.
     """
+    check_units("grow(units, widths, params, opt_state, key=key)", units, widths, params, opt_state)
     _check(units, widths)
+    try:
+        jax.random.key_data(jax.random.fold_in(key, 0))
+    except (TypeError, ValueError):
+        raise TypeError(f"key: expected a key, such as jax.random.key(0), got {shown(key)}.") from None
     leaves, treedef = units.matched(params)
     widths = {name: int(width) for name, width in widths.items() if width > units.sets[name].size}
     found = analysis_of(units, structs(params), units.arguments)

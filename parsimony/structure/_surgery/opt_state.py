@@ -1,5 +1,6 @@
 """An optimizer state after surgery: old entries go where their parameter's go, new ones start afresh."""
 
+import collections
 import math
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._checks import listed
+from ..._checks import listed, shown
 from ..._path import NEVER, RecordPathState
 from ..._rules import Rules, resolve
 from ..._state import Static, nodes, split_lbi_states, static
@@ -28,14 +29,29 @@ def transplant(opt_state, shapes: dict[str, tuple[int, ...]], places: Places, fr
       fresh: a state of the new shapes that has the new entries; None: zero, True in a mask, `NEVER` in a record.
 
     Raises:
-      ValueError: a leaf that belongs to a parameter and has another shape, such as a factored moment.
+      TypeError: this is no optimizer state, but the transformation, say.
+      ValueError: a leaf that belongs to a parameter and has another shape, such as a factored moment; `fresh` is the
+        state of another optimizer.
     """
+    if hasattr(opt_state, "init") and hasattr(opt_state, "update"):
+        raise TypeError("opt_state: got a transformation; expected its state, tx.init(params) or a later one.")
+    if fresh is not None and _skeleton(fresh) != _skeleton(opt_state):
+        raise ValueError(
+            f"opt_state does not belong to tx: it has the structure {_skeleton(opt_state)}, and tx.init gives "
+            f"{_skeleton(fresh)}. Give the transformation that made the state, or tx=None."
+        )
     is_static = lambda node: isinstance(node, Static)
     return jax.tree.map(
         lambda node: static(_moved(node.value, places)) if is_static(node) else node,
         _arrays(opt_state, shapes, places, fresh),
         is_leaf=is_static,
     )
+
+
+def _skeleton(state):
+    """The structure of a state, whatever its penalties are."""
+    is_static = lambda node: isinstance(node, Static)
+    return jax.tree.structure(jax.tree.map(lambda leaf: 0, state, is_leaf=is_static))
 
 
 def _arrays(opt_state, shapes, places: Places, fresh):
@@ -70,12 +86,16 @@ def _leaves(tree, shapes, places: Places, fresh):
 
 def _own(name: str, leaf, shapes, places: Places, fresh):
     parameter = belongs(name, shapes)
+    if not (hasattr(leaf, "dtype") or isinstance(leaf, int | float)):
+        raise TypeError(f"opt_state leaf {name!r} is {shown(leaf)}: expected arrays, as tx.init(params) makes them.")
     shape = tuple(np.shape(leaf))
     if parameter is None and shape and not jnp.issubdtype(leaf.dtype, jnp.integer):
         raise ValueError(
             f"opt_state leaf {name!r}, of shape {shape}, belongs to none of the parameters {listed(shapes)}: this is "
             "the state of another tree, or of one that was flattened. Give the state of these parameters, or none."
         )
+    if parameter is not None and not _may_belong(shape, shapes[parameter]):
+        raise _other_shape(name, shape, parameter, shapes)
     if parameter is None or parameter not in places or shape == ():
         return leaf
     if shape != shapes[parameter]:
@@ -85,6 +105,35 @@ def _own(name: str, leaf, shapes, places: Places, fresh):
             "afresh on the new parameters, or use one with moments of the parameters' shapes."
         )
     return spread(leaf, places[parameter], np.array(leaf.dtype == bool, leaf.dtype) if fresh is None else fresh)
+
+
+def _may_belong(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
+    """Whether a leaf may be about a parameter: of its shape, a factor of it, or several of its shape."""
+    if len(shape) >= len(whole):
+        return shape[len(shape) - len(whole) :] == whole or shape == (1,)
+    return shape == (1,) or not collections.Counter(shape) - collections.Counter(whole)
+
+
+def _other_shape(name: str, shape, parameter: str, shapes) -> ValueError:
+    return ValueError(
+        f"opt_state leaf {name!r} has shape {shape}, but parameter {parameter!r} has shape {shapes[parameter]}: this "
+        "is the state of other parameters. Give the state of these, or none."
+    )
+
+
+def parameter_of(name: str, shapes) -> str:
+    """The parameter that a leaf of the state belongs to.
+
+    Raises:
+      ValueError: there is none.
+    """
+    parameter = belongs(name, shapes)
+    if parameter is None:
+        raise ValueError(
+            f"opt_state holds {name!r}, which is not a parameter of these units; they have {listed(shapes)}. Give the "
+            "state of the parameters that the units were found in."
+        )
+    return parameter
 
 
 def belongs(name: str, shapes) -> str | None:
@@ -106,6 +155,9 @@ def _record(state: RecordPathState, shapes, places: Places, fresh: RecordPathSta
     steps, times = [], []
     for own, own_steps, own_times in zip(split_lbi_states(state.inner_state), state.steps, state.times, strict=True):
         duals, treedef = named_leaves(own.dual)
+        for name, v in duals:
+            if np.shape(v) != shapes[parameter := parameter_of(name, shapes)]:
+                raise _other_shape(name, np.shape(v), parameter, shapes)
         moves = [
             (lambda record: record) if penalty is None else _groups(name, penalty, np.shape(v), shapes, places)
             for (name, v), penalty in zip(duals, resolve(own.penalty, own.dual), strict=True)
