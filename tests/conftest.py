@@ -36,3 +36,10 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if TRAININGS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_end_with_their_file():
+    """What a file has compiled is not kept for the next: a worker that keeps all of it grows to gigabytes."""
+    yield
+    jax.clear_caches()
