@@ -36,7 +36,8 @@ def executed(notebook: nbformat.NotebookNode, timeout: int = 600) -> nbformat.No
     What depends on the machine and not on the story is left out: times of execution and the version of the kernel.
     """
     fresh: Any = nbformat.from_dict({**notebook, "cells": [nbformat.v4.new_code_cell(STRICT), *notebook.cells]})
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}  # the tests simulate eight devices
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=1"  # the tests simulate eight
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags.strip()}
     environment["TF_CPP_MIN_LOG_LEVEL"] = "3"  # on a busy machine XLA would complain of slow compilations
     environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     client = NotebookClient(fresh, timeout=timeout, kernel_name="python3", record_timing=False, coalesce_streams=True)

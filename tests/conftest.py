@@ -1,23 +1,37 @@
 """Eight simulated devices on a CPU, whatever the machine; a rank promotion nobody asked for is an error."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 # Before the first import of JAX, in every worker of pytest-xdist too. XLA takes the last of two equal flags.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 
-# Many tests compile the same training step. Each worker keeps its own: JAX does not write an entry at once, and half an
-# entry of another worker would be a warning.
-os.environ.setdefault(
-    "JAX_COMPILATION_CACHE_DIR",
-    str(Path(__file__).parents[1] / ".pytest_cache" / "compiled" / os.environ.get("PYTEST_XDIST_WORKER", "alone")),
-)
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+# Compiling takes most of the time of the tests. These two flags make it a third quicker and give the same bits; at
+# level 0 multiplications and additions would no longer be contracted, and the bits would be others.
+QUICK = "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
+
+
+def known(flags: str) -> bool:
+    """Whether this XLA has the flags: it ends a process that is given one it does not know."""
+    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    environment = {**os.environ, "XLA_FLAGS": flags}
+    return subprocess.run(command, env=environment, capture_output=True, check=False).returncode == 0
+
+
+if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker has what the process that started it has found
+    flags = [os.environ.get("XLA_FLAGS", ""), QUICK if known(QUICK) else "", "--xla_force_host_platform_device_count=8"]
+    os.environ["XLA_FLAGS"] = " ".join(filter(None, flags))
+
+# Many tests compile the same program: what one has compiled the others take, in this run and the next. JAX does not
+# write an entry at once; whoever meets half of one compiles it anew (see `filterwarnings`).
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "compiled"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 pytest.register_assert_rewrite("helpers")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -36,3 +50,10 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if TRAININGS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_end_with_their_file():
+    """What a file has compiled is not kept for the next: a worker that keeps all of it grows to gigabytes."""
+    yield
+    jax.clear_caches()

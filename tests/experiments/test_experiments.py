@@ -256,7 +256,8 @@ def test_mnist_is_decoded_once_and_then_read_from_the_cache(tmp_path, monkeypatc
 def test_eight_devices_train_as_one_device_does(tmp_path):
     """Against the same run in a process with one device; not to the bit, since the sums are ordered otherwise."""
     here = run(tmp_path, "eight", epochs=1, augment=True)
-    environment = {**os.environ, "XLA_FLAGS": ""}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+    environment = {**os.environ, "XLA_FLAGS": flags}
     words = [
         "train",
         "--epochs",

@@ -12,14 +12,13 @@ import numpy as np
 from experiments.runs import snapshots
 
 WORDS = ("train", "--epochs", "12", "--checkpoint-every", "1", "--snapshots", "2")
-LONG = ("train", "--epochs", "30", "--checkpoint-every", "1", "--snapshots", "2")
 
 
 def start(directory: Path, *more: str, devices: int = 1, words=WORDS, before=(), compiled=None) -> subprocess.Popen:
     """A run on simulated devices; programs compiled once are kept beside the folder, so that a restart is quick."""
     environment = {
         **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "JAX_COMPILATION_CACHE_DIR": str(compiled or directory.parent / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

@@ -12,6 +12,7 @@ import tyro
 from experiments import __main__ as cli
 from experiments import configs
 from experiments.bench import data, loop, step, structure, sweep, update
+from helpers.processes import finished, start
 
 ROOT = Path(__file__).parents[2]
 TEXTS = {
@@ -88,11 +89,12 @@ def test_every_page_on_commands_gives_some():
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """Where `make demo` has been run: runs/digits is in it."""
+    """The run of `make demo`, in a process of one device, and its folder, in which we are: runs/digits is there."""
+    checkout = tmp_path_factory.mktemp("checkout")
+    finished(start(checkout / "runs" / "digits", words=("train",)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("checkout"))
-        assert cli.main(["train"]) == 0
-        yield Path("runs/digits").absolute()
+        patch.chdir(checkout)
+        yield checkout / "runs" / "digits"
 
 
 @pytest.mark.parametrize("words", ON_DEMO)

@@ -12,11 +12,11 @@ import pytest
 
 from experiments import __main__ as cli
 from experiments.runs import snapshots
-from helpers.processes import LONG, WORDS, assert_same, damage, finished, largest, start, wait_for
+from helpers.processes import WORDS, assert_same, damage, finished, largest, start, wait_for
 
 pytestmark = pytest.mark.slow
 
-KILLS = 6
+KILLS = 3
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +54,20 @@ def folder(undisturbed, tmp_path):
     return tmp_path / "run"
 
 
-def test_a_run_killed_many_times_ends_as_an_undisturbed_one(folder, tmp_path, capsys):
+def test_a_run_killed_many_times_ends_as_an_undisturbed_one(undisturbed, folder, capsys):
     """A little after a snapshot, at a moment drawn at random, or while a checkpoint is being written.
 
     While it lives, no second run works in its folder.
     """
-    undisturbed = finished(start(tmp_path / "undisturbed", words=LONG)), tmp_path / "undisturbed"
     lot, writing = random.Random(0), 0
     lines = lambda: len(snapshots.curve(folder))
     half = lambda: list((folder / "checkpoints").glob("*tmp*"))
     for kill in range(KILLS):
-        process, before = start(folder, words=LONG), lines()
+        process, before = start(folder), lines()
         wait_for(process, lambda own=before: lines() > own)
         if kill == 0:
             process.send_signal(signal.SIGSTOP)
-            assert cli.main([*LONG, "--run-dir", str(folder)]) == 1
+            assert cli.main([*WORDS, "--run-dir", str(folder)]) == 1
             assert f"another process works in {folder}" in capsys.readouterr().err
             process.send_signal(signal.SIGCONT)
         if kill % 2:
@@ -80,7 +79,7 @@ def test_a_run_killed_many_times_ends_as_an_undisturbed_one(folder, tmp_path, ca
         assert not (folder / "record.json").exists()
         writing += bool(half())
     assert writing  # some were killed in the middle of a checkpoint
-    assert_same(undisturbed, (finished(start(folder, words=LONG)), folder))
+    assert_same(undisturbed, (finished(start(folder)), folder))
 
 
 def test_a_run_that_is_asked_to_end_saves_says_so_and_goes_on_from_there(undisturbed, folder):

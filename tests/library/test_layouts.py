@@ -19,34 +19,38 @@ def groups(params) -> dict[str, int | None]:
     }
 
 
-def of_nnx(module):
-    return nnx.to_pure_dict(nnx.state(module, nnx.Param))
+def ones(shapes):
+    return jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), shapes)
 
 
-def of_linen(module, x):
-    return module.init(KEY, x)["params"]
+def of_nnx(kind, *sizes, **options):
+    make = lambda: nnx.to_pure_dict(nnx.state(kind(*sizes, **options, rngs=nnx.Rngs(0)), nnx.Param))
+    return ones(jax.eval_shape(make))
 
 
-def of_equinox(module):
-    return eqx.filter(module, eqx.is_array)
+def of_linen(module, *shape):
+    return ones(jax.eval_shape(lambda: module.init(KEY, jnp.ones(shape))["params"]))
 
 
-RNGS = nnx.Rngs(0)
+def of_equinox(kind, *sizes, **options):
+    return ones(eqx.filter_eval_shape(lambda: eqx.filter(kind(*sizes, **options, key=KEY), eqx.is_array)))
+
+
 FILTERS = {
-    "NNX Conv1d": (lambda: of_nnx(nnx.Conv(3, 8, (5,), rngs=RNGS)), "kernel", 8),
-    "NNX Conv2d": (lambda: of_nnx(nnx.Conv(3, 8, (5, 5), rngs=RNGS)), "kernel", 8),
-    "NNX Conv2d without a bias": (lambda: of_nnx(nnx.Conv(3, 8, (1, 7), use_bias=False, rngs=RNGS)), "kernel", 8),
-    "NNX Conv3d": (lambda: of_nnx(nnx.Conv(2, 4, (3, 3, 3), rngs=RNGS)), "kernel", 4),
-    "NNX ConvTranspose": (lambda: of_nnx(nnx.ConvTranspose(3, 8, (5, 5), rngs=RNGS)), "kernel", 8),
-    "Linen Conv1d": (lambda: of_linen(nn.Conv(8, (5,)), jnp.ones((1, 9, 3))), "kernel", 8),
-    "Linen Conv3d": (lambda: of_linen(nn.Conv(8, (3, 3, 3)), jnp.ones((1, 9, 9, 9, 3))), "kernel", 8),
-    "Equinox Conv1d": (lambda: of_equinox(eqx.nn.Conv1d(3, 8, 5, key=KEY)), "weight", 8),
-    "Equinox Conv2d": (lambda: of_equinox(eqx.nn.Conv2d(3, 8, 3, key=KEY)), "weight", 8),
+    "NNX Conv1d": (lambda: of_nnx(nnx.Conv, 3, 8, (5,)), "kernel", 8),
+    "NNX Conv2d": (lambda: of_nnx(nnx.Conv, 3, 8, (5, 5)), "kernel", 8),
+    "NNX Conv2d without a bias": (lambda: of_nnx(nnx.Conv, 3, 8, (1, 7), use_bias=False), "kernel", 8),
+    "NNX Conv3d": (lambda: of_nnx(nnx.Conv, 2, 4, (3, 3, 3)), "kernel", 4),
+    "NNX ConvTranspose": (lambda: of_nnx(nnx.ConvTranspose, 3, 8, (5, 5)), "kernel", 8),
+    "Linen Conv1d": (lambda: of_linen(nn.Conv(8, (5,)), 1, 9, 3), "kernel", 8),
+    "Linen Conv3d": (lambda: of_linen(nn.Conv(8, (3, 3, 3)), 1, 9, 9, 9, 3), "kernel", 8),
+    "Equinox Conv1d": (lambda: of_equinox(eqx.nn.Conv1d, 3, 8, 5), "weight", 8),
+    "Equinox Conv2d": (lambda: of_equinox(eqx.nn.Conv2d, 3, 8, 3), "weight", 8),
     "Equinox Conv2d without a bias": (
-        lambda: of_equinox(eqx.nn.Conv2d(3, 8, 3, use_bias=False, key=KEY)), "weight", 8,
+        lambda: of_equinox(eqx.nn.Conv2d, 3, 8, 3, use_bias=False), "weight", 8,
     ),
-    "Equinox Conv3d": (lambda: of_equinox(eqx.nn.Conv3d(3, 8, 3, key=KEY)), "weight", 8),
-    "Equinox ConvTranspose2d": (lambda: of_equinox(eqx.nn.ConvTranspose2d(3, 8, 5, key=KEY)), "weight", 8),
+    "Equinox Conv3d": (lambda: of_equinox(eqx.nn.Conv3d, 3, 8, 3), "weight", 8),
+    "Equinox ConvTranspose2d": (lambda: of_equinox(eqx.nn.ConvTranspose2d, 3, 8, 5), "weight", 8),
     "Haiku Conv1D": (lambda: {"net/~/conv1_d": {"w": jnp.ones((5, 3, 8)), "b": jnp.ones(8)}}, "net/~/conv1_d/w", 8),
     "Keras Conv2DTranspose": (
         lambda: {"conv2d_transpose": {"kernel": jnp.ones((3, 3, 8, 4)), "bias": jnp.ones(8)}},
@@ -76,9 +80,8 @@ def test_a_group_is_a_filter_in_every_layout(layout):
 
 
 def test_the_weights_of_attention_are_single_and_its_biases_free():
-    attention = nnx.MultiHeadAttention(num_heads=2, in_features=8, decode=False, rngs=RNGS)
-    linen = of_linen(nn.MultiHeadDotProductAttention(2), jnp.ones((1, 3, 8)))
-    for params in (of_nnx(attention), linen):
+    attention = of_nnx(nnx.MultiHeadAttention, num_heads=2, in_features=8, decode=False)
+    for params in (attention, of_linen(nn.MultiHeadDotProductAttention(2), 1, 3, 8)):
         assert groups(params) == {
             f"{layer}/{kind}": 64 if kind == "kernel" else None
             for layer in ("key", "out", "query", "value")
@@ -92,8 +95,8 @@ def test_class_tokens_and_positions_are_free():
 
 
 def test_normalisations_are_free_and_a_stack_of_dense_layers_has_single_weights():
-    norm = of_nnx(nnx.LayerNorm(4, rngs=RNGS))
-    stacked = jax.vmap(lambda key: of_linen(nn.Dense(3), jnp.ones((1, 4))))(jax.random.split(KEY, 5))
+    norm = of_nnx(nnx.LayerNorm, 4)
+    stacked = jax.tree.map(lambda w: jnp.stack([w] * 5), of_linen(nn.Dense(3), 1, 4))
     assert groups({"norm": norm, "dense": stacked}) == {
         "dense/bias": None, "dense/kernel": 60, "norm/bias": None, "norm/scale": None,
     }  # fmt: skip
@@ -126,6 +129,6 @@ def test_a_transformation_that_would_penalise_nothing_is_rejected(make, params):
 
 
 def test_one_penalty_for_all_leaves_biases_of_any_rank_alone():
-    params = of_equinox(eqx.nn.Conv2d(3, 8, 3, key=KEY))
+    params = of_equinox(eqx.nn.Conv2d, 3, 8, 3)
     rows = pm.sparsity_summary(pm.split_lbi(0.1, penalty=pm.GroupLasso(0)).init(params))
     assert {row.name: row.all_groups for row in rows} == {"weight": 8, "bias": None}

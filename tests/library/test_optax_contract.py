@@ -16,7 +16,7 @@ import pytest
 from optax.contrib import _common_test
 
 import parsimony as pm
-from helpers.cases import mostly
+from helpers.cases import in_turn, mostly
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,8 +161,13 @@ def test_the_state_can_be_planned_from_shapes_alone(configuration):
     assert jax.tree.map(jax.typeof, planned) == jax.tree.map(jax.typeof, made)
 
 
-@pytest.mark.parametrize("spec", [(None, "x"), ("x", None)], ids=str)
-@every_configuration
+@pytest.mark.parametrize(
+    ("configuration", "spec"),
+    [
+        pytest.param(*case.values, id=case.id, marks=() if case.values[0] in QUICK else pytest.mark.slow)
+        for case in in_turn({name: name for name in CONFIGURATIONS}, {"columns": (None, "x"), "rows": ("x", None)})
+    ],
+)
 def test_updates_and_state_are_sharded_as_the_parameters(configuration, spec):
     """Optax's `sharding_test` under explicit sharding: init, update, and both under jit agree in every type."""
     mesh = jax.make_mesh((8,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
