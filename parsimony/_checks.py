@@ -193,7 +193,7 @@ def accumulators(tree, dtype: str):
       ValueError: floating-point numbers that JAX does not promote, such as float8.
     """
 
-    def own(name, w):
+    def accumulator(name, w):
         if not is_numeric(w):
             return jnp.zeros(w.shape, "uint32")
         if not jnp.issubdtype(w.dtype, jnp.inexact):
@@ -208,7 +208,7 @@ def accumulators(tree, dtype: str):
             ) from None
 
     leaves, treedef = named_leaves(tree)
-    return treedef.unflatten([own(name, w) for name, w in leaves])
+    return treedef.unflatten([accumulator(name, w) for name, w in leaves])
 
 
 def aligned(**trees):

@@ -10,7 +10,7 @@ from ._nuclear_norm import NuclearNorm
 
 def check_can_finish(penalties: list[Any]) -> None:
     """Raises for a penalty whose Γ leaves out no weights."""
-    if any(isinstance(own, NuclearNorm) for own in penalties):
+    if any(isinstance(omega, NuclearNorm) for omega in penalties):
         raise ValueError(
             "finish: W is zero outside the support from then on, and under NuclearNorm no weight is outside; "
             "read its W̃ by pm.sparse_params."

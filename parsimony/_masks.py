@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from ._checks import as_arrays, shown, transformation
-from ._state import check_own
+from ._state import check_state
 from ._tree import named_leaves
 
 
@@ -108,7 +108,7 @@ def keep_support(tx: optax.GradientTransformation, masks) -> optax.GradientTrans
     def update_fn(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
         if params is None:
             raise ValueError("keep_support sets weights to zero and needs them: call tx.update(grads, state, params).")
-        check_own(KeepSupportState, state)
+        check_state(KeepSupportState, state)
         updates, params = as_arrays((updates, params))
         weights = named_leaves(params)[0]
         inside = _by_name(state.masks, weights)

@@ -27,7 +27,7 @@ from ._checks import accumulators, aligned, as_arrays, check_positive, check_sch
 from ._penalties import gamma_of, strength_of_each
 from ._rules import Rules, check_penalty, resolve
 from ._sparsity_target import LEAST, SparsityScope, check_sparsity, strength_at_start, strength_like, threshold_at
-from ._state import SplitLBIState, check_own, check_params, scalar_like, static
+from ._state import SplitLBIState, check_params, check_state, scalar_like, static
 from ._sums import add
 from ._tree import is_numeric
 from ._unit_penalty import UnitSlices
@@ -62,11 +62,11 @@ def latent_and_prox(
         params = jax.tree.map(lambda w: jnp.zeros_like(w) if isinstance(w, jax.ShapeDtypeStruct) else w, params)
         # V adds up steps that bfloat16 cannot, and takes W divided by a small T, which float16 cannot hold.
         weights, treedef = jax.tree.flatten(accumulators(as_arrays(params), "float32"))
-        owns = resolve(penalty, treedef.unflatten(weights))
+        omegas = resolve(penalty, treedef.unflatten(weights))
         slopes = _subgradient(penalty, treedef, weights) if bregman else [0.0] * len(weights)
         duals = [
-            jnp.zeros_like(w) if own is None else w / jnp.asarray(kappa, w.dtype) + p
-            for own, w, p in zip(owns, weights, slopes, strict=True)
+            jnp.zeros_like(w) if omega is None else w / jnp.asarray(kappa, w.dtype) + p
+            for omega, w, p in zip(omegas, weights, slopes, strict=True)
         ]
         scalar = lambda value: jnp.array(value, jnp.result_type(float))  # a copy: the state must share no buffer
         return SplitLBIState(
@@ -83,19 +83,21 @@ def latent_and_prox(
         del extra_args
         if params is None:
             raise ValueError("the step goes from the weights: call tx.update(grads, opt_state, params).")
-        check_own(SplitLBIState, state)
+        check_state(SplitLBIState, state)
         updates, params = as_arrays((updates, params))
         treedef, (grads, weights, duals) = aligned(grads=updates, params=params, dual=state.dual)
-        owns = resolve(penalty, state.dual)
+        omegas = resolve(penalty, state.dual)
         if decay is not None:
-            at = treedef.unflatten([w if own is None else u for own, w, u in zip(owns, weights, duals, strict=True)])
+            at = treedef.unflatten(
+                [w if omega is None else u for omega, w, u in zip(omegas, weights, duals, strict=True)]
+            )
             grads = treedef.flatten_up_to(decay.update(updates, decay.init(at), at)[0])
         alpha = learning_rate(state.count) if callable(learning_rate) else learning_rate
         time = add(state.time, alpha, state.count)
 
         latents = []  # U⁺
-        for own, g, w, u in zip(owns, grads, weights, duals, strict=True):
-            if own is not None:
+        for omega, g, w, u in zip(omegas, grads, weights, duals, strict=True):
+            if omega is not None:
                 step = -jnp.asarray(alpha, u.dtype) * g.astype(u.dtype)
                 u = w.astype(u.dtype) + step if forgets else add(u, step, state.count)
             latents.append(u)
@@ -110,9 +112,9 @@ def latent_and_prox(
             g
             if not is_numeric(w)
             else -(jnp.asarray(kappa, g.dtype) * jnp.asarray(alpha, g.dtype)) * g
-            if own is None
-            else gamma_of(own, u, kappa, own_strength) - w
-            for own, g, w, u, own_strength in zip(
+            if omega is None
+            else gamma_of(omega, u, kappa, strength_of_leaf) - w
+            for omega, g, w, u, strength_of_leaf in zip(
                 resolve(penalty, dual, strength),
                 grads,
                 weights,
@@ -141,12 +143,12 @@ def _subgradient(penalty, treedef, weights):
     """p ∈ ∂Ω(W): the gradient where there is one, 0 where a group is zero."""
 
     def value(weights):
-        owns = resolve(penalty, treedef.unflatten(weights))
-        units = {id(own.tree): own.tree for own in owns if isinstance(own, UnitSlices)}
+        omegas = resolve(penalty, treedef.unflatten(weights))
+        units = {id(omega.tree): omega.tree for omega in omegas if isinstance(omega, UnitSlices)}
         alone = [
-            own.value(w)
-            for own, w in zip(owns, weights, strict=True)
-            if own is not None and not isinstance(own, UnitSlices)
+            omega.value(w)
+            for omega, w in zip(omegas, weights, strict=True)
+            if omega is not None and not isinstance(omega, UnitSlices)
         ]
         return sum([*alone, *(tree.value() for tree in units.values())], jnp.zeros(()))
 

@@ -17,7 +17,7 @@ from ._checks import shown, transformation
 from ._penalties import inside, over, strength_of_each
 from ._readout import merge
 from ._rules import resolve
-from ._state import SplitLBIState, check_own, nodes, split_lbi_states
+from ._state import SplitLBIState, check_state, nodes, split_lbi_states
 
 NEVER = -1
 """Entry step and entry time of a group that has not entered."""
@@ -89,13 +89,15 @@ def record_path(tx: optax.GradientTransformation) -> optax.GradientTransformatio
         return RecordPathState(never(jnp.int32), never(jnp.float32), inner_state)
 
     def update_fn(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
-        check_own(RecordPathState, state)
+        check_state(RecordPathState, state)
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         steps, times = [], []
-        for own, own_steps, own_times in zip(split_lbi_states(inner_state), state.steps, state.times, strict=True):
+        for core, core_steps, core_times in zip(split_lbi_states(inner_state), state.steps, state.times, strict=True):
             mark = lambda entered, step, now: jnp.where(entered & (step == NEVER), now, step)
-            steps.append(_map_groups(functools.partial(mark, now=own.count), own, own_steps))
-            times.append(_map_groups(functools.partial(mark, now=jnp.asarray(own.time, jnp.float32)), own, own_times))
+            steps.append(_map_groups(functools.partial(mark, now=core.count), core, core_steps))
+            times.append(
+                _map_groups(functools.partial(mark, now=jnp.asarray(core.time, jnp.float32)), core, core_times)
+            )
         return updates, RecordPathState(tuple(steps), tuple(times), inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -159,8 +161,8 @@ def _map_groups(function, state: SplitLBIState, *records):
     nothing = jnp.zeros((), bool)  # not an empty array, which Orbax cannot save
     return treedef.unflatten(
         [
-            function(nothing if own is None else inside(own, over(v, strength)), *record)
-            for v, own, strength, *record in zip(leaves, penalties, strengths, *rest, strict=True)
+            function(nothing if omega is None else inside(omega, over(v, strength)), *record)
+            for v, omega, strength, *record in zip(leaves, penalties, strengths, *rest, strict=True)
         ]
     )
 
@@ -177,6 +179,6 @@ def _read(opt_state, field: str):
         for state, tree in zip(split_lbi_states(record.inner_state), getattr(record, field), strict=True):
             penalties = resolve(state.penalty, state.dual)
             leaves, treedef = jax.tree.flatten(tree)
-            read = [None if own is None else leaf for own, leaf in zip(penalties, leaves, strict=True)]
+            read = [None if omega is None else leaf for omega, leaf in zip(penalties, leaves, strict=True)]
             trees.append(treedef.unflatten(read))
     return functools.reduce(merge, trees)

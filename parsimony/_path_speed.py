@@ -92,12 +92,12 @@ def path_speed(
         )
     named, kinds = named_leaves(params)[0], {}
     check_finite("W", named)
-    for (name, w), own in zip(named, resolve(penalty, params), strict=True):
-        if own is not None:
-            kind = own.tree.whole if isinstance(own, UnitSlices) else own
+    for (name, w), omega in zip(named, resolve(penalty, params), strict=True):
+        if omega is not None:
+            kind = omega.tree.whole if isinstance(omega, UnitSlices) else omega
             kinds.setdefault(kind, {})[name] = w.astype(jnp.float32) * (time / nu)
-    paced = {own: _paced(own, duals) for own, duals in kinds.items()}
-    return Rules([(f"^{re.escape(name)}$", paced[own]) for own, duals in kinds.items() for name in duals])
+    paced = {omega: _paced(omega, duals) for omega, duals in kinds.items()}
+    return Rules([(f"^{re.escape(name)}$", paced[omega]) for omega, duals in kinds.items() for name in duals])
 
 
 def time_after(learning_rate, steps: int) -> float:
@@ -112,8 +112,8 @@ def _paced(penalty: Any, duals: dict[str, jax.Array]) -> Any:
     of = lambda strength: dataclasses.replace(penalty, strength=strength)
 
     def share(strength: float) -> float:
-        own: Any = of(strength)
-        entered = [inside(own, v) for v in ([duals] if isinstance(own, UnitPenalty) else duals.values())]
+        omega: Any = of(strength)
+        entered = [inside(omega, v) for v in ([duals] if isinstance(omega, UnitPenalty) else duals.values())]
         return sum(int(jnp.sum(x)) for x in entered) / max(1, sum(x.size for x in entered))
 
     low, high = 1e-30, 1.0

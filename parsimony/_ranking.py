@@ -64,7 +64,7 @@ class Layer:
 
 def in_order(found: list[Layer]) -> list[np.ndarray]:
     """Of each layer the places of its groups in one order of all; ties go by `rms`, then as they stand."""
-    first, rms = (np.concatenate(keys) for keys in zip(*((own.first, own.rms) for own in found), strict=True))
+    first, rms = (np.concatenate(keys) for keys in zip(*((layer.first, layer.rms) for layer in found), strict=True))
     place = np.empty(len(first), int)
     place[np.lexsort((-rms, first))] = np.arange(len(first))
     return np.split(place, np.cumsum([len(layer.sizes) for layer in found])[:-1])
@@ -76,7 +76,7 @@ def layers(params, opt_state, order, protect: Sequence[str] = ()) -> tuple[list[
     if isinstance(order, str):
         one_of("order", order, ORDERS)
     check_finite("W", [(name, w) for name, w in weights if name in known])
-    check_finite("V", ((name, own[2]) for name, own in known.items()))
+    check_finite("V", ((name, state[2]) for name, state in known.items()))
     by_entry = isinstance(order, str) and order == "entry"
     tree = entry_steps(opt_state) if by_entry else order
     given = None if isinstance(tree, str) else dict(named_leaves(tree)[0])
@@ -91,8 +91,8 @@ def layers(params, opt_state, order, protect: Sequence[str] = ()) -> tuple[list[
         if given is not None:
             first = np.full(count, np.inf)
             for member in members:
-                own = _given(given, member, by_entry)
-                np.minimum.at(first, member.groups[member.groups >= 0], own[member.groups >= 0])
+                keys = _given(given, member, by_entry)
+                np.minimum.at(first, member.groups[member.groups >= 0], keys[member.groups >= 0])
         elif order == "dual":
             first = -_beyond_threshold(members, known, sizes)
         elif order == "gamma":
@@ -134,9 +134,9 @@ def _given(given: dict[str, Any], member: Member, entry: bool) -> np.ndarray:
             f"order: expected the shape {member.groups.shape} for the groups of {member.name!r}, got "
             f"{jnp.shape(given[member.name]) if member.name in given else f'nothing, only {sorted(given)[:8]}'}."
         )
-    own = np.asarray(given[member.name], np.float64)
-    check_not_nan("order", own, member.name)
-    return np.where(own == NEVER, np.inf, own) if entry else own
+    keys = np.asarray(given[member.name], np.float64)
+    check_not_nan("order", keys, member.name)
+    return np.where(keys == NEVER, np.inf, keys) if entry else keys
 
 
 def _rms(members, arrays: dict[str, Any], sizes) -> np.ndarray:

@@ -96,7 +96,7 @@ def sparse_params(params: optax.Params, opt_state: optax.OptState):
     """
     weights, treedef, known = matched(params, opt_state)
 
-    def own(name, w):
+    def of_leaf(name, w):
         if name not in known:
             return jnp.array(w)  # a copy: W̃ must outlive a step that W is donated to
         penalty, structure, _ = known[name]
@@ -105,7 +105,7 @@ def sparse_params(params: optax.Params, opt_state: optax.OptState):
         inside = jnp.where(jnp.isfinite(structure), w, jnp.nan).astype(w.dtype)  # what diverged stays in sight
         return jnp.where(structure == 0, jnp.zeros_like(w), inside)
 
-    return treedef.unflatten([own(name, w) for name, w in weights])
+    return treedef.unflatten([of_leaf(name, w) for name, w in weights])
 
 
 def matched(params, opt_state):
@@ -132,7 +132,7 @@ def matched(params, opt_state):
             f"params and opt_state do not match: the state holds {name!r} with shape {known[name][1].shape}, "
             f"params {f'has shape {shapes[name]} there' if name in shapes else f'has only {sorted(shapes)[:8]}'}."
         )
-    return weights, treedef, {name: own for name, own in known.items() if own[0] is not None}
+    return weights, treedef, {name: state for name, state in known.items() if state[0] is not None}
 
 
 def gammas(state: SplitLBIState) -> list[tuple[str, Penalty | None, jax.Array]]:

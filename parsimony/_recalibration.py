@@ -98,8 +98,8 @@ class _Call:
     def filled(self, values) -> list:
         """The leaves with other statistics, in float32 at least: bfloat16 could not tell a momentum of 0.99."""
         return [
-            jnp.full(jnp.shape(x), 0, _wide(x)) + jnp.asarray(value, _wide(x)) if is_float else own
-            for x, own, value, is_float in zip(self.given, self.fixed, values, self.float, strict=True)
+            jnp.full(jnp.shape(x), 0, _wide(x)) + jnp.asarray(value, _wide(x)) if is_float else kept
+            for x, kept, value, is_float in zip(self.given, self.fixed, values, self.float, strict=True)
         ]
 
     def __call__(self, leaves, batch) -> list:
@@ -139,7 +139,7 @@ class _Call:
                 "normalisations use the batch and move their statistics (NNX: model.train(); Linen: "
                 "mutable=['batch_stats'] and use_running_average=False)."
             )
-        self.fixed = [y if x is own else x for x, own, y in zip(self.fixed, self.given, left, strict=True)]
+        self.fixed = [y if x is kept_now else x for x, kept_now, y in zip(self.fixed, self.given, left, strict=True)]
         return found
 
     def _momenta(self, batch, zero) -> tuple[list[float | None], list[str]]:

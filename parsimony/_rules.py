@@ -113,20 +113,20 @@ def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree, strength: Any =
                 "parameters, e.g. penalty=Rules([('kernel', Lasso())])."
             )
     strengths = strength_of_each(strength, len(leaves))
-    bound: Any = {own for own in chosen if hasattr(own, "bind")}  # their groups reach over several parameters
+    bound: Any = {omega for omega in chosen if hasattr(omega, "bind")}  # their groups reach over several parameters
     for shared in bound:
-        places = [place for place, own in enumerate(chosen) if own == shared]
+        places = [place for place, omega in enumerate(chosen) if omega == shared]
         arrays = [(leaves[place][0], over(leaves[place][1], strengths[place])) for place in places]
-        for place, own in zip(places, shared.bind(arrays), strict=True):
-            chosen[place] = own
-    for (name, leaf), own in zip(leaves, chosen, strict=True):
-        if own is not None:
+        for place, omega in zip(places, shared.bind(arrays), strict=True):
+            chosen[place] = omega
+    for (name, leaf), omega in zip(leaves, chosen, strict=True):
+        if omega is not None:
             try:
-                own.check(leaf.shape)
+                omega.check(leaf.shape)
             except ValueError as error:
                 raise ValueError(f"parameter {name!r}: {error}") from None
             if not jax.numpy.issubdtype(leaf.dtype, jax.numpy.floating):
-                raise _no_weight(name, own, leaf)
+                raise _no_weight(name, omega, leaf)
     return chosen
 
 

@@ -105,15 +105,15 @@ def threshold_at(
       2.0
     """
     leaves, treedef = jax.tree.flatten(latent)
-    owns = resolve(penalty, latent)
-    layers = _layers(owns)
+    omegas = resolve(penalty, latent)
+    layers = _layers(omegas)
     if not layers:
         return jnp.ones((), jnp.float32) if scope == "global" else treedef.unflatten([jnp.float32(1)] * len(leaves))
     totals = np.array([sum(leaves[place].size for place in layer) for layer in layers])
-    largest = np.array([_largest_group(layer, owns, leaves) for layer in layers])
+    largest = np.array([_largest_group(layer, omegas, leaves) for layer in layers])
     together = [list(range(len(layers)))] if scope == "global" else [[number] for number in range(len(layers))]
     zeros = _zeros_of(penalty, latent, layers, together)
-    shares = lambda found: jnp.stack([sum(found[i] / totals[own].sum() for i in own) for own in together])
+    shares = lambda found: jnp.stack([sum(found[i] / totals[group].sum() for i in group) for group in together])
 
     q = jnp.asarray(sparsity(count) if callable(sparsity) else sparsity, jnp.float32)
     at_most = q if scope == "global" else jnp.minimum(q, jnp.asarray(1 - largest / totals, jnp.float32))
@@ -124,7 +124,7 @@ def threshold_at(
 
     several = gone - left > largest  # of one level
     emptied = several & (gone == totals)
-    some = lambda which: jnp.stack([jnp.any(which[np.array(own)]) for own in together])
+    some = lambda which: jnp.stack([jnp.any(which[np.array(group)]) for group in together])
     nearer = some(several) & (asked - shares(left) + rounding < shares(gone) - asked)
     stay = (q < 1) & (some(emptied) | nearer)
     # Most steps meet no tie, and go no further.
@@ -145,21 +145,21 @@ def threshold_at(
 def _zeros_of(penalty: Any, latent: Any, layers: list[list[int]], together: list[list[int]]):
     """The function that gives, for one T of all layers that are `together`, how many weights of each layer are zero."""
     leaves = jax.tree.leaves(latent)
-    strength_of = {place: n for n, own in enumerate(together) for number in own for place in layers[number]}
+    strength_of = {place: n for n, group in enumerate(together) for number in group for place in layers[number]}
     low_rank = {
-        place: own.group_norms(leaves[place]) / own.strength
-        for place, own in enumerate(resolve(penalty, latent))
-        if isinstance(own, NuclearNorm)
+        place: omega.group_norms(leaves[place]) / omega.strength
+        for place, omega in enumerate(resolve(penalty, latent))
+        if isinstance(omega, NuclearNorm)
     }
 
     def zeros(strengths):
         each = [strengths[strength_of.get(place, 0)] for place in range(len(leaves))]
-        owns = resolve(penalty, latent, each)
+        omegas = resolve(penalty, latent, each)
 
         def of(place):
             if place in low_rank:
                 return jnp.sum(low_rank[place] <= each[place]) * max(leaves[place].shape)
-            return jnp.sum(owns[place].prox(over(leaves[place], each[place])) == 0)
+            return jnp.sum(omegas[place].prox(over(leaves[place], each[place])) == 0)
 
         return jnp.stack([sum(of(place) for place in layer) for layer in layers])
 
@@ -182,41 +182,43 @@ def _least(enough, number: int) -> jax.Array:
     return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
-def _layers(owns: list[Any]) -> list[list[int]]:
+def _layers(omegas: list[Any]) -> list[list[int]]:
     """The places of the parameters that share a T: each alone, or with those that it shares units with."""
     layers: list[list[int]] = []
     reached: list[tuple[Any, set[int]]] = []  # of each layer its unit penalty and its units
-    for place, own in enumerate(owns):
-        if own is None:
+    for place, omega in enumerate(omegas):
+        if omega is None:
             continue
-        if not isinstance(own, UnitSlices):
+        if not isinstance(omega, UnitSlices):
             layers.append([place])
             reached.append((None, set()))
             continue
         # Whole sets, so that a unit without an index here belongs to the layer as well.
         units = {
             unit
-            for _, first, number in own.tree.whole.sets
-            if np.any((own.part.units >= first) & (own.part.units < first + number))
+            for _, first, number in omega.tree.whole.sets
+            if np.any((omega.part.units >= first) & (omega.part.units < first + number))
             for unit in range(first, first + number)
         }
-        together = [i for i, (whole, own_units) in enumerate(reached) if whole is own.tree.whole and own_units & units]
+        together = [
+            i for i, (whole, its_units) in enumerate(reached) if whole is omega.tree.whole and its_units & units
+        ]
         merged = sorted([place, *(p for i in together for p in layers[i])])
         units = units.union(*(reached[i][1] for i in together))
         layers = [layer for i, layer in enumerate(layers) if i not in together] + [merged]
-        reached = [own for i, own in enumerate(reached) if i not in together] + [(own.tree.whole, units)]
+        reached = [pair for i, pair in enumerate(reached) if i not in together] + [(omega.tree.whole, units)]
     return layers
 
 
-def _largest_group(layer: list[int], owns: list[Any], leaves: list[Any]) -> int:
+def _largest_group(layer: list[int], omegas: list[Any], leaves: list[Any]) -> int:
     """How many weights the largest group of a layer has."""
-    own, u = owns[layer[0]], leaves[layer[0]]
-    if isinstance(own, UnitSlices):
-        sizes = np.zeros(sum(number for *_, number in own.tree.whole.sets), int)
+    omega, u = omegas[layer[0]], leaves[layer[0]]
+    if isinstance(omega, UnitSlices):
+        sizes = np.zeros(sum(number for *_, number in omega.tree.whole.sets), int)
         for place in layer:
-            part = owns[place].part
+            part = omegas[place].part
             np.add.at(sizes, part.units, leaves[place].size // len(part.units))
         return int(sizes.max())
-    if not hasattr(own, "group_index"):  # singular directions
+    if not hasattr(omega, "group_index"):  # singular directions
         return -(-u.size // min(u.shape))
-    return int(np.bincount(np.ravel(own.group_index(u.shape))).max())
+    return int(np.bincount(np.ravel(omega.group_index(u.shape))).max())

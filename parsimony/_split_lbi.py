@@ -38,7 +38,7 @@ from ._finish import at_rest, check_can_finish, cut_outside, frozen
 from ._penalties import Penalty, gamma_of, strength_of_each
 from ._rules import Rules, check_penalty, resolve
 from ._sparsity_target import SparsityScope, check_sparsity, strength_at_start, strength_like, threshold_at
-from ._state import SplitLBIState, check_own, check_params, scalar_like, static
+from ._state import SplitLBIState, check_params, check_state, scalar_like, static
 from ._sums import add
 from ._tree import is_numeric
 from ._unit_penalty import UnitPenalty
@@ -124,8 +124,8 @@ def inverse_scale_space(
     check_penalty(None if isinstance(penalty, Rules) else penalty, "penalty")
     if not jnp.issubdtype(accumulator_dtype, jnp.floating):
         raise ValueError(f"accumulator_dtype={accumulator_dtype!r}: expected a floating-point dtype such as 'float32'.")
-    own_inner = optax.identity() if inner is None else inner
-    inner_tx = transformation(f"inner={shown(inner)}", own_inner, "optax.trace(0.9)")
+    inner_or_none = optax.identity() if inner is None else inner
+    inner_tx = transformation(f"inner={shown(inner)}", inner_or_none, "optax.trace(0.9)")
     dual_rate = learning_rate if dual_learning_rate is None else dual_learning_rate
     # At the first update, not now: naming the backend would start it before jax.distributed.initialize could.
     recovers = functools.cache(lambda: recovery_is_exact(dual_rate, kappa, nu))
@@ -158,7 +158,7 @@ def inverse_scale_space(
             raise ValueError(
                 "Split LBI couples W to Γ and needs the weights: call tx.update(grads, opt_state, params)."
             )
-        check_own(SplitLBIState, state)
+        check_state(SplitLBIState, state)
         updates, params = as_arrays((updates, params))
         treedef, (grads, weights, duals) = aligned(grads=updates, params=params, dual=state.dual)
         alpha, dual_alpha = (r(state.count) if callable(r) else r for r in (learning_rate, dual_rate))
@@ -183,7 +183,9 @@ def inverse_scale_space(
             for h, w in zip(treedef.flatten_up_to(totals), weights, strict=True)
         ]
         if finish is not None:
-            gammas = [own and gamma_of(own, v, kappa, t) for own, v, t in zip(penalties, duals, each, strict=True)]
+            gammas = [
+                omega and gamma_of(omega, v, kappa, t) for omega, v, t in zip(penalties, duals, each, strict=True)
+            ]
             new_updates = cut_outside(over, gammas, new_updates, weights)
         dual = treedef.unflatten([v for v, _ in steps])
         if sparsity is not None:

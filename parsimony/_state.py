@@ -134,7 +134,7 @@ def check_params(params) -> None:
         )
 
 
-def check_own(kind: type, state) -> None:
+def check_state(kind: type, state) -> None:
     """Rejects another state than that of the transformation."""
     if not isinstance(state, kind):
         raise TypeError(

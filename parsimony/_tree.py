@@ -48,5 +48,5 @@ def _is_variable(node) -> bool:
 
 def one_ending(name: str, names) -> str | None:
     """The one of `names` that goes on to the left of `name`, as in a tree of which this is a part; None if unclear."""
-    found = [own for own in names if own.endswith("/" + name)]
+    found = [longer for longer in names if longer.endswith("/" + name)]
     return found[0] if len(found) == 1 else None

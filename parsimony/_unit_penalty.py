@@ -84,20 +84,22 @@ class UnitPenalty:
 
     def bind(self, named: list[tuple[str, Any]]) -> list["UnitSlices | None"]:
         """For each named array of a tree its part of the penalty, which knows ‖x_u‖ of the whole tree."""
-        own = [self._slices_of(name, x) for name, x in named]
-        if named and not any(own):
+        parts = [self._slices_of(name, x) for name, x in named]
+        if named and not any(parts):
             raise ValueError(
                 f"{self!r} finds none of its parameters, {', '.join(part.name for part in self.slices[:6])}, ..., "
                 f"among {', '.join(name for name, _ in named[:6])}, ...; find the units in a function of this tree."
             )
-        tree = _Tree(self, [(part, x) for part, (_, x) in zip(own, named, strict=True) if part is not None])
-        return [part and UnitSlices(tree, part) for part in own]
+        tree = _Tree(self, [(part, x) for part, (_, x) in zip(parts, named, strict=True) if part is not None])
+        return [part and UnitSlices(tree, part) for part in parts]
 
     def prox(self, tree):
         """Prox_Ω of a tree of arrays."""
         leaves, treedef = jax.tree.flatten(tree)
         parts = self.bind(named_leaves(tree)[0])
-        return treedef.unflatten([x if own is None else own.prox(x) for own, x in zip(parts, leaves, strict=True)])
+        return treedef.unflatten(
+            [x if slices is None else slices.prox(x) for slices, x in zip(parts, leaves, strict=True)]
+        )
 
     def value(self, tree):
         """Ω of a tree of arrays, a scalar."""
@@ -112,7 +114,7 @@ class UnitPenalty:
         return self._whole(tree).factors > 0
 
     def _whole(self, tree) -> "_Tree":
-        return next(own.tree for own in self.bind(named_leaves(tree)[0]) if own is not None)
+        return next(slices.tree for slices in self.bind(named_leaves(tree)[0]) if slices is not None)
 
     def check(self, shape: Shape) -> None:
         """Every parameter is checked by name, in `bind`."""
@@ -229,8 +231,8 @@ class UnitSlices:
         return sqrt(_squares(self.part, x)).astype(x.dtype)
 
     def group_index(self, shape: Shape):
-        own = tuple(-1 if axis == self.part.axis else 1 for axis in range(len(shape)))
-        return np.broadcast_to(np.arange(shape[self.part.axis]).reshape(own), shape)
+        shape_of_index = tuple(-1 if axis == self.part.axis else 1 for axis in range(len(shape)))
+        return np.broadcast_to(np.arange(shape[self.part.axis]).reshape(shape_of_index), shape)
 
 
 def _squares(part: Slices, x):

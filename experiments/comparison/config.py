@@ -135,7 +135,7 @@ class Comparison(MachineOptions, SearchOptions, TrainingOptions, MethodOptions, 
     def ranges_of(self, method: str) -> dict[str, tuple[float, float]]:
         """{number: (least, greatest)} of the ranges that are given for a method."""
         split = [(*name.split("."), span) for name, span in self.ranges]
-        return {number: span for own, number, span in split if own == method}
+        return {number: span for name, number, span in split if name == method}
 
     def settings(self) -> dict[str, Any]:
         """The fields that decide the results, as JSON."""

@@ -31,8 +31,8 @@ def load(
             raise RunError(f"{name} is read from disk as it is, so --images cannot choose {images} of its images.")
         return split.dataset(validation, data_dir, size, workers)
     train, test, maximum = digits() if name == "digits" else from_tfds(name, data_dir)
-    for split, own in [("train", train), ("test", test)]:
-        _check_labels(own, name, split)
+    for split, examples in [("train", train), ("test", test)]:
+        _check_labels(examples, name, split)
     held_out, kept = held_out_and_kept(name, len(train), validation)
     if images is not None and images > len(train) - validation:
         raise RunError(f"{name} has {len(train) - validation} training images after validation, not {images}.")

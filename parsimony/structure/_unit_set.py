@@ -19,8 +19,8 @@ class UnitSet:
 
     Examples:
       >>> import numpy as np
-      >>> own = UnitSet("w1", 2, {"w1": {1: np.array([0, 1])}, "w2": {0: np.array([0, 1])}}, makers=(("w1", 1),))
-      >>> own.reduced, own.each(np.add, "w1", 1, np.ones((4, 2)), 0.0).tolist()
+      >>> unit_set = UnitSet("w1", 2, {"w1": {1: np.array([0, 1])}, "w2": {0: np.array([0, 1])}}, makers=(("w1", 1),))
+      >>> unit_set.reduced, unit_set.each(np.add, "w1", 1, np.ones((4, 2)), 0.0).tolist()
       (False, [4.0, 4.0])
     """
 
@@ -44,7 +44,7 @@ class UnitSet:
     def each(self, ufunc: np.ufunc, parameter: str, axis: int, values, start) -> np.ndarray:
         """For each unit `values`, an array of the parameter's shape, put together by `ufunc` over what is its own."""
         values, unit = np.asarray(values), self.members[parameter][axis]
-        own = ufunc.reduce(values, axis=tuple(a for a in range(values.ndim) if a != axis))
+        by_index = ufunc.reduce(values, axis=tuple(a for a in range(values.ndim) if a != axis))
         found = np.full(self.size, start)
-        ufunc.at(found, unit[unit >= 0], own[unit >= 0])
+        ufunc.at(found, unit[unit >= 0], by_index[unit >= 0])
         return found

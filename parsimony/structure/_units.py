@@ -65,13 +65,13 @@ class Units:
         leaves, treedef = self.matched(params)
         removed = self.removed(keep)
 
-        def own(name, leaf):
+        def of_leaf(name, leaf):
             for axis, gone in removed.get(name, {}).items():
                 shape = tuple(-1 if a == axis else 1 for a in range(jnp.ndim(leaf)))
                 leaf = jnp.where(jnp.asarray(gone.reshape(shape)), jnp.zeros((), leaf.dtype), leaf)
             return leaf if name in removed else jnp.array(leaf)  # a copy: it must outlive a step that donates params
 
-        return treedef.unflatten([own(name, leaf) for name, leaf in leaves])
+        return treedef.unflatten([of_leaf(name, leaf) for name, leaf in leaves])
 
     def removed(self, keep: dict[str, np.ndarray]) -> dict[str, dict[int, np.ndarray]]:
         """{parameter: {axis: bool for each index}}, True where it is removed."""

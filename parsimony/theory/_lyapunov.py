@@ -73,6 +73,8 @@ def lyapunov(
             "one step apart."
         )
     coupling: Any = sum(jnp.sum(jnp.square(w - known[name][1])) for name, w in weights if name in known)
-    subgradient = lambda own: own[2] - own[0].prox(own[2])
-    bregman: Any = sum(jnp.sum(own[1] * (subgradient(own) - subgradient(former[name]))) for name, own in known.items())
+    subgradient = lambda state: state[2] - state[0].prox(state[2])
+    bregman: Any = sum(
+        jnp.sum(state[1] * (subgradient(state) - subgradient(former[name]))) for name, state in known.items()
+    )
     return learning_rate * (loss(params) + coupling / (2 * nu)) + bregman

@@ -60,17 +60,17 @@ def analyse(fn, params, args) -> Analysis:
         ) from error
     walk = Walk()
     statistics = [_is_statistic(name) for name, _ in named_leaves(out)[0]]
-    own, frame = interpret(walk, closed, names, statistics=statistics)
+    parameters, frame = interpret(walk, closed, names, statistics=statistics)
     solution = walk.coupling.solve()
-    whole = _rigid_axes({name: value.labels for name, value in own.items()}, solution)
+    whole = _rigid_axes({name: value.labels for name, value in parameters.items()}, solution)
     if whole and solution.inexact_atoms():
         # Once more, now that these are known to stay: of a sum over several axes only one can be corrected for.
         walk = Walk()
-        own, frame = interpret(walk, closed, names, whole, statistics=statistics)
+        parameters, frame = interpret(walk, closed, names, whole, statistics=statistics)
         solution = walk.coupling.solve()
     order = {key: place for place, key in enumerate(walk.used)}
-    labels = {name: value.labels for name, value in own.items()}
-    by_use = sorted(names, key=lambda name: order.get(id(own[name]), len(order)))
+    labels = {name: value.labels for name, value in parameters.items()}
+    by_use = sorted(names, key=lambda name: order.get(id(parameters[name]), len(order)))
     marks = _spread(walk)
     produced = np.logical_or.reduce([marks[role] for role in _ROLES])
     sets, atoms = unit_sets({name: labels[name] for name in by_use}, solution, produced)
@@ -112,7 +112,7 @@ def interpret(
     """
     whole = whole or {}
     invars = closed.jaxpr.invars
-    own = {}
+    parameters = {}
     for name, var in zip(names, invars, strict=False):
         shape = tuple(var.aval.shape)
         labels = tuple(
@@ -120,20 +120,20 @@ def interpret(
             for axis, n in enumerate(shape)
         )
         at_zero = tuple((zero or {}).get((name, axis), True) for axis in range(len(shape)))
-        own[name] = Value(shape, labels, at_zero, None, None, True)
+        parameters[name] = Value(shape, labels, at_zero, None, None, True)
     inputs = [rigid(var.aval.shape, "an axis of the input") for var in invars[len(names) :]]
-    outputs, frame = walk.run(closed, None, [*own.values(), *inputs])
+    outputs, frame = walk.run(closed, None, [*parameters.values(), *inputs])
     updated = [*statistics, *[False] * (len(outputs) - len(statistics))]
     for value, is_statistic in sorted(zip(outputs, updated, strict=True), key=lambda pair: not pair[1]):
         reason = f"running statistics that the function returns. {_TRAINING}" if is_statistic else _OUTPUT
         for label in value.labels:
             walk.coupling.fix(label, reason)
-    for name, value in own.items():
+    for name, value in parameters.items():
         if id(value) not in walk.used:
             hint = f". {_TRAINING}" if _is_statistic(name) else ""
             for label in value.labels:
                 walk.coupling.fix(label, f"the function does not use it{hint}")
-    return own, frame
+    return parameters, frame
 
 
 _ROLES = ("kernel", "factor", "term")
@@ -146,22 +146,22 @@ def _spread(walk: Walk) -> dict[str, np.ndarray]:
     classes, size = classes_of(np.concatenate(edges, axis=1), count)
     found = {}
     for kind in (*_ROLES, "divisor"):
-        own = np.zeros(count, bool)
+        marked = np.zeros(count, bool)
         for nodes in walk.marks[kind]:
-            own[nodes] = True
+            marked[nodes] = True
         if kind in _ROLES:
             of_class = np.zeros(size, bool)
-            of_class[classes[own]] = True
-            own = of_class[classes]
-        found[kind] = own
+            of_class[classes[marked]] = True
+            marked = of_class[classes]
+        found[kind] = marked
     return found
 
 
 def _rigid_axes(labels: dict[str, tuple[Label, ...]], solution: Solution) -> dict[tuple[str, int], str]:
     """{(parameter, axis): reason} of the axes of which every index is fixed."""
     found = {}
-    for name, own in labels.items():
-        for axis, label in enumerate(own):
+    for name, axes in labels.items():
+        for axis, label in enumerate(axes):
             if not isinstance(label, str) and all(reasons := solution.why_fixed(label)):
                 found[name, axis] = reasons[0]
     return found

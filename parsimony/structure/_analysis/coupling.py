@@ -188,8 +188,10 @@ def _expand(fixed, m, r, c) -> tuple[np.ndarray, np.ndarray]:
         inner = rows[pairs[1]] >= 0
         if not inner.any():
             return pairs, pairs[1][:0]
-        own, part = pairs[:, inner]
-        pairs = np.concatenate([pairs[:, ~inner], np.stack([own, rows[part]]), np.stack([own, columns[part]])], axis=1)
+        whole, part = pairs[:, inner]
+        pairs = np.concatenate(
+            [pairs[:, ~inner], np.stack([whole, rows[part]]), np.stack([whole, columns[part]])], axis=1
+        )
         pairs = np.unique(pairs, axis=1)
     return pairs, np.unique(pairs[1][rows[pairs[1]] >= 0])
 
@@ -240,4 +242,6 @@ class Solution:
     def inexact_atoms(self) -> dict[int, str]:
         """The atoms whose removal is not exact, and why."""
         hit = self.cause[self.pairs[0]] < len(self.causes) - 1
-        return {int(atom): self.causes[self.cause[own]] for own, atom in zip(*self.pairs[:, hit].tolist(), strict=True)}
+        return {
+            int(atom): self.causes[self.cause[node]] for node, atom in zip(*self.pairs[:, hit].tolist(), strict=True)
+        }

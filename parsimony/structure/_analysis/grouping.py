@@ -10,8 +10,8 @@ def unit_sets(labels: dict[str, tuple[Label, ...]], solution: Solution, produced
     """The units, in sets of those with members of the same kind; and the atoms of each set."""
     places = [
         (name, axis, label)
-        for name, own in labels.items()
-        for axis, label in enumerate(own)
+        for name, axes in labels.items()
+        for axis, label in enumerate(axes)
         if not isinstance(label, str)
     ]
     parts = [(np.zeros(0, int),) * 3]
@@ -79,10 +79,10 @@ def _apart(place, index, unit, signature, first) -> np.ndarray:
             neighbours.setdefault(b, set()).add(a)
     colour = np.zeros(len(signature), int)
     seen: set[int] = set()
-    for own in sorted(neighbours, key=first.__getitem__):
-        taken = {colour[other] for other in neighbours[own] & seen}
-        colour[own] = next(c for c in range(len(taken) + 1) if c not in taken)
-        seen.add(own)
+    for atom in sorted(neighbours, key=first.__getitem__):
+        taken = {colour[other] for other in neighbours[atom] & seen}
+        colour[atom] = next(c for c in range(len(taken) + 1) if c not in taken)
+        seen.add(atom)
     return np.unique(np.stack([signature, colour]), axis=1, return_inverse=True)[1].ravel()
 
 

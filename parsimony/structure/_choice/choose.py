@@ -52,7 +52,7 @@ def rank_units(units: Units, params, opt_state=None, order: Criterion = "entry")
                 f"order={order!r} needs the opt_state of the training; without one write order='magnitude'."
             )
         check_finite("W", leaves.items())
-        return {name: -_rms(own, leaves) for name, own in units.sets.items() if own.makers}
+        return {name: -_rms(unit_set, leaves) for name, unit_set in units.sets.items() if unit_set.makers}
     duals = [name for state in split_lbi_states(opt_state) for name, _ in named_leaves(state.dual)[0]]
     parameters = {name: parameter_of(name, units.shapes) for name in duals}
     ranked, _, _ = layers({name: leaves[parameter] for name, parameter in parameters.items()}, opt_state, order)
@@ -63,19 +63,19 @@ def rank_units(units: Units, params, opt_state=None, order: Criterion = "entry")
             parameter = parameters[member.name]
             places[parameter] = np.minimum(place, places.get(parameter, np.inf))
     found = {}
-    for name, own in units.sets.items():
-        makers = [place for place in own.makers if place[0] in places]
-        first = [own.each(np.minimum, *place, places[place[0]], np.inf) for place in makers]
+    for name, unit_set in units.sets.items():
+        makers = [place for place in unit_set.makers if place[0] in places]
+        first = [unit_set.each(np.minimum, *place, places[place[0]], np.inf) for place in makers]
         if first and np.isfinite(best := np.minimum.reduce(first)).all():
             found[name] = best
     return found
 
 
-def _rms(own: UnitSet, leaves: dict[str, Any]) -> np.ndarray:
+def _rms(unit_set: UnitSet, leaves: dict[str, Any]) -> np.ndarray:
     """Of all that makes each unit."""
     squares = lambda place: np.square(np.asarray(leaves[place[0]], np.float64))
-    total = sum(own.each(np.add, *place, squares(place), 0.0) for place in own.makers)
-    size = sum(own.each(np.add, *place, np.ones(np.shape(leaves[place[0]])), 0.0) for place in own.makers)
+    total = sum(unit_set.each(np.add, *place, squares(place), 0.0) for place in unit_set.makers)
+    size = sum(unit_set.each(np.add, *place, np.ones(np.shape(leaves[place[0]])), 0.0) for place in unit_set.makers)
     return np.sqrt(total / np.maximum(size, 1))
 
 
@@ -245,7 +245,7 @@ def _keep(
 
 def _measure(units: Units, params, target: str) -> Callable[[dict[str, np.ndarray]], int]:
     if target == "units":
-        total = sum(own.size for own in units.sets.values())
+        total = sum(unit_set.size for unit_set in units.sets.values())
         return lambda keep: total - sum(int((~mask).sum()) for mask in keep.values())
     if units.fn is None or not units.arguments:
         raise ValueError(f"target={target!r} needs the function: these units came from JSON; call find_units.")

@@ -88,10 +88,10 @@ def count_at(units: Units, widths: dict[str, int], params) -> Counts:
         raise ValueError("count_at needs the function that the units were found in: call find_units.")
     number = {}
     for name, width in widths.items():
-        own = units.named(name, "widths")
+        unit_set = units.named(name, "widths")
         if width < 1:
             raise ValueError(f"widths[{name!r}] = {width}: expected at least 1 unit.")
-        number[name] = own.at_width(width)
+        number[name] = unit_set.at_width(width)
     return counts(analysis_of(units, structs(params), units.arguments), params, number)
 
 
@@ -102,9 +102,9 @@ def counts(found: Analysis, params, keep: dict[str, np.ndarray]) -> Counts:
     for (_, leaf), var in zip(named_leaves(params)[0], found.frame.jaxpr.invars, strict=False):
         if not is_numeric(leaf):
             continue
-        own = math.prod(narrowing.shape(found.frame.values[var]))
-        numbers += own
-        size += own * jnp.dtype(jax.dtypes.result_type(leaf)).itemsize
+        elements = math.prod(narrowing.shape(found.frame.values[var]))
+        numbers += elements
+        size += elements * jnp.dtype(jax.dtypes.result_type(leaf)).itemsize
     return Counts(numbers, _macs(found.frame, narrowing), size)
 
 

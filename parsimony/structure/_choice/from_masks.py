@@ -42,7 +42,9 @@ def keep_from_masks(units: Units, masks, *, conflicts: Literal["error", "keep"] 
     check_units("keep_from_masks(units, masks)", units, masks)
     one_of("conflicts", conflicts, ("error", "keep"))
     inside = _by_parameter(units, masks)
-    keep = {name: keep for name, own in units.sets.items() if not (keep := _alive(own, inside, conflicts)).all()}
+    keep = {
+        name: keep for name, unit_set in units.sets.items() if not (keep := _alive(unit_set, inside, conflicts)).all()
+    }
     emptied = [name for name, alive in keep.items() if not alive.any()]
     found = next(iter(units._cache.values()), None)  # that of `find_units`
     if emptied and (found is None or not passes(found, keep)):
@@ -70,41 +72,41 @@ def _by_parameter(units: Units, masks) -> dict[str, np.ndarray]:
     return found
 
 
-def _alive(own: UnitSet, inside: dict[str, np.ndarray], conflicts: str) -> np.ndarray:
+def _alive(unit_set: UnitSet, inside: dict[str, np.ndarray], conflicts: str) -> np.ndarray:
     """For each unit whether the masks leave it."""
     kept = {}  # (parameter, axis) → for each unit whether anything of it is kept there
-    for parameter, axes in own.members.items():
+    for parameter, axes in unit_set.members.items():
         for axis in axes if parameter in inside else ():
-            kept[parameter, axis] = own.each(np.logical_or, parameter, axis, inside[parameter], False)
+            kept[parameter, axis] = unit_set.each(np.logical_or, parameter, axis, inside[parameter], False)
     of_rank = lambda place: len(inside[place[0]].shape) >= 2
-    makers = [place for place in kept if place in own.makers]
+    makers = [place for place in kept if place in unit_set.makers]
     # A bias that no penalty touches has a mask of True: where there are filters, they decide.
     makers = [place for place in makers if of_rank(place)] or makers
-    takers = [place for place in kept if place not in own.makers and of_rank(place)]
-    alive = np.ones(own.size, bool)
+    takers = [place for place in kept if place not in unit_set.makers and of_rank(place)]
+    alive = np.ones(unit_set.size, bool)
     if makers:
         made: np.ndarray = np.stack([kept[place] for place in makers])
         alive = np.logical_or.reduce(made)
         torn = alive & ~np.logical_and.reduce(made)
         if conflicts == "error" and torn.any():
-            _raise_contradiction(own, makers, kept, int(np.flatnonzero(torn)[0]), int(torn.sum()))
-    every_taker = {(p, a) for p, axes in own.members.items() for a in axes if (p, a) not in own.makers}
+            _raise_contradiction(unit_set, makers, kept, int(np.flatnonzero(torn)[0]), int(torn.sum()))
+    every_taker = {(p, a) for p, axes in unit_set.members.items() for a in axes if (p, a) not in unit_set.makers}
     if takers and every_taker <= set(takers):
         alive &= np.any([kept[place] for place in takers], axis=0)
     return alive
 
 
-def _raise_contradiction(own: UnitSet, makers, kept, unit: int, count: int) -> None:
-    show = lambda place: f"axis {place[1]} of parameter {place[0]!r}, index {_first(own, place, unit)}"
+def _raise_contradiction(unit_set: UnitSet, makers, kept, unit: int, count: int) -> None:
+    show = lambda place: f"axis {place[1]} of parameter {place[0]!r}, index {_first(unit_set, place, unit)}"
     removed = next(place for place in makers if not kept[place][unit])
     stays = next(place for place in makers if kept[place][unit])
     raise ValueError(
-        f"the masks contradict the units: unit {unit} of the set {own.name!r} is removed on {show(removed)}, but kept "
-        f"on {show(stays)}, and they can only be removed together ({count} such units in this set). Train with "
-        "pm.structure.unit_penalty, whose groups are the units, take the units by pm.structure.choose, or keep such "
-        "units by conflicts='keep'."
+        f"the masks contradict the units: unit {unit} of the set {unit_set.name!r} is removed on {show(removed)}, "
+        f"but kept on {show(stays)}, and they can only be removed together ({count} such units in this set). Train "
+        "with pm.structure.unit_penalty, whose groups are the units, take the units by pm.structure.choose, or keep "
+        "such units by conflicts='keep'."
     )
 
 
-def _first(own: UnitSet, place: tuple[str, int], unit: int) -> int:
-    return int(np.flatnonzero(own.members[place[0]][place[1]] == unit)[0])
+def _first(unit_set: UnitSet, place: tuple[str, int], unit: int) -> int:
+    return int(np.flatnonzero(unit_set.members[place[0]][place[1]] == unit)[0])

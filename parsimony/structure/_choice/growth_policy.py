@@ -57,8 +57,12 @@ def saturation(units: Units, opt_state) -> dict[str, float]:
                     )
                 inside[parameter] = np.asarray(structure) != 0
     shares = {}
-    for set_name, own in units.sets.items():
-        used = [own.each(np.logical_or, *place, inside[place[0]], False) for place in own.makers if place[0] in inside]
+    for set_name, unit_set in units.sets.items():
+        used = [
+            unit_set.each(np.logical_or, *place, inside[place[0]], False)
+            for place in unit_set.makers
+            if place[0] in inside
+        ]
         if used:
             shares[set_name] = float(np.logical_or.reduce(used).mean())
     return shares

@@ -52,9 +52,9 @@ def unit_penalty(
     found: dict[str, tuple[int, np.ndarray]] = {}
     table, start = [], 0
     for name in names:
-        own = units.named(name, "sets")
-        for parameter, axis in own.makers:
-            unit = own.members[parameter][axis]
+        unit_set = units.named(name, "sets")
+        for parameter, axis in unit_set.makers:
+            unit = unit_set.members[parameter][axis]
             before = found.get(parameter, (axis, np.full(unit.shape, -1)))
             if before[0] != axis or ((before[1] >= 0) & (unit >= 0)).any():
                 raise ValueError(
@@ -63,8 +63,8 @@ def unit_penalty(
                 )
             owner[parameter] = name
             found[parameter] = (axis, np.where(unit >= 0, unit + start, before[1]))
-        table.append((name, start, own.size))
-        start += own.size
+        table.append((name, start, unit_set.size))
+        start += unit_set.size
     for parameter, (axis, unit) in found.items():
         if (unit < 0).any():
             raise ValueError(
@@ -80,8 +80,8 @@ def unit_penalty(
 
 def _default_sets(units: Units) -> list[str]:
     """All exact sets that share no weights, the widest first, and that cover the parameters that make them."""
-    exact = [own for own in units.sets.values() if not own.reduced and own.makers]
-    names = _apart(units, [own.name for own in sorted(exact, key=_breadth, reverse=True)])
+    exact = [unit_set for unit_set in units.sets.values() if not unit_set.reduced and unit_set.makers]
+    names = _apart(units, [unit_set.name for unit_set in sorted(exact, key=_breadth, reverse=True)])
     while True:
         covered: dict[str, np.ndarray] = {}
         for name in names:
@@ -95,10 +95,10 @@ def _default_sets(units: Units) -> list[str]:
         names = left
 
 
-def _breadth(own: UnitSet) -> tuple[int, int]:
+def _breadth(unit_set: UnitSet) -> tuple[int, int]:
     """How many parameters make the units of a set, and how many of their indices."""
-    places = [own.members[parameter][axis] for parameter, axis in own.makers]
-    return len({parameter for parameter, _ in own.makers}), sum(int((unit >= 0).sum()) for unit in places)
+    places = [unit_set.members[parameter][axis] for parameter, axis in unit_set.makers]
+    return len({parameter for parameter, _ in unit_set.makers}), sum(int((unit >= 0).sum()) for unit in places)
 
 
 def _apart(units: Units, names: list[str]) -> list[str]:
@@ -106,8 +106,8 @@ def _apart(units: Units, names: list[str]) -> list[str]:
     taken: dict[str, list[tuple[int, np.ndarray]]] = {}
     free = []
     for name in names:
-        own = units.sets[name]
-        mine = [(parameter, axis, own.members[parameter][axis] >= 0) for parameter, axis in own.makers]
+        unit_set = units.sets[name]
+        mine = [(parameter, axis, unit_set.members[parameter][axis] >= 0) for parameter, axis in unit_set.makers]
         if not any(
             axis != other or (inside & before).any()
             for parameter, axis, inside in mine

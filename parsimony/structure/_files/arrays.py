@@ -60,8 +60,8 @@ def from_bytes(path: Path, content: bytes) -> dict[str, np.ndarray]:
 
     try:
         return {
-            name: np.frombuffer(bytes(own["data"]), _DTYPES[own["dtype"]]).reshape(own["shape"])
-            for name, own in deserialize(content)
+            name: np.frombuffer(bytes(entry["data"]), _DTYPES[entry["dtype"]]).reshape(entry["shape"])
+            for name, entry in deserialize(content)
         }
     except (SafetensorError, KeyError, ValueError) as error:
         raise ValueError(f"{path}: a safetensors file cannot be read: {type(error).__name__}: {error}.") from None

@@ -60,7 +60,7 @@ def load_compact(path: str | os.PathLike[str], fn: Callable[..., Any] | None = N
     arrays, random = from_bytes(path, manifest.content(path, data, "params.safetensors")), data["random_keys"]["params"]
     leaves = {name: leaf(array, random.get(name)) for name, array in arrays.items()}
     wanted = manifest.shapes_left(units, keep)
-    if (found := {name: np.shape(own) for name, own in leaves.items()}) != wanted:
+    if (found := {name: np.shape(leaf) for name, leaf in leaves.items()}) != wanted:
         wrong = next(name for name in sorted(found | wanted) if found.get(name) != wanted.get(name))
         raise ValueError(
             f"{path / 'params.safetensors'}: parameter {wrong!r} has shape {found.get(wrong, 'missing')}, and by "
@@ -102,7 +102,9 @@ def _of_program(path: Path, data, arrays: dict[str, np.ndarray]):
     call = differentiable(program, data["derivative"])
 
     def fn(params, *args):
-        leaves = {name: own if is_numeric(own) else jax.random.key_data(own) for name, own in named_leaves(params)[0]}
+        leaves = {
+            name: leaf if is_numeric(leaf) else jax.random.key_data(leaf) for name, leaf in named_leaves(params)[0]
+        }
         given = {name: np.shape(leaf) for name, leaf in leaves.items()}
         if wrong := [name for name, shape in shapes.items() if given.get(name) != shape]:
             raise ValueError(
@@ -147,7 +149,7 @@ def load_opt_state(path: str | os.PathLike[str], like):
     content, random = manifest.content(path, data, "opt_state.safetensors"), data["random_keys"]["opt_state"]
     arrays = from_bytes(path, content)
     leaves, treedef = named_leaves(like)
-    found = {name: np.shape(own if is_numeric(own) else jax.random.key_data(own)) for name, own in leaves}
+    found = {name: np.shape(leaf if is_numeric(leaf) else jax.random.key_data(leaf)) for name, leaf in leaves}
     saved = {name: array.shape for name, array in arrays.items()}
     if found != saved:
         name = next(iter(sorted(name for name in found.keys() | saved.keys() if found.get(name) != saved.get(name))))
@@ -163,11 +165,11 @@ def _nested(path: Path, pairs) -> Any:
     if len(pairs) == 1 and not pairs[0][0]:
         return pairs[0][1]
     children: dict[Any, list[Any]] = {}
-    for steps, own in pairs:
+    for steps, array in pairs:
         if not steps:
             raise ValueError(f"{path / 'model.json'} is damaged: a parameter lies where others branch off.")
         first, *rest = steps
-        children.setdefault(tuple(first), []).append((rest, own))
+        children.setdefault(tuple(first), []).append((rest, array))
     kinds = {kind for kind, _ in children}
     if len(kinds) != 1 or (kinds == {"index"} and [i for _, i in children] != list(range(len(children)))):
         raise ValueError(

@@ -65,9 +65,11 @@ def _checked(data: dict[str, Any]) -> tuple[dict[str, Any], Units, dict[str, np.
     for field, known in (("route", ("module", "jaxpr")), ("batch", ("any", "fixed"))):
         expect(data[field] in known, field, f"one of {', '.join(known)}")
     expect(isinstance(data["arguments"], list), "arguments", "a list")
-    for own in data["arguments"]:
-        shaped = isinstance(own, list) and len(own) == 2 and isinstance(own[0], list) and all(map(is_int, own[0]))
-        expect(shaped and isinstance(own[1], str), "arguments", "pairs of a shape and a dtype")
+    for entry in data["arguments"]:
+        shaped = (
+            isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], list) and all(map(is_int, entry[0]))
+        )
+        expect(shaped and isinstance(entry[1], str), "arguments", "pairs of a shape and a dtype")
     files = data["sha256"]
     expect(isinstance(files, dict) and set(FILES[:2]) <= set(files) <= set(FILES), "sha256", f"{', '.join(FILES)}")
     for name, digest in files.items():
@@ -79,7 +81,7 @@ def _checked(data: dict[str, Any]) -> tuple[dict[str, Any], Units, dict[str, np.
     random = data["random_keys"]
     expect(isinstance(random, dict) and set(random) == {"params", "opt_state"}, "random_keys", "params and opt_state")
     for tree, keys in random.items():
-        known = isinstance(keys, dict) and all(isinstance(own, str) for own in keys.values())
+        known = isinstance(keys, dict) and all(isinstance(kind, str) for kind in keys.values())
         expect(known, f"random_keys of {tree}", "the implementation of each")
     expect(set(random["params"]) <= set(names), "random_keys of params", "names of parameters")
     keep = _keep(data["keep"], units)
@@ -91,15 +93,15 @@ def _checked(data: dict[str, Any]) -> tuple[dict[str, Any], Units, dict[str, np.
 def _parameters(value: Any) -> list[str]:
     expect(isinstance(value, list) and len(value) > 0, "parameters", "a list")
     names = []
-    for own in value:
-        pair = isinstance(own, list) and len(own) == 2 and isinstance(own[0], str) and isinstance(own[1], list)
+    for entry in value:
+        pair = isinstance(entry, list) and len(entry) == 2 and isinstance(entry[0], str) and isinstance(entry[1], list)
         expect(pair, "parameters", "pairs of a name and the steps to it")
-        for step in own[1]:
+        for step in entry[1]:
             known = isinstance(step, list) and len(step) == 2 and step[0] in ("key", "index")
             number = known and is_int(step[1])
             word = known and step[0] == "key" and isinstance(step[1], str)
-            expect(number or word, f"parameters, {own[0]!r}", "steps such as ['key', 'kernel'] or ['index', 0]")
-        names.append(own[0])
+            expect(number or word, f"parameters, {entry[0]!r}", "steps such as ['key', 'kernel'] or ['index', 0]")
+        names.append(entry[0])
     expect(len(set(names)) == len(names), "parameters", "names that differ")
     return names
 

@@ -40,7 +40,7 @@ def differentiable(program: Any, missing: str) -> Callable[..., Any]:
         if missing:
             raise ValueError(f"this model was exported without its derivative: {missing}")
         # A cotangent of an integer has the dtype float0, which is no number.
-        known = [own for own in jax.tree.leaves(cotangents) if own.dtype != jax.dtypes.float0]
+        known = [cotangent for cotangent in jax.tree.leaves(cotangents) if cotangent.dtype != jax.dtypes.float0]
         found = iter(pull(arguments, known))
         return (jax.tree.map(lambda leaf: next(found) if _is_float(leaf) else None, arguments),)
 

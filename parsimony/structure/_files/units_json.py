@@ -100,8 +100,8 @@ def _fields(data: Any) -> dict[str, Any]:
             expect(isinstance(reason, str) and reason != "", f"fixed {name!r}, axis {axis}", "a reason")
     expect(isinstance(data["sets"], list), "sets", "a list")
     sets = {}
-    for place, own in enumerate(data["sets"]):
-        found = _set(own, shapes, f"sets[{place}]")
+    for place, entry in enumerate(data["sets"]):
+        found = _set(entry, shapes, f"sets[{place}]")
         expect(found.name not in sets, f"sets[{place}]", "a name of its own")
         sets[found.name] = found
     # Last, so that what is wrong is named where that can be seen.
@@ -116,20 +116,20 @@ def _by_axis(value: Any, shapes, where: str) -> dict[str, dict[int, Any]]:
         expect(name in shapes, f"{where} {name!r}", "a parameter of shapes")
         known = {str(axis) for axis in range(len(shapes[name]))}
         expect(set(_object(axes, f"{where} {name!r}")) <= known, f"{where} {name!r}", "axes of its shape")
-        found[name] = {int(axis): own for axis, own in axes.items()}
+        found[name] = {int(axis): value for axis, value in axes.items()}
     return found
 
 
-def _set(own: Any, shapes, where: str) -> UnitSet:
+def _set(entry: Any, shapes, where: str) -> UnitSet:
     fields = {"name", "size", "members", "reason", "makers"}
-    expect(set(_object(own, where)) == fields, where, f"the fields {', '.join(sorted(fields))}")
-    name, size = own["name"], own["size"]
+    expect(set(_object(entry, where)) == fields, where, f"the fields {', '.join(sorted(fields))}")
+    name, size = entry["name"], entry["size"]
     expect(isinstance(name, str), where, "a name")
     where = f"the set {name!r}"
     expect(is_int(size) and size > 0, where, "how many units there are")
-    expect(isinstance(own["reason"], str), where, 'a reason, or ""')
+    expect(isinstance(entry["reason"], str), where, 'a reason, or ""')
     members: dict[str, dict[int, np.ndarray]] = {}
-    for parameter, axes in _by_axis(own["members"], shapes, f"{where}, members").items():
+    for parameter, axes in _by_axis(entry["members"], shapes, f"{where}, members").items():
         expect(len(axes) > 0, f"{where}, {parameter!r}", "an axis")
         for axis, unit in axes.items():
             place = f"{where}, {parameter!r}, axis {axis}"
@@ -140,13 +140,13 @@ def _set(own: Any, shapes, where: str) -> UnitSet:
             expect(set(unit) - {-1} == set(range(min(size, length + 1))), place, f"the {size} units of the set, or -1")
             members.setdefault(parameter, {})[axis] = np.array(unit, int)
     expect(len(members) > 0, where, "members")
-    expect(isinstance(own["makers"], list), f"{where}, makers", "a list")
+    expect(isinstance(entry["makers"], list), f"{where}, makers", "a list")
     makers = []
-    for pair in own["makers"]:
+    for pair in entry["makers"]:
         expect(isinstance(pair, list) and len(pair) == 2, f"{where}, makers", "pairs of a parameter and an axis")
         parameter, axis = pair
         known = isinstance(parameter, str) and is_int(axis) and axis in members.get(parameter, {})
         expect(known, f"{where}, makers", "members of the set")
         makers.append((parameter, axis))
     expect(len(set(makers)) == len(makers), f"{where}, makers", "each member once")
-    return UnitSet(name, size, members, own["reason"], tuple(makers))
+    return UnitSet(name, size, members, entry["reason"], tuple(makers))

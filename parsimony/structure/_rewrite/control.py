@@ -75,7 +75,7 @@ def cond(narrowing, eqn, operands, values, inner):
         return _parts(lax.switch(index, branches, *arrays), values)
     # So that the branches of other platforms are not compiled.
     default = dict(zip(platforms, branches, strict=True)).get(None)
-    named = {name: own for names, own in zip(platforms, branches, strict=True) for name in names or ()}
+    named = {name: branch for names, branch in zip(platforms, branches, strict=True) for name in names or ()}
     return _parts(lax.platform_dependent(*arrays, default=default, **named), values)
 
 
@@ -101,11 +101,11 @@ def shard_map(narrowing, eqn, operands, values, inner):
 def custom_linear_solve(narrowing, eqn, operands, values, inner):
     solve, matvec, *transposed = (_plain(narrowing, frame) for frame in inner)
     parts = linear_solve_parts(eqn, [part.array for part in operands])
-    with_own = lambda function, name: lambda right: function(*parts[name], *right)
+    with_its = lambda function, name: lambda right: function(*parts[name], *right)
     solution = lax.custom_linear_solve(
-        with_own(matvec, "matvec"), parts["right"],
-        solve=lambda _, right: with_own(solve, "solve")(right),
-        transpose_solve=(lambda _, right: with_own(transposed[0], "transpose_solve")(right)) if transposed else None,
+        with_its(matvec, "matvec"), parts["right"],
+        solve=lambda _, right: with_its(solve, "solve")(right),
+        transpose_solve=(lambda _, right: with_its(transposed[0], "transpose_solve")(right)) if transposed else None,
     )  # fmt: skip
     return _parts(solution, values)
 
@@ -174,7 +174,7 @@ def _at_zero(value: Value) -> Value:
 
 def _sorted(floating, items):
     pairs = list(zip(floating, items, strict=True))
-    return [item for own, item in pairs if own], [item for own, item in pairs if not own]
+    return [item for floats, item in pairs if floats], [item for floats, item in pairs if not floats]
 
 
 def _narrowed(narrowing: Narrowing, derivative, values, arrays):
@@ -191,7 +191,9 @@ def _narrowed(narrowing: Narrowing, derivative, values, arrays):
     walk = Walk()
     # The same node for the same node, so that what runs in step here did so before.
     old = [value.labels for value in flat]
-    nodes = np.unique(np.concatenate([np.zeros(0, int), *(x for own in old for x in own if not isinstance(x, str))]))
+    nodes = np.unique(
+        np.concatenate([np.zeros(0, int), *(x for labels in old for x in labels if not isinstance(x, str))])
+    )
     base = walk.coupling.new(len(nodes))
     renamed = [
         Value(

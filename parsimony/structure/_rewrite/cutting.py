@@ -19,8 +19,8 @@ def taken(array, index: dict[int, np.ndarray]):
         return array
     if on_host(array):
         return back(taken(np.asarray(array), index), array)
-    for axis, own in index.items():
-        array = (np if isinstance(array, np.ndarray) else jax.numpy).take(array, own, axis=axis)
+    for axis, indices in index.items():
+        array = (np if isinstance(array, np.ndarray) else jax.numpy).take(array, indices, axis=axis)
     return array
 
 

@@ -17,7 +17,7 @@ def passes(found: Analysis, keep: dict[str, np.ndarray]) -> bool:
     through may not.
     """
     inputs = [place >= len(found.labels) for place in range(len(found.frame.jaxpr.invars))]
-    whole, left = (_reached(found.frame, Narrowing(found.copies(own)), inputs) for own in ({}, keep))
+    whole, left = (_reached(found.frame, Narrowing(found.copies(kept)), inputs) for kept in ({}, keep))
     return whole == left
 
 

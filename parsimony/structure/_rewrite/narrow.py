@@ -53,8 +53,8 @@ class Narrowing:
         self._touched: dict[int, bool] = {}
 
     def copies(self, value: Value) -> Copies:
-        own = (None if isinstance(label, str) else self.number[label] for label in value.labels)
-        return tuple(None if n is None or (n == 1).all() else n for n in own)
+        numbers = (None if isinstance(label, str) else self.number[label] for label in value.labels)
+        return tuple(None if n is None or (n == 1).all() else n for n in numbers)
 
     def shape(self, value: Value) -> tuple[Any, ...]:
         pairs = zip(value.shape, self.copies(value), strict=True)
@@ -63,8 +63,8 @@ class Narrowing:
     def touched(self, frame: Frame) -> bool:
         """Whether anything is removed inside."""
         if id(frame) not in self._touched:
-            own = any(mask is not None for value in frame.values.values() for mask in self.copies(value))
-            self._touched[id(frame)] = own or any(self.touched(f) for inner in frame.inner for f in inner)
+            here = any(mask is not None for value in frame.values.values() for mask in self.copies(value))
+            self._touched[id(frame)] = here or any(self.touched(f) for inner in frame.inner for f in inner)
         return self._touched[id(frame)]
 
     def run(self, frame: Frame, parts: list[Part]) -> list[Part]:
@@ -135,13 +135,13 @@ class Narrowing:
             case "split":
                 return {"sizes": tuple(self.shape(value)[params["axis"]] for value in results)}
             case "pad":
-                own = self.copies(results[0])
-                cut_or_apart = (c for c, mask in zip(params["padding_config"], own, strict=True) if mask is not None)
+                kept = self.copies(results[0])
+                cut_or_apart = (c for c, mask in zip(params["padding_config"], kept, strict=True) if mask is not None)
                 if any(min(c) < 0 or c[2] for c in cut_or_apart):
                     return None
                 config = [
                     c if mask is None else (int(mask[: c[0]].sum()), int(mask[len(mask) - c[1] :].sum()), 0)
-                    for c, mask in zip(params["padding_config"], own, strict=True)
+                    for c, mask in zip(params["padding_config"], kept, strict=True)
                 ]
                 return {"padding_config": tuple(config)}
             case "gather":
@@ -179,11 +179,11 @@ class Narrowing:
             return self._take(static_take(eqn, *(part.value for part in operands)), operands[0], result)
         array, params = operands[0].array, eqn.params
         masks = zip(self.copies(operands[0].value), self.copies(result), strict=True)
-        for axis, (own, there) in enumerate(masks):
+        for axis, (here, there) in enumerate(masks):
             if eqn.primitive.name == "pad":
                 config = params["padding_config"][axis]
                 source = padded(operands[0].value.shape[axis], config)
-                whole = own is None and there is None
+                whole = here is None and there is None
                 config = config if whole else (0, 1, 0)  # one padded entry, to be taken from
                 configs = [config if a == axis else (0, 0, 0) for a in range(array.ndim)]
                 array = jax.lax.pad(array, operands[1].array, configs)
@@ -192,7 +192,7 @@ class Narrowing:
             else:
                 bounds = (params[key][axis] for key in ("start_indices", "limit_indices", "strides"))
                 source = np.arange(operands[0].value.shape[axis])[slice(*bounds)]
-            number = np.ones(operands[0].value.shape[axis], int) if own is None else own
+            number = np.ones(operands[0].value.shape[axis], int) if here is None else here
             array = jax.numpy.take(array, places(source, number, there), axis=axis)
         return array
 

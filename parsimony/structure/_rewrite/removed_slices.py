@@ -22,7 +22,9 @@ def slice_rule(eqn, operands: list[Any], changed) -> Callable[[int], Any] | None
         def of(axis):
             size = max((part.value.shape[axis] for part in operands if part.value.ndim == whole), default=1)
             runs = [part.value.ndim and part.value.shape[axis] == size for part in operands]
-            return bind([p.removed_slice(axis) if own else p.array for p, own in zip(operands, runs, strict=True)])
+            return bind(
+                [p.removed_slice(axis) if runs_along else p.array for p, runs_along in zip(operands, runs, strict=True)]
+            )
 
         return of
     if first is None:
@@ -57,8 +59,8 @@ def slice_rule(eqn, operands: list[Any], changed) -> Callable[[int], Any] | None
         ) for a in range(part.value.ndim) if a not in gone]  # fmt: skip
 
         def of(axis):
-            which, own = free[axis - len(left_batch)]
-            return bind([p.removed_slice(own) if i == which else p.array for i, p in enumerate(operands)])
+            which, place = free[axis - len(left_batch)]
+            return bind([p.removed_slice(place) if i == which else p.array for i, p in enumerate(operands)])
 
         return of
     return None

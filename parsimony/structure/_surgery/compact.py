@@ -134,7 +134,7 @@ def resized(units: Units, number: dict[str, np.ndarray], params, new) -> tuple[C
     """(fn, route) for the parameters `new`: how many there are of each unit, 0 or False for those that are removed."""
     if units.fn is None:
         return None, "none"
-    emptied = any(not np.any(own) for own in number.values())  # which a module may not be able to compute with
+    emptied = any(not np.any(mask) for mask in number.values())  # which a module may not be able to compute with
     if not emptied and _runs_equally(units, number, params, new):
         return units.fn, "module"
     return narrowed(units, number, structs(params)), "jaxpr"

@@ -144,28 +144,30 @@ def _check(units: Units, widths) -> None:
     if units.fn is None or not units.arguments:
         raise ValueError("grow needs the function that the units were found in: call find_units.")
     for name, width in widths.items():
-        own = units.named(name, "widths")
+        unit_set = units.named(name, "widths")
         if isinstance(width, bool) or not isinstance(width, int | np.integer):
             raise TypeError(f"widths[{name!r}]: expected an int, got {width!r}.")
-        if width < own.size:
+        if width < unit_set.size:
             raise ValueError(
-                f"widths[{name!r}] = {width} is below the present {own.size} units; to remove units use compact."
+                f"widths[{name!r}] = {width} is below the present {unit_set.size} units; to remove units use compact."
             )
-        if own.reduced and width > own.size:
-            raise ValueError(f"{name!r} cannot grow without changing the outputs: {own.reason}. Leave it as it is.")
+        if unit_set.reduced and width > unit_set.size:
+            raise ValueError(
+                f"{name!r} cannot grow without changing the outputs: {unit_set.reason}. Leave it as it is."
+            )
 
 
 def _parameter(units: Units, found: Analysis, ways, name: str, leaf, axes: dict[int, Layout], key):
     """The parameter in its new layout, with the values of the new units."""
     # By the host: dozens of small compilations for every new shape would take longer than all the rest.
     wide = np.asarray(spread(np.asarray(leaf), axes, 0))
-    for axis, own in axes.items():
+    for axis, layout in axes.items():
         others = [axes[a].new if a in axes else np.zeros(n, bool) for a, n in enumerate(wide.shape)]
-        for owner in dict.fromkeys(own.owner[own.new].tolist()):
-            fresh = np.flatnonzero(own.owner == owner)
+        for owner in dict.fromkeys(layout.owner[layout.new].tolist()):
+            fresh = np.flatnonzero(layout.owner == owner)
             value = start(found, units.sets[owner], ways[owner], name, axis)
             if ways[owner] == "paired" and value == "random":
-                fresh = np.flatnonzero(first_run(own.owner == owner))
+                fresh = np.flatnonzero(first_run(layout.owner == owner))
             if value == "random":
                 old = [np.flatnonzero(~new) for new in others]
                 block = np.moveaxis(wide[np.ix_(*old)], axis, 0)

@@ -40,14 +40,14 @@ def layouts(units: Units, widths: dict[str, int]) -> Places:
     """
     found: dict[str, dict[int, Layout]] = {}
     for name, width in widths.items():
-        own = units.sets[name]
-        for parameter, axes in own.members.items():
+        unit_set = units.sets[name]
+        for parameter, axes in unit_set.members.items():
             for axis, unit in axes.items():
                 size = units.shapes[parameter][axis]
                 before = Layout(np.arange(size), np.full(size, "", dtype=object), np.zeros(size, int))
                 before = found.setdefault(parameter, {}).get(axis, before)
                 found[parameter][axis] = _after_runs(
-                    before, unit[before.source] == own.size - 1, name, width - own.size
+                    before, unit[before.source] == unit_set.size - 1, name, width - unit_set.size
                 )
     return found
 
@@ -78,10 +78,10 @@ def spread(leaf, axes: dict[int, Layout], fill):
     """An array of a parameter's shape in the new layout; the new entries are those of `fill`."""
     if on_host(leaf):
         return back(np.asarray(spread(np.asarray(leaf), axes, fill)), leaf)
-    leaf = taken(leaf, {axis: own.source for axis, own in axes.items()})
+    leaf = taken(leaf, {axis: layout.source for axis, layout in axes.items()})
     new = np.zeros([1] * np.ndim(leaf), bool)
-    for axis, own in axes.items():
-        new = new | own.new.reshape([-1 if a == axis else 1 for a in range(np.ndim(leaf))])
+    for axis, layout in axes.items():
+        new = new | layout.new.reshape([-1 if a == axis else 1 for a in range(np.ndim(leaf))])
     if not new.any():
         return leaf
     if isinstance(leaf, np.ndarray):

@@ -71,7 +71,7 @@ def _moved(penalty, places: Places):
     """The penalty of the units that there are now."""
     if isinstance(penalty, Rules):
         return Rules(
-            [(pattern, _moved(own, places)) for pattern, own in penalty.rules], _moved(penalty.default, places)
+            [(pattern, _moved(omega, places)) for pattern, omega in penalty.rules], _moved(penalty.default, places)
         )
     return penalty.moved(places) if isinstance(penalty, UnitPenalty) else penalty
 
@@ -80,11 +80,11 @@ def _leaves(tree, shapes, places: Places, fresh):
     leaves, treedef = named_leaves(tree)
     news = [None] * len(leaves) if fresh is None else jax.tree.leaves(fresh)
     return treedef.unflatten(
-        [_own(name, leaf, shapes, places, new) for (name, leaf), new in zip(leaves, news, strict=True)]
+        [_leaf(name, leaf, shapes, places, new) for (name, leaf), new in zip(leaves, news, strict=True)]
     )
 
 
-def _own(name: str, leaf, shapes, places: Places, fresh):
+def _leaf(name: str, leaf, shapes, places: Places, fresh):
     parameter = belongs(name, shapes)
     if not (hasattr(leaf, "dtype") or isinstance(leaf, int | float)):
         raise TypeError(f"opt_state leaf {name!r} is {shown(leaf)}: expected arrays, as tx.init(params) makes them.")
@@ -140,9 +140,9 @@ def belongs(name: str, shapes) -> str | None:
     """The parameter that a leaf of the state belongs to: the longest name that its name ends with."""
     parts = name.split("/")
     for start in range(len(parts)):
-        own = "/".join(parts[start:])
-        if own in shapes:
-            return own
+        name_in_params = "/".join(parts[start:])
+        if name_in_params in shapes:
+            return name_in_params
     if list(shapes) == ["array"]:  # the parameters are a single array, whose name no leaf of the state ends with
         return "array"
     # The optimizer may know only a part of the tree, such as variables["params"].
@@ -153,16 +153,16 @@ def belongs(name: str, shapes) -> str | None:
 def _record(state: RecordPathState, shapes, places: Places, fresh: RecordPathState | None) -> RecordPathState:
     """The steps and times of the groups; those of `inner_state` follow as everywhere."""
     steps, times = [], []
-    for own, own_steps, own_times in zip(split_lbi_states(state.inner_state), state.steps, state.times, strict=True):
-        duals, treedef = named_leaves(own.dual)
+    for core, its_steps, its_times in zip(split_lbi_states(state.inner_state), state.steps, state.times, strict=True):
+        duals, treedef = named_leaves(core.dual)
         for name, v in duals:
             if np.shape(v) != shapes[parameter := parameter_of(name, shapes)]:
                 raise _other_shape(name, np.shape(v), parameter, shapes)
         moves = [
             (lambda record: record) if penalty is None else _groups(name, penalty, np.shape(v), shapes, places)
-            for (name, v), penalty in zip(duals, resolve(own.penalty, own.dual), strict=True)
+            for (name, v), penalty in zip(duals, resolve(core.penalty, core.dual), strict=True)
         ]
-        for record, out in ((own_steps, steps), (own_times, times)):
+        for record, out in ((its_steps, steps), (its_times, times)):
             leaves = treedef.flatten_up_to(record)
             out.append(treedef.unflatten([move(leaf) for move, leaf in zip(moves, leaves, strict=True)]))
     inner = _arrays(state.inner_state, shapes, places, None if fresh is None else fresh.inner_state)

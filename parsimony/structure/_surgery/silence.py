@@ -43,23 +43,23 @@ def _audible(units: Units, found: Analysis, ways: dict[str, str]) -> dict[str, s
     """Of the sets whose new units the outputs would hear, what they are heard by."""
     zero: dict[tuple[str, int], np.ndarray] = {}
     for name, way in ways.items():
-        own = units.sets[name]
-        for parameter, axes in own.members.items():
+        unit_set = units.sets[name]
+        for parameter, axes in unit_set.members.items():
             for axis in axes:
                 before = zero.get((parameter, axis), np.ones(units.shapes[parameter][axis], bool))
-                zero[parameter, axis] = before & ~_not_zero(found, own, way, parameter, axis)
+                zero[parameter, axis] = before & ~_not_zero(found, unit_set, way, parameter, axis)
     walk = Walk(singular=True)
-    rigid = {(name, a): x for name, own in found.labels.items() for a, x in enumerate(own) if isinstance(x, str)}
+    rigid = {(name, a): x for name, labels in found.labels.items() for a, x in enumerate(labels) if isinstance(x, str)}
     program = jex.ClosedJaxpr(found.frame.jaxpr, found.frame.consts)
     values, _ = interpret(walk, program, list(units.shapes), rigid, zero)
     solution = walk.coupling.solve()
     reasons = solution.inexact_atoms()
     heard = {}
     for name in ways:
-        own = units.sets[name]
+        unit_set = units.sets[name]
         last = [
-            solution.atoms_of(label[unit == own.size - 1])
-            for parameter, axes in own.members.items()
+            solution.atoms_of(label[unit == unit_set.size - 1])
+            for parameter, axes in unit_set.members.items()
             for axis, unit in axes.items()
             if not isinstance(label := values[parameter].labels[axis], str)
         ]
@@ -69,10 +69,10 @@ def _audible(units: Units, found: Analysis, ways: dict[str, str]) -> dict[str, s
     return heard
 
 
-def _not_zero(found: Analysis, own: UnitSet, way: str, parameter: str, axis: int) -> np.ndarray:
+def _not_zero(found: Analysis, unit_set: UnitSet, way: str, parameter: str, axis: int) -> np.ndarray:
     """For each index of an axis whether it belongs to the last unit of the set, and its copies do not start at zero."""
-    last = own.members[parameter][axis] == own.size - 1
-    value = start(found, own, way, parameter, axis)
+    last = unit_set.members[parameter][axis] == unit_set.size - 1
+    value = start(found, unit_set, way, parameter, axis)
     if value == "zero":
         return np.zeros(len(last), bool)
     return first_run(last) if way == "paired" and value == "random" else last
@@ -84,20 +84,20 @@ def first_run(chosen: np.ndarray) -> np.ndarray:
     return chosen & (run == 1)
 
 
-def start(found: Analysis, own: UnitSet, way: str, name: str, axis: int) -> str:
+def start(found: Analysis, unit_set: UnitSet, way: str, name: str, axis: int) -> str:
     """What a new unit's entries start as, on one axis of a parameter: "random", "one" or "zero"."""
     has = lambda kind: found.marked(kind, name, axis)
-    if (name, axis) not in own.makers:
+    if (name, axis) not in unit_set.makers:
         return "random" if way == "zero" else "zero"
     if has("divisor") and not has("kernel"):
         return "one"
     if way == "zero":
         return "zero"
     if has("kernel"):
-        return "random" if way == "unread" or (name, axis) == _kernels(found, own)[0] else "zero"
+        return "random" if way == "unread" or (name, axis) == _kernels(found, unit_set)[0] else "zero"
     return "one" if has("factor") else "zero"
 
 
-def _kernels(found: Analysis, own: UnitSet) -> list[tuple[str, int]]:
+def _kernels(found: Analysis, unit_set: UnitSet) -> list[tuple[str, int]]:
     """The makers that are contracted or looked up."""
-    return [place for place in own.makers if found.marked("kernel", *place)]
+    return [place for place in unit_set.makers if found.marked("kernel", *place)]

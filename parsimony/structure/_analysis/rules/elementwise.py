@@ -24,12 +24,14 @@ def elementwise(walk, eqn, operands: list[Value]):
     for axis, size in enumerate(shape):
         # Scalars, and axes of size one, are repeated along the others.
         runs = [value.ndim > 0 and value.shape[axis] == size for value in operands]
-        for value, own in zip(operands, runs, strict=True):
-            if value.ndim and not own:
+        for value, along in zip(operands, runs, strict=True):
+            if value.ndim and not along:
                 walk.fix(value, axis, "an axis of size one that is repeated")
-        mine = [value for value, own in zip(operands, runs, strict=True) if own]
+        mine = [value for value, along in zip(operands, runs, strict=True) if along]
         labels.append(functools.reduce(walk.coupling.unite, (value.labels[axis] for value in mine)))
-        zeros = [value.zero[axis] if own else value.constant == 0 for value, own in zip(operands, runs, strict=True)]
+        zeros = [
+            value.zero[axis] if along else value.constant == 0 for value, along in zip(operands, runs, strict=True)
+        ]
         zero.append(_stays_zero(eqn, operands, zeros))
         if walk.singular:
             walk.coupling.inexact(labels[-1], ~_singular(eqn, zeros), f"{eqn.primitive.name} where it is not finite")

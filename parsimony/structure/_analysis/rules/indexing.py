@@ -63,9 +63,9 @@ def gather(walk, eqn, operands: list[Value]):
             axis = batch_axes.pop(0)
             labels[to] = indices.labels[axis]
             if axis in numbers.start_indices_batching_dims:
-                own = numbers.operand_batching_dims[numbers.start_indices_batching_dims.index(axis)]
-                labels[to] = walk.coupling.unite(labels[to], operand.labels[own])
-                zero[to] = operand.zero[own]
+                batched = numbers.operand_batching_dims[numbers.start_indices_batching_dims.index(axis)]
+                labels[to] = walk.coupling.unite(labels[to], operand.labels[batched])
+                zero[to] = operand.zero[batched]
     dropped = (*numbers.collapsed_slice_dims, *numbers.operand_batching_dims)
     for to, axis in zip(numbers.offset_dims, (a for a in range(operand.ndim) if a not in dropped), strict=True):
         if sizes[axis] == operand.shape[axis] and axis not in numbers.start_index_map:
@@ -98,12 +98,12 @@ def scatter(walk, eqn, operands: list[Value]):
     labels, zero = list(operand.labels), list(operand.zero)
     dropped = (*numbers.inserted_window_dims, *numbers.operand_batching_dims)
     windows = [axis for axis in range(operand.ndim) if axis not in dropped]
-    for own, axis in zip(numbers.update_window_dims, windows, strict=True):
-        if updates.shape[own] == operand.shape[axis] and axis not in numbers.scatter_dims_to_operand_dims:
-            labels[axis] = walk.coupling.unite(labels[axis], updates.labels[own])
-            zero[axis] = np.logical_and(zero[axis], updates.zero[own])
+    for batched, axis in zip(numbers.update_window_dims, windows, strict=True):
+        if updates.shape[batched] == operand.shape[axis] and axis not in numbers.scatter_dims_to_operand_dims:
+            labels[axis] = walk.coupling.unite(labels[axis], updates.labels[batched])
+            zero[axis] = np.logical_and(zero[axis], updates.zero[batched])
         else:
-            walk.fix(updates, own, _INDEXED)
+            walk.fix(updates, batched, _INDEXED)
             labels[axis], zero[axis] = walk.fix(operand, axis, _INDEXED), True
     for axis in dropped:
         labels[axis], zero[axis] = walk.fix(operand, axis, _INDEXED), True

@@ -28,9 +28,9 @@ def decomposition(walk, eqn, operands: list[Value]):
     for value in values[1:]:
         labels = tuple(walk.coupling.unite(a, b) for a, b in zip(labels, value.labels[:batch], strict=True))
     for var in eqn.outvars:
-        own = rigid(var.aval.shape, f"{name} of matrices", all(value.weight for value in values))
-        zero = (False,) * batch + own.zero[batch:]
-        results.append(dataclasses.replace(own, labels=(*labels, *own.labels[batch:]), zero=zero, alike=None))
+        whole = rigid(var.aval.shape, f"{name} of matrices", all(value.weight for value in values))
+        zero = (False,) * batch + whole.zero[batch:]
+        results.append(dataclasses.replace(whole, labels=(*labels, *whole.labels[batch:]), zero=zero, alike=None))
     return results
 
 

@@ -137,8 +137,8 @@ def slice_(walk, eqn, operands: list[Value]):
     value, params = operands[0], eqn.params
     strides = params["strides"] or (1,) * value.ndim
     bounds = zip(params["start_indices"], params["limit_indices"], strides, strict=True)
-    for axis, (size, own) in enumerate(zip(eqn.outvars[0].aval.shape, bounds, strict=True)):
-        value = with_axis(value, axis, size, slice(*own))
+    for axis, (size, bound) in enumerate(zip(eqn.outvars[0].aval.shape, bounds, strict=True)):
+        value = with_axis(value, axis, size, slice(*bound))
     return value
 
 

@@ -12,8 +12,8 @@ _SPLIT = "an axis that shard_map splits over devices"
 def parts_of(spec, mesh, ndim: int) -> list[int]:
     """Over how many devices each axis of an array is split."""
     entries = [*spec, *[None] * (ndim - len(spec))]
-    names = [() if own is None else (own,) if isinstance(own, str) else tuple(own) for own in entries]
-    return [math.prod(mesh.shape[name] for name in own) for own in names]
+    names = [() if entry is None else (entry,) if isinstance(entry, str) else tuple(entry) for entry in entries]
+    return [math.prod(mesh.shape[name] for name in axes) for axes in names]
 
 
 def shard_map(walk, eqn, operands: list[Value]):
@@ -25,8 +25,8 @@ def shard_map(walk, eqn, operands: list[Value]):
         for axis, parts in enumerate(parts_of(spec, params["mesh"], value.ndim)):
             if parts > 1:
                 labels[axis], zero[axis] = walk.fix(value, axis, _SPLIT), True
-        own = dataclasses.replace(value, shape=tuple(var.aval.shape), labels=tuple(labels), zero=tuple(zero))
-        shards.append(plain(own))
+        shard = dataclasses.replace(value, shape=tuple(var.aval.shape), labels=tuple(labels), zero=tuple(zero))
+        shards.append(plain(shard))
     results = []
     inner = walk.enter(params["jaxpr"], None, shards)
     for value, spec, var in zip(inner, params["out_specs"], eqn.outvars, strict=True):
