@@ -10,10 +10,10 @@ import optax
 
 from ._checks import check_decay, check_momentum, check_positive, weight_decay_of
 from ._mirror_descent import latent_and_prox
-from ._penalties import Penalty
-from ._rules import Rules
+from ._penalties.penalty import Penalty
+from ._penalties.rules import Rules
+from ._penalties.unit_penalty import UnitPenalty
 from ._sparsity_target import SparsityScope
-from ._unit_penalty import UnitPenalty
 
 
 def linbreg(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ._checks import SAMPLED
-from ._penalties import gamma_of, over
+from ._penalties.penalty import gamma_of, over
 from ._sums import add
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ._nuclear_norm import NuclearNorm
+from ._penalties.nuclear_norm import NuclearNorm
 
 
 def check_can_finish(penalties: list[Any]) -> None:

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import optax
 
 from ._checks import shown, transformation
-from ._penalties import inside, over, strength_of_each
+from ._penalties.penalty import inside, over, strength_of_each
+from ._penalties.rules import resolve
 from ._readout import merge
-from ._rules import resolve
 from ._state import SplitLBIState, check_state, nodes, split_lbi_states
 
 NEVER = -1

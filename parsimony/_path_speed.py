@@ -24,11 +24,11 @@ import jax.numpy as jnp
 import optax
 
 from ._checks import as_arrays, check_count, check_finite, check_positive
-from ._penalties import Penalty, inside
-from ._rules import Rules, resolve
+from ._penalties.penalty import Penalty, inside
+from ._penalties.rules import Rules, resolve
+from ._penalties.unit_penalty import UnitPenalty, UnitSlices
 from ._state import check_params
 from ._tree import named_leaves
-from ._unit_penalty import UnitPenalty, UnitSlices
 
 
 def path_speed(

@@ -12,9 +12,9 @@ import numpy as np
 
 from ._checks import check_finite, check_not_nan, one_of
 from ._path import NEVER, entry_steps
+from ._penalties.unit_penalty import UnitSlices
 from ._readout import matched
 from ._tree import named_leaves
-from ._unit_penalty import UnitSlices
 
 ORDERS = ("entry", "dual", "gamma", "magnitude")
 

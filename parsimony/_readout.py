@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import optax
 
 from ._checks import check_finite
-from ._nuclear_norm import NuclearNorm, project
-from ._penalties import Penalty, gamma_of, over, strength_of_each
-from ._rules import resolve
+from ._penalties.nuclear_norm import NuclearNorm, project
+from ._penalties.penalty import Penalty, gamma_of, over, strength_of_each
+from ._penalties.rules import resolve
 from ._state import SplitLBIState, check_params, split_lbi_states
 from ._tree import named_leaves
 

@@ -35,13 +35,13 @@ from ._checks import (
 )  # fmt: skip
 from ._donation import recovery_is_exact, step_leaf
 from ._finish import at_rest, check_can_finish, cut_outside, frozen
-from ._penalties import Penalty, gamma_of, strength_of_each
-from ._rules import Rules, check_penalty, resolve
+from ._penalties.penalty import Penalty, gamma_of, strength_of_each
+from ._penalties.rules import Rules, check_penalty, resolve
+from ._penalties.unit_penalty import UnitPenalty
 from ._sparsity_target import SparsityScope, check_sparsity, strength_at_start, strength_like, threshold_at
 from ._state import SplitLBIState, check_params, check_state, scalar_like, static
 from ._sums import add
 from ._tree import is_numeric
-from ._unit_penalty import UnitPenalty
 
 
 def inverse_scale_space(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._penalties import Penalty
+from ._penalties.penalty import Penalty
 from ._readout import gammas, matched, merged
 from ._state import split_lbi_states
 

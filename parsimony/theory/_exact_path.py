@@ -34,7 +34,7 @@ import numpy as np
 
 from .._checks import check_positive
 from .._path import NEVER
-from .._penalties import Lasso
+from .._penalties.lasso import Lasso
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ import pytest
 
 import parsimony as pm
 from helpers import reference as ref
-from parsimony._penalties import inside
+from parsimony._penalties.penalty import inside
 
 KERNEL = (2, 2, 3, 4)
 CASES = [  # ours, the same in naive NumPy, a shape, the shape of its groups

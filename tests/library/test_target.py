@@ -13,7 +13,7 @@ import parsimony as pm
 from helpers import reference as ref
 from helpers.cases import in_turn
 from helpers.related import ALL_PENALTIES, METHODS, PARAMS, SPARSE, STEPS, gradient, step_of, trained
-from parsimony._rules import resolve
+from parsimony._penalties.rules import resolve
 from parsimony._sparsity_target import LEAST, threshold_at
 
 METHODS = METHODS | {

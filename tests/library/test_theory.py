@@ -23,7 +23,7 @@ from helpers.losses import (
     quadratic,
     tanh,
 )
-from parsimony._rules import resolve
+from parsimony._penalties.rules import resolve
 from parsimony.theory import lipschitz, lyapunov, max_learning_rate
 
 

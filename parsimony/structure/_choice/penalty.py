@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from ..._unit_penalty import Slices, UnitPenalty
+from ..._penalties.unit_penalty import Slices, UnitPenalty
 from .._units import Units, UnitSet, check_units
 
 

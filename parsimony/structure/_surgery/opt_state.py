@@ -11,10 +11,10 @@ import numpy as np
 
 from ..._checks import listed, shown
 from ..._path import NEVER, RecordPathState
-from ..._rules import Rules, resolve
+from ..._penalties.rules import Rules, resolve
+from ..._penalties.unit_penalty import UnitPenalty
 from ..._state import Static, nodes, split_lbi_states, static
 from ..._tree import named_leaves, one_ending
-from ..._unit_penalty import UnitPenalty
 from .index_map import Places, spread
 
 

@@ -16,8 +16,9 @@ error.
 import re
 from typing import Any
 
-from ._checks import listed
-from ._penalties import GroupLasso, Lasso, Penalty
+from .._checks import listed
+from .lasso import GroupLasso, Lasso
+from .penalty import Penalty
 
 # Biases, scales and statistics of Linen, NNX, Haiku, Equinox, Keras and PyTorch.
 _NO_KERNEL = re.compile(

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from ._prox import Shape, check_fields, check_rank, on_whole_matrix, whole_matrix
+from .prox import Shape, check_fields, check_rank, on_whole_matrix, whole_matrix
 
 
 @dataclasses.dataclass(frozen=True)

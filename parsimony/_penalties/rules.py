@@ -7,11 +7,11 @@ from typing import Any
 
 import jax
 
-from ._checks import check_patterns, listed
-from ._layouts import by_layout, is_kernel
-from ._penalties import Penalty, over, strength_of_each
-from ._tree import named_leaves
-from ._unit_penalty import UnitPenalty
+from .._checks import check_patterns, listed
+from .._tree import named_leaves
+from .layouts import by_layout, is_kernel
+from .penalty import Penalty, over, strength_of_each
+from .unit_penalty import UnitPenalty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ def resolve(penalty: Penalty | UnitPenalty | Rules | None, tree, strength: Any =
     those of tree/T where a strength T is given, one or a tree with one for each leaf: its prox holds for them alone.
 
     None means the paper's choice: whole filters of convolutions, single weights of matrices, nothing for the rest
-    (`_layouts`). A single penalty goes to every kernel: rank 2 or more, and no bias, scale or statistic by its name.
+    (`layouts`). A single penalty goes to every kernel: rank 2 or more, and no bias, scale or statistic by its name.
 
     Raises:
       ValueError: a pattern without a match, a shape that a penalty cannot take, or a single penalty that finds no

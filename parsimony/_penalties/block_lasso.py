@@ -6,7 +6,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from ._prox import (
+from .prox import (
     Shape,
     check_fields,
     check_rank,

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._prox import Shape, check_fields, group_weight, shrink_factor, sqrt, square
-from ._tree import named_leaves, one_ending
+from .._tree import named_leaves, one_ending
+from .prox import Shape, check_fields, group_weight, shrink_factor, sqrt, square
 
 
 @dataclasses.dataclass(frozen=True)
