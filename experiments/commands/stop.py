@@ -8,12 +8,14 @@ import tyro
 
 from ..errors import RunError
 from ..runs import snapshots, stopping
+from ..runs.files import free_file, write_json
 from ..runs.load import read_config
 
 
 @dataclasses.dataclass(frozen=True)
 class StopOptions:
-    """Applies a rule to the snapshots of a run, as if it had been given to the training."""
+    """Applies a rule to the snapshots of a run, as if it had been given to the training; the point goes to
+    RUN/stop.json (stop-2.json, ...)."""
 
     run: tyro.conf.Positional[Path]
     """Folder of a run, finished or not."""
@@ -32,7 +34,7 @@ class StopOptions:
 
 
 def stop(arguments: StopOptions) -> dict:
-    """Prints the point and returns its line."""
+    """Prints and writes the point, and returns its line."""
     config = read_config(arguments.run)
     curve = [line for line in snapshots.curve(arguments.run) if line["epoch_end"]]
     if not curve:
@@ -54,4 +56,8 @@ def stop(arguments: StopOptions) -> dict:
         f"validation accuracy W {line['accuracy']:.2%}, W̃ {line['sparse_accuracy']:.2%}; groups "
         + ", ".join(f"{name} {count}" for name, count in line["groups"].items())
     )
+    path = free_file(arguments.run, "stop")
+    options = {name: getattr(arguments, name) for name in ("rule", "sparsity", "patience")}
+    write_json(path, {"run": str(arguments.run), **options, "point": line})
+    print(f"written: {path}")
     return line

@@ -69,33 +69,6 @@ def accuracy_and_density(curve: list[dict]) -> tuple[str, Figure]:
     return "accuracy.png", figure
 
 
-def accuracy_against_sparsity(curve: list[dict], sweeps: list[dict]) -> tuple[str, Figure]:
-    """W̃ at the snapshots, and the final W cut in several orders, a panel each."""
-    figure = Figure(figsize=(4.2 + 5.4 * len(sweeps), 3.8), layout="constrained")
-    panels = figure.subplots(1, 1 + len(sweeps), squeeze=False)[0]
-    densities = [100 * line["total_density"] for line in curve if line["total_density"] > 0]
-    values = [100 * line["sparse_accuracy"] for line in curve if line["total_density"] > 0]
-    panels[0].plot(densities, values, "o-", ms=3, lw=0.8, color=COLOURS[1], label="W̃ at a snapshot")
-    if densities:
-        panels[0].set_xscale("log")
-        panels[0].axhline(100 * curve[-1]["accuracy"], color=COLOURS[0], lw=0.8, label="W at the end")
-        panels[0].legend(frameon=False, loc="center left")
-    panels[0].set(xlabel="weights in supp Γ (%)", ylabel="validation accuracy (%)", title="along the path")
-    for axes, sweep in zip(panels[1:], sweeps, strict=True):
-        for order, colour in zip(dict.fromkeys(row["order"] for row in sweep["rows"]), COLOURS * 9, strict=False):
-            for epochs, style in {0: "o-", sweep["fine_tune"]: "o--" if sweep["fine_tune"] else "o-"}.items():
-                rows = [row for row in sweep["rows"] if (row["order"], row["fine_tune"]) == (order, epochs)]
-                x, y = [100 * row["sparsity"] for row in rows], [100 * row["test"] for row in rows]
-                axes.plot(x, y, style, ms=3, lw=1.2, color=colour, label=f"{order}, fine-tuned" if epochs else order)
-        axes.axhline(100 * sweep["dense"]["test"], color="0.5", lw=0.8)
-        what = ", ".join(sweep["layers"]) or "all layers"
-        axes.set(xlabel="weights removed (%)", ylabel="test accuracy (%)", title=f"{what}, by {sweep['scope']}")
-        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
-    for axes in panels:
-        bare(axes)
-    return "sparsity.png", figure
-
-
 def widths(rows: list[dict]) -> tuple[str, Figure]:
     """The widths of a growing network over its rounds, and held-out accuracy against its size."""
     figure = Figure(figsize=(9.2, 3.6), layout="constrained")

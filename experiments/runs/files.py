@@ -1,8 +1,14 @@
-"""Whole files or none: JSON, lines of JSON, and names that are still free."""
+"""Whole files or none: JSON, lines of JSON, and names that are still free.
+
+Every object that is written carries a SHA-256 of the rest of it, and every line a CRC-32, so that damage is named where
+it is read. Files without them, written earlier or by hand, are read too.
+"""
 
 import contextlib
+import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -31,27 +37,43 @@ def write_whole(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
-def write_json(path: Path, value) -> None:
-    write_whole(path, json.dumps(value, indent=1) + "\n")
+SEAL, LINE_SEAL = "sha256", "crc32"
 
 
-def read_json(path: Path, shape: Any = object) -> Any:
-    """What a file of JSON holds.
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """The object, with its seal."""
+    value = json.loads(json.dumps(value))  # tuples are lists from here on
+    write_whole(path, json.dumps(value | {SEAL: hashlib.sha256(_one_form(value)).hexdigest()}, indent=1) + "\n")
+
+
+def _one_form(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True).encode()
+
+
+def read_json(path: Path, shape: Any = object, sealed: bool = True) -> Any:
+    """What a file of JSON holds, without its seal.
 
     Args:
       shape: what is needed of it: a type or several; {name: shape} for an object that has these names, and perhaps
-        others; [shape] for a list of them.
+        others; {str: shape} for an object of such values, whatever their names; [shape] for a list of them, [shape,
+        shape] for a list of just two.
+      sealed: whether the seal is compared, where there is one.
 
     Raises:
-      RunError: if it is missing, is not JSON, or has another shape.
+      RunError: if it is missing, is not JSON, has another shape, or is not what was written.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, ValueError, RecursionError) as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"is not valid JSON ({error})"
         raise RunError(f"{path} {reason}.") from None
     if difference := _difference(value, shape, "its content"):
         raise RunError(f"{path} is damaged, or of another version of the experiments: {difference}.")
+    seal = value.pop(SEAL, None) if isinstance(value, dict) else None
+    if sealed and seal is not None and seal != hashlib.sha256(_one_form(value)).hexdigest():
+        raise RunError(
+            f"{path} changed after it was written: its SHA-256 is that of other content. Restore it from a copy."
+        )
     return value
 
 
@@ -60,11 +82,15 @@ def _difference(value: Any, shape: Any, name: str) -> str | None:
     kind = {dict: dict, list: list}.get(type(shape), shape)
     if not isinstance(value, kind):
         return f"{name} is {str(value)[:40]!r}"
-    if isinstance(shape, dict):
+    if isinstance(shape, dict) and str in shape:
+        parts = [(own, shape[str], f"{inner!r} of {name}") for inner, own in value.items()]
+    elif isinstance(shape, dict):
         if missing := [inner for inner in shape if inner not in value]:
             return f"{name} has no {missing[0]!r}"
         parts = [(value[inner], shape[inner], f"{inner!r} of {name}") for inner in shape]
     else:
+        if isinstance(shape, list) and len(shape) > 1 and len(shape) != len(value):
+            return f"{name} has {len(value)} parts instead of {len(shape)}"
         parts = [(inner, shape[0], f"a part of {name}") for inner in value] if isinstance(shape, list) else []
     return next(filter(None, (_difference(*part) for part in parts)), None)
 
@@ -74,12 +100,17 @@ def append_line(path: Path, line: dict) -> None:
     with path.open("a+b") as file:
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(json.dumps(line).encode() + b"\n")
+        file.write(_sealed_line(line).encode())
 
 
 def write_lines(path: Path, lines: list[dict]) -> None:
     """Lines of JSON in the place of those that are there, all of them or none."""
-    write_whole(path, "".join(json.dumps(line) + "\n" for line in lines))
+    write_whole(path, "".join(map(_sealed_line, lines)))
+
+
+def _sealed_line(line: dict) -> str:
+    line = json.loads(json.dumps(line))
+    return json.dumps(line | {LINE_SEAL: zlib.crc32(_one_form(line))}) + "\n"
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -91,10 +122,13 @@ def read_lines(path: Path) -> list[dict]:
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
         try:
             lines.append(json.loads(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RunError(f"line {number} of {path} is not valid JSON ({error}).") from None
         if not isinstance(lines[-1], dict):
             raise RunError(f"line {number} of {path} is damaged: expected an object, got {line[:40]}.")
+        seal = lines[-1].pop(LINE_SEAL, None)
+        if seal is not None and seal != zlib.crc32(_one_form(lines[-1])):
+            raise RunError(f"line {number} of {path} is damaged: its CRC-32 is that of other content.")
     return lines
 
 

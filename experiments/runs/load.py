@@ -90,11 +90,12 @@ def read_config(directory: Path) -> Config:
             f"{directory} is not a run folder ({contents}); expected what `python -m experiments train` leaves, "
             "such as runs/digits."
         )
-    settings = read_json(file, dict)
+    settings = read_json(file, dict, sealed=False)  # of another version is told first
     try:
         config = (Grow if "tau" in settings else Config).from_settings(settings)
     except (TypeError, ValueError) as error:
         raise RunError(f"{file} was written by another version of the experiments: {error}") from None
+    read_json(file)
     check_files(directory)
     return config
 

@@ -14,6 +14,7 @@ import pytest
 import parsimony as pm
 from experiments import __main__ as cli
 from experiments.commands import train
+from experiments.commands.together import seeds, together
 from experiments.config import Config
 from experiments.errors import RunError
 from experiments.runs import snapshots, stopping
@@ -205,10 +206,12 @@ class Page(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.pictures, self.links, self.text = [], [], ""
+        self.pictures, self.links, self.anchors, self.text = [], [], set(), ""
 
     def handle_starttag(self, tag, attrs):
         for key, value in attrs:
+            if key == "id":
+                self.anchors.add(value)
             if key in ("src", "href"):
                 (self.pictures if value.startswith("data:image/png") else self.links).append(value)
 
@@ -219,17 +222,21 @@ class Page(HTMLParser):
 def test_a_report_is_one_page_with_everything_inside(copy):
     assert cli.main(["prune", str(copy), "--sparsity", "0.5", "0.8", "--orders", "entry", "random"]) == 0
     assert cli.main(["ticket", str(copy), "--at-epoch", "3", "--sparsity", "0.5", "--epochs", "1"]) == 0
+    assert cli.main(["stop", str(copy), "--rule", "sparsity", "--sparsity", "0.9"]) == 0
+    assert cli.main(["compact", str(copy), "--sparsity", "0.25", "--order", "magnitude", "--rounds", "1"]) == 0
     assert cli.main(["report", str(copy)]) == 0
     text = (copy / "report.html").read_text()
     page = Page()
     page.feed(text)
-    assert page.links == []
+    assert {link.removeprefix("#") for link in page.links} == page.anchors, "the contents lead to every part"
     assert not re.search(r"https?://", text)
-    assert len(page.pictures) == 5
+    assert "prefers-color-scheme: dark" in text
+    assert (len(page.pictures), text.count("<svg class='chart'")) == (3, 4)
     for picture in page.pictures:
         assert base64.b64decode(picture.split(",")[1]).startswith(b"\x89PNG")
     record = json.loads((copy / "record.json").read_text())
     for expected in (f"W {record['final']['test_accuracy']:.2%}", "groups in supp Γ", "entry", "Mask of epoch 3",
+                     "The rule sparsity of 90.0% ends the path at epoch", "units kept: conv1 ",
                      '"learning_rate": 0.05', record["digest"]):  # fmt: skip
         assert expected in page.text
     assert cli.main(["report", str(copy)]) == 0, "a report of ours is drawn anew"
@@ -246,13 +253,29 @@ def test_cuts_that_were_made_alike_of_several_runs_are_averaged(copy, tmp_path):
     page.feed((copy / "report.html").read_text())
     assert "Cut of 2 runs: conv, groups, by layer" in page.text
     assert f"{50 * sum(rows):.2f} ± {100 * np.std(rows, ddof=1):.2f}" in page.text
+    assert "mean ± std of 2 seeds" in page.text
+
+
+def test_only_runs_that_differ_in_the_seed_alone_are_averaged(directory):
+    """Not runs of other lengths or settings, and one seed not twice."""
+    run = load_run(directory)
+    of = lambda **changes: dataclasses.replace(run, config=dataclasses.replace(run.config, **changes))
+    runs = [run, of(seed=1), of(seed=1), of(epochs=4), of(epochs=4, seed=2), of(kappa=2.0, seed=3)]
+    places = {id(own): place for place, own in enumerate(runs)}
+    assert [[places[id(own)] for own in group] for group in seeds(runs)] == [[0, 1], [3, 4], [5]]
+    page = Page()
+    page.feed(dict(together([runs[0], runs[3], runs[5]]))["Settings and results"])
+    assert "mean" not in page.text
+    assert "These differ in epochs, kappa too" in page.text
+    page.feed(dict(together(runs))["Settings and results"])
+    assert page.text.count("mean ± std of 2 seeds") == 2
 
 
 def test_a_report_of_several_runs_and_of_one_that_was_killed(copy, directory):
     (copy / "record.json").unlink()
     assert cli.main(["report", str(copy), str(directory), "--output", str(copy / "both.html")]) == 0
     text = (copy / "both.html").read_text()
-    assert text.count("<figure>") == 10
+    assert text.count("<figure>") == 9  # four of each run, and the curves of both in one plot
     assert "not finished" in text
     assert "Not finished: 79 of 79 steps" in text
 
