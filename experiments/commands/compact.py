@@ -74,20 +74,27 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     variables = merge_variables(params, stats)
     image = jax.ShapeDtypeStruct((1, *run.dataset.shape), "float32")
     units = pm.structure.find_units(run.network.fn, variables, image)
+    recalibrated = run.recalibrate()
     try:
         keep = _keep(arguments, units, variables, opt_state)
-        small = pm.structure.compact(units, keep, variables, opt_state)
+        zeroed = units.zero(keep, variables)
+        own = recalibrated(split_variables(zeroed, stats)[0], params, stats)
+        zeroed = units.zero(keep, merge_variables(params, own))
+        small = pm.structure.compact(units, keep, merge_variables(params, own), opt_state)
     except ValueError as error:
         raise RunError(str(error)) from None
-    equality = _compare(run, units.zero(keep, variables), small)
+    equality = _compare(run, zeroed, small)
     whole, cut = (
         functools.partial(validation_and_test, make_accuracy(fn, run.dataset), dataset=run.dataset)
         for fn in (run.network.fn, small.fn)
     )
     scores = {"whole": whole(variables), "cut": cut(small.params)}
-    scores["sparse W̃"] = whole(merge_variables(pm.sparse_params(params, opt_state), stats))
+    if own is not stats:
+        scores["cut, statistics of W"] = whole(units.zero(keep, variables))
+    sparse = pm.sparse_params(params, opt_state)
+    scores["sparse W̃"] = whole(merge_variables(sparse, recalibrated(sparse, params, stats)))
     if arguments.fine_tune:
-        tuned = _tuned(arguments, run, small, stats)
+        tuned = _tuned(arguments, run, small, own)
         small = dataclasses.replace(small, params=tuned, opt_state=None)  # it belongs to the weights before
         scores["tuned"] = cut(tuned)
 
@@ -167,6 +174,9 @@ def table(result: dict[str, Any]) -> str:
     size, scores, latency = result["size"], result["accuracy"], result["latency"]
     lines = [("", "whole", "cut", "whole/cut")]
     lines.append(("test accuracy", f"{scores['whole']['test']:.2%}", f"{scores['cut']['test']:.2%}", ""))
+    if "cut, statistics of W" in scores:
+        old = scores["cut, statistics of W"]["test"]
+        lines.append(("  with the batch statistics of the whole", "", f"{old:.2%}", ""))
     if "tuned" in scores:
         lines.append(("  fine-tuned", "", f"{scores['tuned']['test']:.2%}", ""))
     for key, label in (("parameters", "parameters"), ("macs", "multiply-adds"), ("bytes on disk", "bytes on disk")):

@@ -30,6 +30,7 @@ from ..training.build import load_data
 from ..training.checkpoints import latest, open_checkpoints, restore, save
 from ..training.fit import fit
 from ..training.network import merge_variables
+from ..training.recalibration import make_recalibrate
 from ..training.step import make_accuracy, make_step
 
 
@@ -120,7 +121,12 @@ def _final(stage: Stage, weights, tuned, dataset: Dataset, spent: list[dict[str,
     """The network at the end. The test set decides nothing; it is read here, once."""
     params, stats, opt_state = weights
     accuracy, cost = make_accuracy(stage.network.fn, dataset), stage.cost({})
-    of = {"grown": merge_variables(params, stats), "W̃": merge_variables(pm.sparse_params(params, opt_state), stats)}
+    drawn: Any = {key: getattr(stage.config, key) for key in ("batch_size", "seed", "augment")}
+    sparse = pm.sparse_params(params, opt_state)
+    own = make_recalibrate(stage.network, dataset, **drawn)(sparse, params, stats)
+    of = {"grown": merge_variables(params, stats), "W̃": merge_variables(sparse, own)}
+    if own is not stats:
+        of["W̃, statistics of W"] = merge_variables(sparse, stats)
     of |= {"fine-tuned": merge_variables(*tuned)}
     total, compiled = (sum(part[key] for part in spent) for key in ("seconds", "compile_seconds"))
     final: dict[str, Any] = {"widths": stage.widths, **dataclasses.asdict(cost)}

@@ -65,7 +65,8 @@ def prune(arguments: PruneOptions) -> dict:
     accuracy = make_accuracy(run.network.fn, run.dataset)
     config, rate = run.config, arguments.learning_rate or run.config.learning_rate
     fine_tune = make_fine_tune(run.network, run.dataset, config, rate, arguments.fine_tune, config.seed + 1)
-    rows = []
+    recalibrated = run.recalibrate()
+    rows, old = [], {}
     for order in arguments.orders:
         draws = range(3) if order == "random" else range(1)
         for sparsity in arguments.sparsity:
@@ -74,7 +75,11 @@ def prune(arguments: PruneOptions) -> dict:
                 pm.select(params, opt_state, sparsity, order=the_order(order, run, opt_state, protect, n), **keys)
                 for n in draws
             ]
-            cut = [(pm.apply_masks(params, drawn), stats) for drawn in masks]
+            cut = [pm.apply_masks(params, drawn) for drawn in masks]
+            cut = [(weights, recalibrated(weights, params, stats)) for weights in cut]
+            if not old and cut[0][1] is not stats:
+                scores = validation_and_test(accuracy, merge_variables(cut[0][0], stats), run.dataset)
+                old = {"statistics_of_W": {"order": order, "sparsity": sparsity, **scores}}
             for epochs in sorted({0, arguments.fine_tune}):
                 if epochs:
                     cut = [fine_tune(*weights, drawn) for weights, drawn in zip(cut, masks, strict=True)]
@@ -90,7 +95,7 @@ def prune(arguments: PruneOptions) -> dict:
     }
     result["learning_rate"] = rate
     result["dense"] = validation_and_test(accuracy, merge_variables(params, stats), run.dataset)
-    result["rows"] = rows
+    result |= {"rows": rows, **old}
     result["chosen"] = choose(rows, result["dense"]["validation"], run.config.validation)
     path = free_file(arguments.run, "prune")
     write_json(path, result)

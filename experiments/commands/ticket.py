@@ -85,9 +85,11 @@ def ticket(arguments: TicketOptions) -> dict:
     result["masked_sparsity"] = 1 - sum(result["kept"].values()) / sum(
         m.size for name, m in by_name(masks).items() if name in drawn
     )
+    recalibrated = run.recalibrate()
     kinds = {"dense": everything, "ticket": masks, "random": _random(run, params, opt_state, masks, drawn)}
     for kind, kept in kinds.items():
-        trained = merge_variables(*retrain(pm.apply_masks(start, kept), start_stats, kept))
+        cut = pm.apply_masks(start, kept)
+        trained = merge_variables(*retrain(cut, recalibrated(cut, start, start_stats), kept))
         result[kind] = validation_and_test(accuracy, trained, run.dataset)
         print(f"{kind:7s} validation {result[kind]['validation']:.2%}, test {result[kind]['test']:.2%}", flush=True)
     path = free_file(arguments.run, "ticket")

@@ -29,7 +29,8 @@ from ..runs.tensorboard import Events
 from ..training import distributed, signals
 from ..training.build import build_network, load_data, optimizer, penalties
 from ..training.checkpoints import latest, open_checkpoints, restore, save
-from ..training.network import merge_variables
+from ..training.evaluation import measured, tested
+from ..training.recalibration import make_recalibrate
 from ..training.step import advance, make_accuracy, make_step
 
 
@@ -44,7 +45,9 @@ def train(name: str, config: Config) -> Path:
     network, params, stats = build_network(config)
     tx = optimizer(config, sampler, penalties(config, sampler, network, params, stats))
     accuracy = make_accuracy(network.fn, dataset)
-    step = make_step(network, tx, dataset, seed=config.seed, augment=config.augment)
+    drawn: Any = {"seed": config.seed, "augment": config.augment}
+    step = make_step(network, tx, dataset, **drawn)
+    recalibrated = make_recalibrate(network, dataset, batch_size=config.batch_size, **drawn)
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(signals.noticed())
         directory = Path(distributed.on_first(lambda: str(stack.enter_context(open_run(name, config)))))
@@ -80,7 +83,7 @@ def train(name: str, config: Config) -> Path:
             weights = flax.jax_utils.unreplicate(tuple(replicas))
             if count == point.step:
                 seen = {"loss": float(np.mean(losses)), "seconds": time.perf_counter() - epoch_start}
-                line = dataclasses.asdict(point) | seen | _measured(weights, accuracy, dataset)
+                line = dataclasses.asdict(point) | seen | measured(weights, recalibrated, accuracy, dataset)
                 curve, losses = [*curve, line], []
                 if events is not None:
                     snapshots.append(directory, line, weights[0], weights[2], config.snapshot_groups)
@@ -105,10 +108,10 @@ def train(name: str, config: Config) -> Path:
 
         params, stats, opt_state = weights
         final = {"epochs": curve[-1]["epoch"], "seconds": time.perf_counter() - start}
-        final |= {"seconds_to_first_step": first_step} | _tested(weights, accuracy, dataset)
+        final |= {"seconds_to_first_step": first_step} | tested(weights, recalibrated, accuracy, dataset)
         if chosen is not None:
             chosen_weights = weights if checkpoints is None else restore(checkpoints, chosen["step"], weights)[0]
-            stopped = _tested(distributed.from_first(chosen_weights), accuracy, dataset)
+            stopped = tested(distributed.from_first(chosen_weights), recalibrated, accuracy, dataset)
             final["stopped"] = {"rule": config.stop, **chosen, **stopped}
         if first:
             record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}
@@ -141,25 +144,6 @@ def _resumed(directory: Path, checkpoints, start, loader):
         print(f"resuming {directory} after step {at['step']}")
     weights = distributed.from_first(saved[1] if saved else start)
     return weights, at["step"], at["losses"]
-
-
-def _measured(weights, accuracy, dataset) -> dict[str, Any]:
-    """Where the path is, and how good W and W̃ are on the held-out images."""
-    params, stats, opt_state = weights
-    line = {"time": float(np.asarray(optax.tree.get(opt_state, "time")))} | snapshots.density(opt_state)
-    line["accuracy"] = accuracy(merge_variables(params, stats), dataset.validation)
-    sparse = merge_variables(pm.sparse_params(params, opt_state), stats)
-    return line | {"sparse_accuracy": accuracy(sparse, dataset.validation)}
-
-
-def _tested(weights, accuracy, dataset) -> dict[str, float]:
-    """The test set decides nothing; it is read here alone, at the end."""
-    params, stats, opt_state = weights
-    sparse = merge_variables(pm.sparse_params(params, opt_state), stats)
-    return {
-        "test_accuracy": accuracy(merge_variables(params, stats), dataset.test),
-        "test_sparse_accuracy": accuracy(sparse, dataset.test),
-    }
 
 
 def _until(pause: Callable[[], bool], chunks: Iterable) -> Iterator:
@@ -235,6 +219,10 @@ def _tell_end(directory: Path, final: dict, opt_state) -> None:
             f"stopped by the rule {stopped['rule']}: the model of epoch {stopped['epoch']} has density "
             f"{stopped['total_density']:.1%}, test accuracy W̃ {stopped['test_sparse_accuracy']:.2%}"
         )
-    print(f"test accuracy: W {final['test_accuracy']:.2%}, W̃ {final['test_sparse_accuracy']:.2%}")
+    old = final.get("test_sparse_accuracy_statistics_of_W")
+    print(
+        f"test accuracy: W {final['test_accuracy']:.2%}, W̃ {final['test_sparse_accuracy']:.2%}"
+        + ("" if old is None else f" (with the batch statistics of W {old:.2%})")
+    )
     print(f"record, checkpoint and pictures (path.png, accuracy.png): {directory}")
     print(f"a page with everything: python -m experiments report {directory}")

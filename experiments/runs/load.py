@@ -17,6 +17,7 @@ from ..growth.stage import make_stage, transformation
 from ..training.build import build_network, load_data, optimizer, penalties
 from ..training.checkpoints import open_checkpoints, restore
 from ..training.network import Network, by_name
+from ..training.recalibration import Recalibrate, make_recalibrate
 from .digest import check_files
 from .files import read_json
 
@@ -44,6 +45,12 @@ class Run:
             )
         with open_checkpoints(self.directory) as checkpoints:
             return restore(checkpoints, step, (*self.start, self.tx.init(self.start[0])))[0]
+
+    def recalibrate(self) -> Recalibrate:
+        """What gives the batch statistics of its weights after a cut."""
+        config = self.config
+        drawn = {"batch_size": config.batch_size, "seed": config.seed, "augment": config.augment}
+        return make_recalibrate(self.network, self.dataset, **drawn)
 
     @property
     def epochs(self) -> list[int]:

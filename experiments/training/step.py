@@ -47,12 +47,7 @@ def make_update(network: Network, tx, dataset: Dataset, *, seed, augment: bool =
 
     def update(state, images, labels, index, number):
         params, stats, opt_state = state
-        batch, key, device = images[index], jax.random.fold_in(jax.random.key(seed), number), 0
-        if axis is not None:
-            device = jax.lax.axis_index(axis)
-        if augment:
-            batch = augmented(batch, key, device * len(index))
-        dropout_key = key if axis is None else jax.random.fold_in(key, device)
+        batch, dropout_key = training_batch(images[index], seed, number, augment, axis)
         (loss, stats), grads = loss_and_grad(params, stats, batch, labels[index], dropout_key)
         if axis is not None:
             loss, stats, grads = jax.lax.pmean((loss, stats, grads), axis)
@@ -60,6 +55,16 @@ def make_update(network: Network, tx, dataset: Dataset, *, seed, augment: bool =
         return (optax.apply_updates(params, updates), stats, opt_state), loss
 
     return update
+
+
+def training_batch(images, seed, number, augment: bool, axis: str | None):
+    """(images, key of the dropout) of a batch as training sees it; `number` is its place in the whole training."""
+    key, device = jax.random.fold_in(jax.random.key(seed), number), 0
+    if axis is not None:
+        device = jax.lax.axis_index(axis)
+    if augment:
+        images = augmented(images, key, device * len(images))
+    return images, key if axis is None else jax.random.fold_in(key, device)
 
 
 def take_steps(update, state, images, labels, index, number):

@@ -1,0 +1,40 @@
+"""How good W and W̃ are: along the path on the held-out images, at the end on the test images."""
+
+from typing import Any
+
+import numpy as np
+import optax
+
+import parsimony as pm
+
+from ..data.dataset import Dataset
+from ..runs import snapshots
+from .network import merge_variables
+from .recalibration import Recalibrate
+
+
+def measured(weights, recalibrated: Recalibrate, accuracy, dataset: Dataset) -> dict[str, Any]:
+    """Where the path is, and how good W and W̃ are on the held-out images."""
+    params, stats, opt_state = weights
+    sparse = pm.sparse_params(params, opt_state)
+    own = recalibrated(sparse, params, stats)
+    line = {"time": float(np.asarray(optax.tree.get(opt_state, "time")))} | snapshots.density(opt_state)
+    line["accuracy"] = accuracy(merge_variables(params, stats), dataset.validation)
+    return line | {"sparse_accuracy": accuracy(merge_variables(sparse, own), dataset.validation)}
+
+
+def tested(weights, recalibrated: Recalibrate, accuracy, dataset: Dataset) -> dict[str, float]:
+    """The test set decides nothing; it is read here alone, at the end.
+
+    W̃ has batch statistics of its own; what it would have with those of W stands beside that.
+    """
+    params, stats, opt_state = weights
+    sparse = pm.sparse_params(params, opt_state)
+    own = recalibrated(sparse, params, stats)
+    found = {
+        "test_accuracy": accuracy(merge_variables(params, stats), dataset.test),
+        "test_sparse_accuracy": accuracy(merge_variables(sparse, own), dataset.test),
+    }
+    if own is not stats:
+        found["test_sparse_accuracy_statistics_of_W"] = accuracy(merge_variables(sparse, stats), dataset.test)
+    return found
