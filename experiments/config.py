@@ -5,10 +5,11 @@ What is a point in the training is a share of it, so that a run of any length ne
 
 import dataclasses
 import math
-import types
 import typing
 from pathlib import Path
 from typing import Any, ClassVar, Literal
+
+from .settings import fits, plain
 
 ELSEWHERE = ("data_dir", "run_dir", "workers", "coordinator", "processes", "process", "checkpoint_minutes")
 
@@ -71,20 +72,33 @@ class OptimizerOptions:
 class PathOptions:
     """Γ and V: which groups there are, and how fast they enter."""
 
-    groups: Literal["layers", "weights", "units"] = "layers"
+    groups: Literal["layers", "weights", "units"] | None = None
     """layers: the filters of convolutions and the single weights of dense layers. weights: the single weights of both.
-    units: each filter and each neuron with its bias, which can then be removed exactly."""
+    units: each filter and each neuron with its bias and its normalisation, which can then be removed exactly. None:
+    units for a network with batch statistics, where a filter alone does not fade; else layers."""
+    sparsity: float | None = 0.7
+    """Share of the penalised weights that is zero at the end of the path, which opens by itself (parsimony.pace).
+    None: a share or strengths set its pace."""
+    open_by: float = 0.5
+    """Share of the training after which the path is open; only with a sparsity."""
+    finish: bool = True
+    """After that W is finished inside the support, so that at the end W = W̃; else W stays dense, with W̃ beside it."""
+    pull: float | None = None
+    """How far a weight that the loss does not hold fades until the path is open, e⁻ᵖ; sets ν. None: 2 with a finish,
+    else 5."""
+    scope: Literal["layer", "global"] = "layer"
+    """The sparsity of each layer, or of all of them together."""
     kappa: float = 1.0
     """κ, the damping."""
-    nu: float = 10.0
-    """ν, the coupling of W and Γ."""
-    share: float | None = 0.4
-    """Share of the training after which half of the groups would have entered with the weights of the start
-    (parsimony.path_speed): sets the two strengths. None: they are taken as given."""
-    filter_strength: float = 1.0
-    """λ of the group lasso on the filters of convolutions, or on all units; only without a share."""
-    weight_strength: float = 1.0
-    """λ of the lasso on single weights; only without a share."""
+    nu: float | None = None
+    """ν, the coupling of W and Γ. None: from the pull; without a sparsity 10."""
+    share: float | None = None
+    """Instead of a sparsity: the share of the training after which half of the groups would have entered with the
+    weights of the start (parsimony.path_speed), which sets the two strengths."""
+    filter_strength: float | None = None
+    """Instead of both: λ of the group lasso on the filters of convolutions, or on all units. None: 1."""
+    weight_strength: float | None = None
+    """Instead of both: λ of the lasso on single weights. None: 1."""
     filter_scale: Literal["rms"] | None = None
     """rms: a filter enters when its root mean square, not its norm, exceeds λ."""
     dual_ratio: float = 1.0
@@ -160,16 +174,12 @@ class Config(MachineOptions, RunOptions, PathOptions, OptimizerOptions, ModelOpt
             raise ValueError(f"images: expected at least 1, or None, got {self.images}.")
         if any(width < 1 for width in self.widths):
             raise ValueError(f"widths: expected numbers of units, at least 1, got {self.widths}.")
-        for name in ("learning_rate", "dual_ratio", "kappa", "nu", "filter_strength", "weight_strength"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected a positive, finite number, got {getattr(self, name)}.")
+        for name in ("learning_rate", "dual_ratio", "kappa", "nu", "pull", "filter_strength", "weight_strength"):
+            if (number := getattr(self, name)) is not None and not 0 < number < math.inf:
+                raise ValueError(f"{name}: expected a positive, finite number, got {number}.")
         if self.dual_finish is not None and not (0 < self.dual_finish < math.inf and self.drops):
             raise ValueError(f"dual_finish: expected a positive number, with drops of α; got {self.dual_finish}.")
-        if self.share is not None and not 0 < self.share <= 1:
-            raise ValueError(f"share: expected a share of the training in (0, 1] or None, got {self.share}.")
-        for name in ("filter_strength", "weight_strength"):
-            if self.share is not None and getattr(self, name) != 1:
-                raise ValueError(f"{name}: a share sets the strengths, so one has no effect; add --share None.")
+        _check_pace(self)
         if not 0 <= self.stop_sparsity < 1:
             raise ValueError(f"stop_sparsity: expected a share of the weights in [0, 1), got {self.stop_sparsity}.")
         if any(not 0 < share <= 1 for share in self.keep):
@@ -194,34 +204,47 @@ class Config(MachineOptions, RunOptions, PathOptions, OptimizerOptions, ModelOpt
     def from_settings(cls, settings: dict) -> "Config":
         """The configuration that `settings` wrote."""
         as_tuple = lambda value: tuple(map(as_tuple, value)) if isinstance(value, list) else value
-        plain: dict[str, Any] = {name: as_tuple(value) for name, value in settings.items()}
-        if plain.get("clip_norm", 0) is None:
-            plain["clip_norm"] = math.inf
+        fields: dict[str, Any] = {name: as_tuple(value) for name, value in settings.items()}
+        if fields.get("clip_norm", 0) is None:
+            fields["clip_norm"] = math.inf
         for name, hint in typing.get_type_hints(cls).items():
-            if name in plain and not _fits(plain[name], hint):
-                raise ValueError(f"{name}: {plain[name]!r} is not what this field holds")
-        return cls(**plain)
+            if name in fields and not fits(fields[name], hint):
+                raise ValueError(f"{name}: {fields[name]!r} is not what this field holds")
+        return cls(**fields)
 
     def settings(self) -> dict:
         """The fields that decide the result, as JSON: all but where things are kept, when, and by whom it is done."""
         return plain(self, ELSEWHERE)
 
 
-def plain(config, without: tuple[str, ...]) -> dict[str, Any]:
-    """The fields of a configuration as JSON, which has no tuples and no inf."""
-    as_list = lambda value: list(map(as_list, value)) if isinstance(value, tuple) else value
-    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in without}
-    return {name: None if value == math.inf else as_list(value) for name, value in fields.items()}
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of the type that a field has."""
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return value in parts
-    if origin in (types.UnionType, typing.Union):  # the second where one part is a Literal
-        return any(_fits(value, part) for part in parts)
-    if origin is tuple:
-        kinds = parts[:1] * len(value) if parts[-1] is ... and isinstance(value, tuple) else parts
-        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_fits, value, kinds))
-    return isinstance(value, int | float if hint is float else hint) and isinstance(value, bool) == (hint is bool)
+def _check_pace(config: Config) -> None:
+    """One of three sets the pace of the path: a sparsity, a share, or strengths."""
+    strengths = [n for n in ("filter_strength", "weight_strength") if getattr(config, n) is not None]
+    if config.sparsity is None:
+        if config.share is not None and not 0 < config.share <= 1:
+            raise ValueError(f"share: expected a share of the training in (0, 1] or None, got {config.share}.")
+        if config.share is not None and strengths:
+            raise ValueError(f"{strengths[0]}: a share sets the strengths; leave one of the two out.")
+        if config.share is None and not strengths:
+            raise ValueError(
+                "sparsity: nothing sets the pace of the path; give --sparsity 0.7, with which it opens by itself, "
+                "--share 0.4, or --filter-strength and --weight-strength."
+            )
+        for name in ("open_by", "pull", "finish", "scope"):
+            if getattr(config, name) != getattr(PathOptions, name):
+                raise ValueError(f"{name}: has a meaning only with a sparsity; give --sparsity or leave it out.")
+        return
+    if not 0 <= config.sparsity < 1:
+        raise ValueError(f"sparsity: expected a share of the weights in [0, 1) or None, got {config.sparsity}.")
+    for name in ("share", *strengths, "dual_finish"):
+        if getattr(config, name) is not None:
+            how = "add --sparsity None to set it by a share or by strengths"
+            raise ValueError(f"{name}: the sparsity of {config.sparsity:g} sets the pace of the path; {how}.")
+    if config.dual_ratio != 1:
+        raise ValueError("dual_ratio: the sparsity sets the pace of the path; leave it out.")
+    if config.nu is not None and config.pull is not None:
+        raise ValueError("pull: sets ν, which is given; leave one of the two out.")
+    if not 0 < config.open_by <= 1 or (config.finish and config.open_by == 1):
+        raise ValueError(
+            f"open_by: expected a share of the training in (0, 1), or with --no-finish also 1; got {config.open_by}."
+        )

@@ -7,7 +7,8 @@ round, for a share s of K steps, and for each kind of group (the parameters with
     λ = the strength for which half of the kind's groups are inside at V = t_{sK}·W₀/ν.
 
 Groups whose weights training keeps up or makes larger enter around and before sK; those that the coupling pulls to zero
-never do: V gains no more than W₀/κ where the loss does not hold W.
+never do: V gains no more than W₀/κ where the loss does not hold W. Without a normalisation V comes to about 0.7 of the
+prediction. Before one it does not hold at all: W shrinks to a norm of its own, whatever W₀ was, and V grows by that.
 
 References:
   ArXiv 1905.09449, equation for V; the choice of λ is ours.
@@ -16,6 +17,7 @@ References:
 import dataclasses
 import math
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -47,6 +49,9 @@ def path_speed(
 
     The strength of a penalty and the step of V set the same speed; the strength is the better handle, since Γ follows W
     at the rate α/ν once a group has entered, and a smaller step of V would make it lag behind and hold W back.
+
+    Where the parameters have vectors of ones, as the scales of a normalisation have at the start, there is a warning:
+    before a normalisation the prediction does not hold. `pace` needs no strength and holds for any network.
 
     Args:
       params: the weights that training starts from.
@@ -92,12 +97,25 @@ def path_speed(
         )
     named, kinds = named_leaves(params)[0], {}
     check_finite("W", named)
+    _warn_of_normalisation(named)
     for (name, w), omega in zip(named, resolve(penalty, params), strict=True):
         if omega is not None:
             kind = omega.tree.whole if isinstance(omega, UnitSlices) else omega
             kinds.setdefault(kind, {})[name] = w.astype(jnp.float32) * (time / nu)
     paced = {omega: _paced(omega, duals) for omega, duals in kinds.items()}
     return Rules([(f"^{re.escape(name)}$", paced[omega]) for omega, duals in kinds.items() for name in duals])
+
+
+def _warn_of_normalisation(named: list[tuple[str, Any]]) -> None:
+    ones = [name for name, w in named if w.ndim == 1 and w.size > 1 and bool(jnp.all(w == 1))]
+    if ones:
+        warnings.warn(
+            f"path_speed: {ones[0]!r} is a vector of ones, as the scale of a normalisation is. Before a normalisation "
+            "weights shrink whatever the loss needs, so that groups enter far later than this predicts. Let a sparsity "
+            "pace the path: **pm.pace(learning_rate, steps, sparsity=0.7).",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def time_after(learning_rate, steps: int) -> float:

@@ -16,18 +16,20 @@ from ._tree import named_leaves
 Criterion = Literal["entry", "dual", "gamma", "magnitude"]
 
 
-def rank(params: optax.Params, opt_state: optax.OptState, order: Criterion | Any = "entry"):
+def rank(params: optax.Params, opt_state: optax.OptState, order: Criterion | Any = "dual"):
     """The place of each group in the order in which structure is kept: 0 is the first of the whole network.
 
     The orders, first to last; ties go by the root mean square of W in the group, then by position:
 
+    - "dual", the default: by ‖V_g‖ at the end over the norm at which it enters: above 1 in the support, below 1 on
+      the way there. It needs no record, and goes on to order what has not entered.
     - "entry": by the step at which the group entered the support, never last; needs `record_path`.
-    - "dual": by ‖V_g‖ at the end over the norm at which it enters: above 1 in the support, below 1 on the way there.
     - "gamma": by the root mean square of Γ in the group at the end.
     - "magnitude": by that of W.
 
-    Filters on a path that unfolds over the training (`path_speed`) are ranked equally well by all four. Single weights,
-    and groups that entered all at once, are ranked better by "dual" or "magnitude" (numbers: docs/results.md).
+    Measured: "dual" is better than "entry" nearly always (26 of 32 cuts of a ResNet-8), and level with "magnitude" on
+    the same network. Filters of LeNet on a path that unfolds over the training are ranked equally well by all four
+    (numbers: docs/results.md).
 
     Args:
       params: W, of the shapes that the state was made for.
@@ -66,7 +68,7 @@ def select(
     sparsity: float,
     *,
     scope: Literal["layer", "global"] = "layer",
-    order: Criterion | Any = "entry",
+    order: Criterion | Any = "dual",
     level: Literal["group", "weight"] = "group",
     protect: Sequence[str] = (),
 ):

@@ -38,7 +38,7 @@ class CompactOptions:
     """Parameters that may be left: a share in (0, 1), or a number."""
     macs: float | None = None
     """Multiply-adds that may be left: a share in (0, 1), or a number for one image."""
-    order: Literal["entry", "dual", "gamma", "magnitude"] = "entry"
+    order: Literal["entry", "dual", "gamma", "magnitude"] = "dual"
     """Order in which units are kept, as in parsimony.rank."""
     scope: Literal["global", "layer"] = "global"
     """One order of all units, or an equal share of each layer."""

@@ -38,7 +38,7 @@ class PruneOptions:
     """The sparsity of each layer, or of all of them together."""
     level: Literal["group", "weight"] = "group"
     """Whole groups, or single weights."""
-    orders: tuple[Criterion, ...] = ("entry", "dual", "gamma", "magnitude", "random")
+    orders: tuple[Criterion, ...] = ("dual", "entry", "gamma", "magnitude", "random")
     """Orders of the structure, as in parsimony.rank, and: area under ‖Γ‖ over the path time; random: the mean of three
     draws."""
     fine_tune: int = 0
@@ -128,9 +128,9 @@ def the_order(name: str, run: Run, opt_state, protect: list[str], draw: int = 0)
 
 
 def choose(rows: list[dict], dense: float, images: int) -> dict | None:
-    """The sparsest cut in the order of entry that validation cannot tell from the dense network: within one SE."""
+    """The sparsest cut by V that validation cannot tell from the dense network: within one SE."""
     bound = dense - stopping.standard_error(dense, images)
-    good = [row for row in rows if row["order"] == "entry" and row["validation"] >= bound]
+    good = [row for row in rows if row["order"] == "dual" and row["validation"] >= bound]
     return max(good, key=lambda row: (row["sparsity"], row["validation"]), default=None)
 
 
@@ -146,7 +146,7 @@ def table(result: dict) -> str:
     chosen, text = result["chosen"], f"{title}\n{aligned(lines)}"
     if chosen:
         text += (
-            f"\nchosen on validation: {chosen['sparsity']:.1%} by entry"
+            f"\nchosen on validation: {chosen['sparsity']:.1%} by V"
             f"{', fine-tuned' if chosen['fine_tune'] else ''}, test {chosen['test']:.2%}"
         )
     return text

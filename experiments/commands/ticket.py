@@ -7,6 +7,7 @@ from typing import Literal
 
 import jax
 import numpy as np
+import optax
 import tyro
 
 import parsimony as pm
@@ -58,6 +59,8 @@ def ticket(arguments: TicketOptions) -> dict:
             f"{arguments.run} is a run of `grow`, which has no initial weights to rewind to; give a run of `train`."
         )
     params, stats, opt_state = run.at(arguments.at_epoch)
+    if any(isinstance(p, pm.UnitPenalty) for _, p in optax.tree.get(opt_state, "SplitLBIState").penalty.rules):
+        raise RunError(f"{arguments.run} has units as groups, and a ticket masks single layers; train --groups layers.")
     names = penalised(opt_state)
     protect = others(names, arguments.layers)
     drawn = [name for name in names if not any(re.search(pattern, name) for pattern in protect)]
@@ -67,7 +70,7 @@ def ticket(arguments: TicketOptions) -> dict:
         if empty:
             raise RunError(
                 f"nothing of {', '.join(empty)} was in the support at epoch {arguments.at_epoch} of {run.directory}; "
-                "take a later epoch, a run with a smaller --share, or give a --sparsity, for the order of V."
+                "take a later epoch, a path that opens earlier, or give a --sparsity, for the order of V."
             )
     else:
         masks = pm.select(params, opt_state, arguments.sparsity, scope=arguments.scope, order="dual", protect=protect)

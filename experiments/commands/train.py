@@ -26,7 +26,7 @@ from ..runs.digest import digest, environment, files_digest
 from ..runs.files import write_json
 from ..runs.folder import open_run
 from ..runs.tensorboard import Events
-from ..training import distributed, signals
+from ..training import distributed, forecast, signals
 from ..training.build import build_network, load_data, optimizer, penalties
 from ..training.checkpoints import latest, open_checkpoints, restore, save
 from ..training.evaluation import measured, tested
@@ -68,6 +68,7 @@ def train(name: str, config: Config) -> Path:
             ending = agreed(asked() is not None)
             return ending or time.perf_counter() - saved_at > 60 * config.checkpoint_minutes
 
+        look = max(1, total // 10)  # when a path that stays empty or fills at once is told
         say("compiling the training step")
         while count < total and chosen is None:
             point = next(point for point in due if point.step > count)
@@ -78,8 +79,10 @@ def train(name: str, config: Config) -> Path:
                 first_step = first_step or time.perf_counter() - start
                 for loss in more:
                     losses.append(_finite(loss, begin + len(losses), directory, kept))
-                count += taken
+                before, count = count, count + taken
                 progress.advance(taken)
+                if before < look <= count and (warning := forecast.warning(config, sampler, replicas)):
+                    say(warning)
             weights = flax.jax_utils.unreplicate(tuple(replicas))
             if count == point.step:
                 seen = {"loss": float(np.mean(losses)), "seconds": time.perf_counter() - epoch_start}
@@ -219,10 +222,13 @@ def _tell_end(directory: Path, final: dict, opt_state) -> None:
             f"stopped by the rule {stopped['rule']}: the model of epoch {stopped['epoch']} has density "
             f"{stopped['total_density']:.1%}, test accuracy W̃ {stopped['test_sparse_accuracy']:.2%}"
         )
-    old = final.get("test_sparse_accuracy_statistics_of_W")
-    print(
-        f"test accuracy: W {final['test_accuracy']:.2%}, W̃ {final['test_sparse_accuracy']:.2%}"
-        + ("" if old is None else f" (with the batch statistics of W {old:.2%})")
-    )
+    if "finished" in final:
+        print(f"test accuracy: W {final['test_accuracy']:.2%}; W is W̃: what is outside the support is zero")
+    else:
+        old = final.get("test_sparse_accuracy_statistics_of_W")
+        print(
+            f"test accuracy: W {final['test_accuracy']:.2%}, W̃ {final['test_sparse_accuracy']:.2%}"
+            + ("" if old is None else f" (with the batch statistics of W {old:.2%})")
+        )
     print(f"record, checkpoint and pictures (path.png, accuracy.png): {directory}")
     print(f"a page with everything: python -m experiments report {directory}")

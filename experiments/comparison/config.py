@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ..config import plain
+from ..settings import plain
 
 GROWING = ("methods", "seeds")
 """Fields that may change between two starts on one folder: more of them add runs to those that are there."""

@@ -45,20 +45,23 @@ class Grow(Config, GrowthOptions):
     """A network that grows: rounds of training by Split LBI, between which the layers that use all they have widen.
 
     A unit of a layer is in use when Γ has taken it in. What trains the network in a round is as in `train`; α is
-    constant, and every layer's units have a strength of their own by `share`.
+    constant, and every layer's units have a strength of their own by `share`: under a sparsity every layer would be as
+    full as that says, and none would show that it needs more.
     """
 
     FIXED: ClassVar[tuple[str, ...]] = (
-        "drops", "dual_finish", "groups", "filter_strength", "weight_strength", "stop", "stop_sparsity", "snapshots",
-        "snapshot_groups", "keep", "checkpoint_every", "checkpoint_minutes", "coordinator", "processes", "process",
+        "drops", "dual_finish", "sparsity", "open_by", "finish", "pull", "scope", "groups", "filter_strength",
+        "weight_strength", "stop", "stop_sparsity", "snapshots", "snapshot_groups", "keep", "checkpoint_every",
+        "checkpoint_minutes", "coordinator", "processes", "process",
     )  # fmt: skip
 
     epochs: int = 10
     """Epochs of a round."""
+    sparsity: float | None = None
     share: float | None = 0.4
     """Share of a round after which half of the units of a layer would have entered with the weights of the start."""
     drops: tuple[float, ...] = ()
-    groups: Literal["layers", "weights", "units"] = "units"
+    groups: Literal["layers", "weights", "units"] | None = "units"
     patience: int = 3
     """Rounds without a better held-out accuracy after which growing ends, back at the best round."""
 

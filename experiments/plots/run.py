@@ -100,7 +100,7 @@ def first_filters(params, opt_state, layer: str) -> tuple[str, Figure]:
     """The filters of a convolution in the order of entry, one scale of colour for all."""
     kernel = np.asarray(params[layer]["kernel"])
     steps = np.asarray(pm.entry_steps(opt_state)[layer]["kernel"])
-    order = np.argsort(np.asarray(pm.rank(params, opt_state)[layer]["kernel"]))[:32]
+    order = np.argsort(np.asarray(pm.rank(params, opt_state, "entry")[layer]["kernel"]))[:32]
     columns = min(8, len(order))
     rows = -(-len(order) // columns)
     figure = Figure(figsize=(1.1 * columns, 1.35 * rows), layout="constrained")

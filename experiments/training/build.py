@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import math
+import warnings
 from typing import Any
 
 import jax
@@ -95,26 +96,51 @@ def dual_rate(config: Config, sampler: Sampler) -> optax.Schedule:
 
 def penalties(config: Config, sampler: Sampler, network: Network, params, stats) -> pm.Rules:
     """Of filters, of all weights one by one, or of whole units; with the speed that a share asks for."""
-    if config.groups == "units":
+    groups = config.groups or ("units" if jax.tree.leaves(stats) else "layers")
+    of_filters, of_weights = config.filter_strength or 1.0, config.weight_strength or 1.0
+    if groups == "units":
         images = jax.ShapeDtypeStruct((1, *models.image_shape(config.model)), "float32")
-        units = pm.structure.find_units(network.fn, merge_variables(params, stats), images)
-        penalty = pm.Rules([("", pm.structure.unit_penalty(units, config.filter_strength, config.filter_scale))])
+        variables = merge_variables(params, stats)
+        units = pm.structure.penalty_of(network.fn, variables, images, strength=of_filters, scale=config.filter_scale)
+        penalty = pm.Rules([("", units)])
     else:
-        filters = pm.GroupLasso(-1, config.filter_strength, config.filter_scale)
-        weights = pm.Lasso(config.weight_strength)
-        of_rank = {4: weights if config.groups == "weights" else filters, 2: weights}
+        filters, weights = pm.GroupLasso(-1, of_filters, config.filter_scale), pm.Lasso(of_weights)
+        of_rank = {4: weights if groups == "weights" else filters, 2: weights}
         kernels = {name: leaf.ndim for name, leaf in by_name(params).items() if name.endswith("kernel")}
         penalty = pm.Rules([(f"^{name}$", of_rank[rank]) for name, rank in kernels.items() if rank in of_rank])
     return with_path_speed(config, sampler, params, penalty)
 
 
 def with_path_speed(config: Config, sampler: Sampler, params, penalty: pm.Rules) -> pm.Rules:
-    """The penalty of strengths that open the path over the training, where a share of it is given."""
-    if config.share is None:
+    """The penalty of strengths that open the path over the training, where a share of it is given.
+
+    Under one sparsity of all layers together it sets how filters and single weights compare.
+    """
+    share = 0.5 if config.sparsity is not None and config.scope == "global" else config.share
+    if share is None:
         return penalty
     # The pace is that of the path before its finish, which comes after W has found its place.
     speed = dual_rate(dataclasses.replace(config, dual_finish=None), sampler)
-    return pm.path_speed(params, sampler.end(config.epochs), speed, config.nu, penalty, share=config.share)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a normalisation; the training looks whether the path opens
+        return pm.path_speed(params, sampler.end(config.epochs), speed, nu(config), penalty, share=share)
+
+
+def nu(config: Config) -> float:
+    """ν of a path that no sparsity paces."""
+    return 10.0 if config.nu is None else config.nu
+
+
+def paced(config: Config, sampler: Sampler) -> dict[str, Any]:
+    """What makes the path open by itself, where a sparsity is asked for; else ν alone."""
+    if config.sparsity is None:
+        return {"nu": nu(config)}
+    options: Any = {"open_by": config.open_by, "pull": config.pull, "finish": config.finish, "scope": config.scope}
+    try:
+        pace = pm.pace(lr_schedule(config, sampler), sampler.end(config.epochs), config.sparsity, **options)
+    except ValueError as error:  # of a training of very few steps
+        raise RunError(str(error)) from None
+    return {**pace} if config.nu is None else {**pace, "nu": config.nu}
 
 
 def optimizer(config: Config, sampler: Sampler, penalty: pm.Rules) -> optax.GradientTransformationExtraArgs:
@@ -122,8 +148,8 @@ def optimizer(config: Config, sampler: Sampler, penalty: pm.Rules) -> optax.Grad
     split_lbi = pm.split_lbi(
         lr_schedule(config, sampler),
         config.kappa,
-        config.nu,
-        penalty,
+        penalty=penalty,
+        **paced(config, sampler),
         momentum=config.momentum,
         nesterov=config.nesterov,
         weight_decay=config.weight_decay or None,

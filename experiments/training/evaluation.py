@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import numpy as np
 import optax
 
@@ -23,7 +24,13 @@ def measured(weights, recalibrated: Recalibrate, accuracy, dataset: Dataset) -> 
     return line | {"sparse_accuracy": accuracy(merge_variables(sparse, own), dataset.validation)}
 
 
-def tested(weights, recalibrated: Recalibrate, accuracy, dataset: Dataset) -> dict[str, float]:
+def finished(params, opt_state) -> bool:
+    """Whether W is its own sparse network."""
+    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(pm.sparse_params(params, opt_state)), strict=True)
+    return all(np.array_equal(w, sparse) for w, sparse in pairs)
+
+
+def tested(weights, recalibrated: Recalibrate, accuracy, dataset: Dataset) -> dict[str, Any]:
     """The test set decides nothing; it is read here alone, at the end.
 
     W̃ has batch statistics of its own; what it would have with those of W stands beside that.
@@ -31,10 +38,12 @@ def tested(weights, recalibrated: Recalibrate, accuracy, dataset: Dataset) -> di
     params, stats, opt_state = weights
     sparse = pm.sparse_params(params, opt_state)
     own = recalibrated(sparse, params, stats)
-    found = {
+    found: dict[str, Any] = {
         "test_accuracy": accuracy(merge_variables(params, stats), dataset.test),
         "test_sparse_accuracy": accuracy(merge_variables(sparse, own), dataset.test),
     }
+    if finished(params, opt_state):
+        found["finished"] = True
     if own is not stats:
         found["test_sparse_accuracy_statistics_of_W"] = accuracy(merge_variables(sparse, stats), dataset.test)
     return found

@@ -12,6 +12,7 @@ from ._choice.count import count_at as count_at
 from ._choice.from_masks import keep_from_masks as keep_from_masks
 from ._choice.growth_policy import next_widths as next_widths
 from ._choice.growth_policy import saturation as saturation
+from ._choice.penalty import penalty_of as penalty_of
 from ._choice.penalty import unit_penalty as unit_penalty
 from ._files.export import export as export
 from ._files.load import load_compact as load_compact

@@ -14,7 +14,7 @@ from experiments.commands import train
 from experiments.config import Config
 from experiments.runs.load import load_run
 
-SHORT = Config(epochs=8, checkpoint_every=8, share=0.3)
+SHORT = Config(epochs=8, checkpoint_every=8, sparsity=None, share=0.3)
 
 
 @pytest.fixture(scope="module", params=["layers", "units"])

@@ -11,20 +11,27 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+import parsimony as pm
 from experiments import __main__ as cli
 from experiments import configs
 from experiments.commands import train
 from experiments.comparison.config import Comparison
 from experiments.config import Config
 from experiments.data.load import load
+from experiments.data.sampler import Sampler
 from experiments.errors import RunError
 from experiments.growth.config import Grow
 from experiments.runs import snapshots
+from experiments.runs.load import load_run
+from experiments.training.build import build_network, paced, penalties
+from experiments.training.network import by_name
 
 SHORT = Config(epochs=4, checkpoint_every=2)
+OLD = {"sparsity": None, "share": 0.4}
 
 
 def run(tmp_path: Path, name: str, **fields) -> dict:
@@ -73,8 +80,8 @@ def test_tensorboard_finds_the_curve(undisturbed):
         assert seen["density/conv2/kernel", line["step"]] == pytest.approx(line["density"]["conv2/kernel"])
 
 
-def test_training_learns_and_the_path_opens(undisturbed):
-    record, *_ = undisturbed
+def test_training_learns_and_a_path_of_strengths_opens(tmp_path):
+    record = run(tmp_path, "a", **OLD)
     assert record["final"]["test_accuracy"] > 0.3
     densities = [line["density"]["dense1/kernel"] for line in record["curve"]]
     assert densities == sorted(densities)
@@ -82,16 +89,45 @@ def test_training_learns_and_the_path_opens(undisturbed):
     assert record["curve"][-1]["groups"]["conv2/kernel"] > 0
 
 
+def test_a_sparsity_opens_the_path_of_every_layer(undisturbed):
+    record, *_ = undisturbed
+    for name in ("conv1/kernel", "conv2/kernel", "dense1/kernel", "dense2/kernel"):
+        densities = [line["density"][name] for line in record["curve"]]
+        assert densities[0] < densities[1] == densities[2] == densities[3]  # open after half of the training
+        np.testing.assert_allclose(densities[-1], 0.3, atol=0.06)  # of the 16 filters of conv1 a quarter
+
+
+def test_after_the_path_has_opened_w_is_finished_inside_the_support(undisturbed):
+    record, directory, output = undisturbed
+    for line in record["curve"][2:]:
+        assert line["accuracy"] == line["sparse_accuracy"]
+    assert record["final"]["finished"]
+    assert "W is W̃" in output
+    run = load_run(directory)
+    params, _, state = run.at()
+    zeros = np.mean(np.concatenate([np.ravel(x == 0) for name, x in by_name(params).items() if "kernel" in name]))
+    assert 0.69 < zeros < 0.72
+    jax.tree.map(np.testing.assert_array_equal, params, pm.sparse_params(params, state))
+
+
+@pytest.mark.slow
+def test_without_a_finish_w_stays_dense_beside_its_sparse_network(tmp_path):
+    record = run(tmp_path, "a", finish=False)
+    assert "finished" not in record["final"]
+    params = load_run(tmp_path / "a").at()[0]
+    assert all(np.all(x != 0) for name, x in by_name(params).items() if "kernel" in name)
+
+
 @pytest.mark.slow
 def test_without_a_share_the_strengths_are_taken_as_given(tmp_path):
-    record = run(tmp_path, "a", share=None, filter_strength=0.1, weight_strength=0.005)
+    record = run(tmp_path, "a", sparsity=None, filter_strength=0.1, weight_strength=0.005)
     assert record["penalties"]["^conv1/kernel$"] == "GroupLasso(axis=-1, strength=0.1, scale=None)"
     assert record["penalties"]["^dense1/kernel$"] == "Lasso(strength=0.005)"
 
 
-def test_the_path_can_run_on_while_the_weights_converge(undisturbed, tmp_path):
+def test_the_path_can_run_on_while_the_weights_converge(tmp_path):
     """V's step rises at the drop of α, and with it the time and the density that a last epoch adds."""
-    slow, fast = undisturbed[0]["curve"], run(tmp_path, "a", dual_finish=2.0)["curve"]
+    slow, fast = (run(tmp_path, name, **OLD, **own)["curve"] for name, own in (("a", {}), ("b", {"dual_finish": 2.0})))
     assert [line["density"] for line in slow[:3]] == [line["density"] for line in fast[:3]]
     assert slow[3]["time"] - slow[2]["time"] == pytest.approx(10 * 0.005, rel=1e-4)
     assert fast[3]["time"] - fast[2]["time"] == pytest.approx(10 * 0.1, rel=1e-4)
@@ -130,7 +166,7 @@ def test_a_finished_run_other_settings_and_strange_files_are_left_alone(undistur
         run(tmp_path, "a")
     assert (tmp_path / "a" / "record.json").read_bytes() == before
     (tmp_path / "a" / "record.json").unlink()
-    with pytest.raises(RunError, match=r"other settings \(nu 10.0 → 7.0\)"):
+    with pytest.raises(RunError, match=r"other settings \(nu None → 7.0\)"):
         run(tmp_path, "a", nu=7.0)
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "thesis.tex").write_text("mine")
@@ -175,10 +211,11 @@ def test_what_does_not_fit_is_rejected_before_a_folder_is_made(tmp_path, fields,
         ("momentum", 1.0),
         ("weight_decay", -1.0),
         ("drops", (1.0,)),
-        ("share", 1.5),
+        ("sparsity", 1.0),
+        ("open_by", 1.0),
+        ("pull", 0.0),
         ("dual_finish", 0.0),
         ("keep", (0.0,)),
-        ("filter_strength", 0.5),
         ("stop_sparsity", 1.0),
         ("patience", 0),
     ],
@@ -186,6 +223,63 @@ def test_what_does_not_fit_is_rejected_before_a_folder_is_made(tmp_path, fields,
 def test_a_configuration_rejects_invalid_values(field, value):
     with pytest.raises(ValueError, match=field):
         dataclasses.replace(Config(), **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"share": 0.4}, "share: the sparsity of 0.7 sets the pace .* add --sparsity None"),
+        ({"filter_strength": 0.5}, "filter_strength: the sparsity of 0.7"),
+        ({"dual_finish": 2.0}, "dual_finish: the sparsity"),
+        ({"dual_ratio": 0.5}, "dual_ratio: the sparsity"),
+        ({"nu": 10.0, "pull": 2.0}, "pull: sets ν, which is given"),
+        ({"sparsity": None}, "nothing sets the pace of the path; give --sparsity 0.7"),
+        ({"sparsity": None, "share": 1.5}, "share: expected a share"),
+        ({"sparsity": None, "share": 0.4, "weight_strength": 2.0}, "weight_strength: a share sets the strengths"),
+        ({"sparsity": None, "share": 0.4, "finish": False}, "finish: has a meaning only with a sparsity"),
+        ({"sparsity": None, "share": 0.4, "pull": 3.0}, "pull: has a meaning only with a sparsity"),
+    ],
+)
+def test_a_sparsity_a_share_and_strengths_exclude_each_other(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Config(**fields)
+    assert Config(sparsity=None, share=0.4).share == 0.4
+    assert Config(sparsity=None, filter_strength=0.5).filter_strength == 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"share": 1.0, "nu": 1e4}, None),
+        ({"filter_strength": 50.0, "weight_strength": 50.0}, "the path stays empty (0% of the groups are inside"),
+        ({"filter_strength": 1e-3, "weight_strength": 1e-4}, "the path fills at once ("),
+    ],
+)
+def test_a_path_that_stays_empty_or_fills_at_once_is_told_while_it_happens(tmp_path, fields, message, capsys):
+    run(tmp_path, "a", sparsity=None, epochs=3, drops=(), **fields)
+    told = [line for line in capsys.readouterr().out.splitlines() if "WARNING" in line]
+    assert [message in line and "give --sparsity 0.7" in line for line in told] == ([True] if message else [])
+
+
+def test_networks_with_batch_statistics_have_units_as_groups_by_default():
+    for model, units in [("small_cnn", False), ("tiny_cnn", True)]:
+        config = Config(model=model, dataset="digits" if model == "small_cnn" else "mnist")
+        network, params, stats = build_network(config)
+        rules = penalties(config, Sampler(0, 1000, 128), network, params, stats).rules
+        assert any(isinstance(penalty, pm.UnitPenalty) for _, penalty in rules) == units
+
+
+def test_pace_sets_nu_from_the_pull_and_a_given_nu_stays():
+    sampler = Sampler(0, 1257, 128)
+    half = 0.05 * round(0.5 * sampler.end(4))
+    for fields, nu in [({}, half / 2), ({"finish": False, "pull": 4.0}, half / 4), ({"nu": 3.0}, 3.0)]:
+        own = paced(Config(epochs=4, drops=(), **fields), sampler)
+        assert own["nu"] == pytest.approx(nu, rel=1e-5)
+        assert own["finish"] == (None if fields.get("finish") is False else round(0.5 * sampler.end(4)))
+    assert paced(Config(**OLD), sampler) == {"nu": 10.0}
+    with pytest.raises(RunError, match="leaves none of the 2 steps"):
+        paced(Config(epochs=1, drops=(), open_by=0.9), Sampler(0, 256, 128))
 
 
 @pytest.mark.parametrize(

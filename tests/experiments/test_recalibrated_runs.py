@@ -24,7 +24,14 @@ from experiments.training.recalibration import make_recalibrate
 from experiments.training.step import advance, make_accuracy, make_step
 
 CONFIG = Config(
-    dataset="mnist", model="tiny_cnn", widths=(8, 16), epochs=6, batch_size=64, drops=(), checkpoint_every=6
+    dataset="mnist",
+    model="tiny_cnn",
+    widths=(8, 16),
+    epochs=6,
+    batch_size=64,
+    drops=(),
+    checkpoint_every=6,
+    finish=False,
 )
 
 

@@ -60,7 +60,8 @@ def test_the_penalty_of_a_normalised_network_has_scale_and_shift_in_its_groups()
         "shift": ones,
         "w2": jnp.ones((6, 3)),
     }
-    penalty = pm.structure.unit_penalty(pm.structure.find_units(network, params, jnp.ones((2, 4))))
+    penalty = pm.structure.penalty_of(network, params, jnp.ones((2, 4)))
+    assert penalty == pm.structure.unit_penalty(pm.structure.find_units(network, params, jnp.ones((2, 4))))
     trained = {name: params[name] for name in ("w1", "scale", "shift", "w2")}
     np.testing.assert_allclose(np.square(penalty.group_norms(trained)), 4 + 1 + 1)
     tx = pm.split_lbi(0.1, penalty=penalty, **pm.pace(0.1, steps=6, sparsity=0.5))

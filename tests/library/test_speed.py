@@ -132,3 +132,45 @@ def test_what_has_no_speed_is_rejected(change, message):
 def test_the_speed_of_shapes_without_weights_is_asked_for_in_vain():
     with pytest.raises(TypeError, match="shapes only"):
         pm.path_speed({"w": jax.ShapeDtypeStruct((3, 3), "float32")}, steps=10, learning_rate=0.1, nu=10.0)
+
+
+RNG = np.random.default_rng(0)
+IMAGES = jnp.asarray(RNG.normal(size=(256, 8)), jnp.float32)
+ANSWERS = jnp.tanh(IMAGES @ jnp.asarray(RNG.normal(size=(8, 3)), jnp.float32))
+NORMALISED = {
+    "w1": jnp.asarray(RNG.normal(size=(8, 32)), jnp.float32),
+    "scale": jnp.ones(32),
+    "shift": jnp.zeros(32),
+    "w2": jnp.asarray(RNG.normal(size=(32, 3)) / 6, jnp.float32),
+}
+FILTERS = pm.Rules([("w1", pm.GroupLasso(-1))])
+
+
+def normalised_loss(params, key):
+    """Of a batch, with a normalisation by its own statistics."""
+    index = jax.random.randint(key, (32,), 0, len(IMAGES))
+    h = IMAGES[index] @ params["w1"]
+    h = (h - h.mean(0, keepdims=True)) / jnp.sqrt(h.var(0, keepdims=True) + 1e-5)
+    h = jax.nn.relu(h * params["scale"][None] + params["shift"][None])
+    return jnp.mean(jnp.square(h @ params["w2"] - ANSWERS[index]))
+
+
+def normalised_training(penalty, steps):
+    """(params, opt_state) after some steps, α = 0.1, ν = 5."""
+    tx = pm.record_path(pm.split_lbi(0.1, nu=5.0, penalty=penalty, momentum=0.9))
+
+    def step(state, key):
+        params, opt_state = state
+        updates, opt_state = tx.update(jax.grad(normalised_loss)(params, key), opt_state, params)
+        return (optax.apply_updates(params, updates), opt_state), None
+
+    keys = jax.random.split(jax.random.key(1), steps)
+    return jax.jit(lambda state: jax.lax.scan(step, state, keys)[0])((NORMALISED, tx.init(NORMALISED)))
+
+
+def test_before_a_normalisation_it_warns_and_nothing_enters_when_it_says():
+    with pytest.warns(UserWarning, match="'scale' is a vector of ones.*pm.pace"):
+        predicted = pm.path_speed(NORMALISED, 2000, 0.1, 5.0, FILTERS, share=0.3)
+    params, state = normalised_training(predicted, 600)
+    assert not pm.support(state)["w1"].any()
+    assert pm.path_forecast(params, state, 0.1, 2000).verdict == "stays empty"

@@ -15,7 +15,9 @@ config = Config(
     drops=(0.2, 0.4, 0.6, 0.8),
     kappa=10.0,
     nu=500.0,
-    share=None,
+    sparsity=None,
+    filter_strength=1.0,
+    weight_strength=1.0,
     dtype="bfloat16",
     checkpoint_every=1,
 )

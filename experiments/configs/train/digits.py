@@ -2,10 +2,11 @@
 
 python -m experiments train digits
 
-Expect 98.06 to 98.33 % on the test set for W and for W̃, with 29.2 to 29.3 % of all weights, 14 of 16 and 20 of 32
-filters (seed 0; the test set has 360 images, and the rounding of the machine decides about one of them).
+The path opens over 0.7 of the training and W is finished inside the support. Expect about 98.6 % on the test set (seed
+0; 360 images, of which the rounding of the machine may decide one or two) with 29.7 % of the penalised weights, 4 of 16
+and 9 of 32 filters.
 """
 
 from ...config import Config
 
-config = Config()
+config = Config(open_by=0.7)

@@ -20,6 +20,7 @@ config = Config(
     nu=30.0,
     dual_finish=80.0,
     clip_norm=1.0,
+    sparsity=None,
     share=0.8,
     checkpoint_every=20,
 )

@@ -18,7 +18,7 @@ config = Config(
     drops=(2 / 3,),
     nu=20.0,
     clip_norm=1.0,  # without it, α = 0.1 with momentum 0.9 killed one of three seeds in its first epoch
-    share=None,
+    sparsity=None,
     filter_strength=1.0,
     weight_strength=1.0,
     checkpoint_every=5,

@@ -19,6 +19,7 @@ config = Config(
     drops=(0.75,),
     nu=14.0,
     clip_norm=1.0,
+    sparsity=None,
     share=0.5,
     checkpoint_every=6,
     keep=(1 / 24, 2 / 24, 3 / 24, 4 / 24, 5 / 24),

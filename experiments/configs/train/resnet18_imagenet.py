@@ -14,8 +14,11 @@ config = Config(
     learning_rate=0.1,
     drops=(0.3, 0.6, 0.9),
     weight_decay=0.0001,
+    groups="layers",
     nu=1000.0,
-    share=None,
+    sparsity=None,
+    filter_strength=1.0,
+    weight_strength=1.0,
     dtype="bfloat16",
     checkpoint_every=1,
 )

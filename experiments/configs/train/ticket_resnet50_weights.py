@@ -7,4 +7,4 @@ python -m experiments ticket runs/ticket_resnet50_weights --at-epoch 35 --epochs
 from ...config import Config
 from ._ticket_search import RECIPE
 
-config = Config(**RECIPE, model="resnet50_cifar", nu=500.0, groups="weights", weight_strength=0.05)
+config = Config(**RECIPE, model="resnet50_cifar", sparsity=0.9, groups="weights")

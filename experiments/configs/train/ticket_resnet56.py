@@ -7,4 +7,4 @@ python -m experiments ticket runs/ticket_resnet56 --at-epoch 35 --epochs 160 --l
 from ...config import Config
 from ._ticket_search import RECIPE
 
-config = Config(**RECIPE, model="resnet56", nu=100.0, filter_strength=0.1, filter_scale="rms", weight_strength=0.1)
+config = Config(**RECIPE, model="resnet56", sparsity=0.7, groups="layers")

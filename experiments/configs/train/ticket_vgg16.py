@@ -7,4 +7,4 @@ python -m experiments ticket runs/ticket_vgg16 --at-epoch 35 --epochs 160
 from ...config import Config
 from ._ticket_search import RECIPE
 
-config = Config(**RECIPE, model="vgg16", nu=100.0, filter_strength=0.05, filter_scale="rms", weight_strength=0.05)
+config = Config(**RECIPE, model="vgg16", sparsity=0.7, groups="layers")

@@ -7,4 +7,4 @@ python -m experiments ticket runs/ticket_vgg16_weights --at-epoch 35 --epochs 16
 from ...config import Config
 from ._ticket_search import RECIPE
 
-config = Config(**RECIPE, model="vgg16", nu=200.0, groups="weights", weight_strength=0.03)
+config = Config(**RECIPE, model="vgg16", sparsity=0.9, groups="weights")

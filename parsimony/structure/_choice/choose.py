@@ -18,7 +18,7 @@ from .._units import Units, UnitSet, check_units, structs
 from .count import counts
 
 
-def rank_units(units: Units, params, opt_state=None, order: Criterion = "entry") -> dict[str, np.ndarray]:
+def rank_units(units: Units, params, opt_state=None, order: Criterion = "dual") -> dict[str, np.ndarray]:
     """The place of each unit in the order in which structure is kept: the smaller, the more important.
 
     A unit has the first place among the groups that make it: a filter that entered in one layer of a stream keeps the
@@ -87,7 +87,7 @@ def choose(
     sparsity: float | None = None,
     at_most: float | None = None,
     target: Literal["units", "parameters", "macs"] = "units",
-    order: Criterion | dict[str, np.ndarray] = "entry",
+    order: Criterion | dict[str, np.ndarray] = "dual",
     scope: Literal["global", "layer"] = "global",
     floor: float = 0.25,
     round_to: int = 1,

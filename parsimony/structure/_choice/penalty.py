@@ -6,7 +6,43 @@ from typing import Literal
 import numpy as np
 
 from ..._penalties.unit_penalty import Slices, UnitPenalty
+from .._analysis.find import find_units
 from .._units import Units, UnitSet, check_units
+
+
+def penalty_of(fn, params, *args, strength: float = 1.0, scale: Literal["rms"] | None = None) -> UnitPenalty:
+    """The group penalty over the whole units of a network, read off its program: in one call what trains it.
+
+    `unit_penalty(find_units(fn, params, *args), strength, scale)`. For networks with normalisation it is the penalty to
+    take: a filter alone can shrink to nothing and still do what it did, since the normalisation makes up for it; with
+    the scale and shift in its group it fades.
+
+    Args:
+      fn, params, args: as in `find_units`. Batch statistics belong to `params` here; they are not penalised.
+      strength, scale: as in `unit_penalty`; a `sparsity` or `path_speed` sets the strength itself.
+
+    Returns:
+      A penalty for `split_lbi` and `inverse_scale_space`, alone or in `Rules`.
+
+    Raises:
+      ValueError: there are no units; and as `find_units`.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, parsimony as pm
+      >>> params = {"w1": jnp.ones((4, 6)), "scale": jnp.ones(6), "w2": jnp.ones((6, 3))}
+      >>> def fn(p, x):
+      ...     h = x @ p["w1"]
+      ...     h = p["scale"][None] * (h - h.mean(0, keepdims=True)) / (h.std(0, keepdims=True) + 1e-5)
+      ...     return jax.nn.relu(h) @ p["w2"]
+      >>> penalty = pm.structure.penalty_of(fn, params, jnp.ones((2, 4)))
+      >>> (penalty.group_norms(params) ** 2).tolist()  # four weights and a scale each
+      [5.0, 5.0, 5.0, 5.0, 5.0, 5.0]
+      >>> tx = pm.split_lbi(0.1, penalty=penalty, **pm.pace(0.1, steps=100, sparsity=0.5))
+
+    References:
+      As `unit_penalty`.
+    """
+    return unit_penalty(find_units(fn, params, *args), strength, scale)
 
 
 def unit_penalty(
