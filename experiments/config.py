@@ -11,7 +11,9 @@ from typing import Any, ClassVar, Literal
 
 from .settings import fits, plain
 
-ELSEWHERE = ("data_dir", "run_dir", "workers", "coordinator", "processes", "process", "checkpoint_minutes")
+ELSEWHERE = (
+    "data_dir", "run_dir", "workers", "parallel", "coordinator", "processes", "process", "checkpoint_minutes",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +146,9 @@ class MachineOptions:
     """Where TFDS keeps its data; default: the variable TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     workers: int | None = None
     """Processes that decode ImageNet; default: one for each core."""
+    parallel: Literal["pmap", "mesh", "fsdp"] = "pmap"
+    """How devices share the work. pmap: each its part of a batch, by jax.pmap. mesh: the same by jax.jit, where a
+    normalisation sees the whole batch. fsdp: as mesh, with weights, V and momentum in parts over the devices."""
     coordinator: str | None = None
     """Address and port of the first of several processes that train as one, the same words in all; auto: as SLURM,
     Open MPI or a TPU pod say."""

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import flax.jax_utils
 import jax
 import numpy as np
 import optax
@@ -30,8 +29,9 @@ from ..training import distributed, forecast, signals
 from ..training.build import build_network, load_data, optimizer, penalties
 from ..training.checkpoints import latest, open_checkpoints, restore, save
 from ..training.evaluation import measured, tested
+from ..training.parallel import parallel
 from ..training.recalibration import make_recalibrate
-from ..training.step import advance, make_accuracy, make_step
+from ..training.step import advance
 
 
 def train(name: str, config: Config) -> Path:
@@ -44,20 +44,22 @@ def train(name: str, config: Config) -> Path:
     dataset, sampler = load_data(config)
     network, params, stats = build_network(config)
     tx = optimizer(config, sampler, penalties(config, sampler, network, params, stats))
-    accuracy = make_accuracy(network.fn, dataset)
+    devices = parallel(config.parallel)
+    accuracy = devices.accuracy(network.fn, dataset)
     drawn: Any = {"seed": config.seed, "augment": config.augment}
-    step = make_step(network, tx, dataset, **drawn)
+    step = devices.step(network, tx, dataset, **drawn)
     recalibrated = make_recalibrate(network, dataset, batch_size=config.batch_size, **drawn)
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(signals.noticed())
         directory = Path(distributed.on_first(lambda: str(stack.enter_context(open_run(name, config)))))
         checkpoints = stack.enter_context(open_checkpoints(directory, writing=True)) if first else None
-        loader = stack.enter_context(contextlib.closing(make_loader(dataset.train, sampler, config.epochs)))
+        loader = make_loader(dataset.train, sampler, config.epochs, devices.placement)
+        stack.enter_context(contextlib.closing(loader))
         weights, count, losses = _resumed(directory, checkpoints, (params, stats, tx.init(params)), loader)
         curve = distributed.on_first(lambda: snapshots.resume(directory, count))
         events = stack.enter_context(contextlib.closing(Events(directory, count))) if first else None
 
-        due, replicas = sampler.snapshot_points(config.epochs, config.snapshots), flax.jax_utils.replicate(weights)
+        due, state = sampler.snapshot_points(config.epochs, config.snapshots), devices.place(weights)
         total, first_step = due[-1].step, None
         progress = stack.enter_context(Progress(total, count, shown=first))
         agreed, ending, chosen, kept = distributed.agreement(), False, _chosen(config, curve), count
@@ -74,16 +76,16 @@ def train(name: str, config: Config) -> Path:
             point = next(point for point in due if point.step > count)
             begin = count - len(losses)  # where the part began, of which a resume may have had some steps
             chunks = _until(pause, loader.chunks(count, point.step))
-            for latest_replicas, taken, more in advance(step, replicas, chunks):
-                replicas = latest_replicas
+            for latest_state, taken, more in advance(step, state, chunks):
+                state = latest_state
                 first_step = first_step or time.perf_counter() - start
                 for loss in more:
                     losses.append(_finite(loss, begin + len(losses), directory, kept))
                 before, count = count, count + taken
                 progress.advance(taken)
-                if before < look <= count and (warning := forecast.warning(config, sampler, replicas)):
+                if before < look <= count and (warning := forecast.warning(config, sampler, devices.whole(state))):
                     say(warning)
-            weights = flax.jax_utils.unreplicate(tuple(replicas))
+            weights = devices.whole(state)
             if count == point.step:
                 seen = {"loss": float(np.mean(losses)), "seconds": time.perf_counter() - epoch_start}
                 line = dataclasses.asdict(point) | seen | measured(weights, recalibrated, accuracy, dataset)

@@ -4,30 +4,35 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import flax.jax_utils
 import jax
 import numpy as np
 
 from ..errors import RunError
 from .dataset import Split
+from .placement import PerDevice, Placement
 from .sampler import Sampler
 
 
-def make_loader(split, sampler: Sampler, epochs: int) -> "DeviceLoader | StreamLoader":
-    """The loader of a training set, for so many epochs.
+def make_loader(
+    split, sampler: Sampler, epochs: int, placement: Placement | None = None
+) -> "DeviceLoader | StreamLoader":
+    """The loader of a training set, for so many epochs; by default its batches are placed for `jax.pmap`.
 
     Both kinds have `chunks(first, last)`, which yields (images, labels, index, number) as a step of `make_step`
     takes them, for the batches first … last − 1; `position(batch)`, as JSON can hold it; and `close()`.
     """
-    return DeviceLoader(split, sampler) if isinstance(split, Split) else StreamLoader(split, sampler, epochs)
+    placement = placement or PerDevice()
+    if isinstance(split, Split):
+        return DeviceLoader(split, sampler, placement)
+    return StreamLoader(split, sampler, epochs, placement)
 
 
 class DeviceLoader:
     """All images on every device; a chunk is some batches of them."""
 
-    def __init__(self, split: Split, sampler: Sampler):
-        self._sampler = sampler
-        self._data: Any = flax.jax_utils.replicate((split.images, split.labels))
+    def __init__(self, split: Split, sampler: Sampler, placement: Placement | None = None):
+        self._sampler, self._placement = sampler, placement or PerDevice()
+        self._data: Any = self._placement.copies((split.images, split.labels))
 
     def chunks(self, first: int, last: int, per_call: int | None = None) -> Iterator[tuple[Any, ...]]:
         per_call = per_call or steps_per_call()
@@ -38,7 +43,7 @@ class DeviceLoader:
                 missing = per_call - len(batches)
                 batches = np.pad(batches, ((0, missing), (0, 0)))
                 number = np.pad(number, (0, missing), constant_values=-1)
-            yield *self._data, shard(batches), number
+            yield *self._data, self._placement.index(batches), number
 
     def position(self, batch: int) -> dict[str, Any]:
         return {"next_batch": batch, **dataclasses.asdict(self._sampler)}
@@ -56,15 +61,12 @@ class DeviceLoader:
 class StreamLoader:
     """Batches as they come from the disk; a chunk is one of them."""
 
-    def __init__(self, split, sampler: Sampler, epochs: int):
+    def __init__(self, split, sampler: Sampler, epochs: int, placement: Placement):
         from .imagenet.stream import prefetch
 
         self._stream = split.training(sampler, epochs)
         self._batches = prefetch(self._stream)
-        self._next = 0
-        devices = jax.local_device_count()
-        local = np.arange(sampler.batch_size // jax.device_count(), dtype=np.int32)
-        self._index = np.broadcast_to(local, (devices, 1, len(local)))
+        self._next, self._placement = 0, placement
 
     def chunks(self, first: int, last: int) -> Iterator[tuple[Any, ...]]:
         if first != self._next:
@@ -73,7 +75,8 @@ class StreamLoader:
         for number in range(first, last):
             batch = next(self._batches)
             self._next = number + 1
-            yield batch["images"], batch["labels"], self._index, np.arange(number, number + 1, dtype=np.int32)
+            (images, index), (labels, _) = map(self._placement.streamed, (batch["images"], batch["labels"]))
+            yield images, labels, index, np.arange(number, number + 1, dtype=np.int32)
 
     def position(self, batch: int) -> dict[str, Any]:
         return self._stream.get_state() | {"next_batch": batch}
@@ -94,9 +97,3 @@ class StreamLoader:
 def steps_per_call() -> int:
     """On an accelerator many, or the host would be in the way; on a CPU few, so that it answers to signals."""
     return 4 if jax.default_backend() == "cpu" else 32
-
-
-def shard(batches: np.ndarray) -> np.ndarray:
-    """Of batches, [steps, batch], what the devices of this process take, [devices, steps, share of the batch]."""
-    local = [i for i, device in enumerate(jax.devices()) if device.process_index == jax.process_index()]
-    return batches.reshape(len(batches), jax.device_count(), -1).swapaxes(0, 1)[local]

@@ -46,7 +46,7 @@ def join(config: Config) -> None:
         raise RunError(f"the processes did not find each other ({config.coordinator}): {error}") from None
     if jax.device_count() != jax.process_count() * jax.local_device_count():
         raise RunError(f"every process needs the same number of devices; this one has {jax.local_device_count()}.")
-    for what, ours in (("code", code_digest()), ("configuration", config.settings())):
+    for what, ours in (("code", code_digest()), ("configuration", config.settings() | {"parallel": config.parallel})):
         found = multihost_utils.process_allgather(_bytes_of(ours))
         others = [number for number in range(len(found)) if (found[number] != found[0]).any()]
         if others:

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import flax.jax_utils
-
 import parsimony as pm
 
 from ..config import Config
@@ -11,11 +9,11 @@ from ..data.sampler import Sampler
 from .build import dual_rate
 
 
-def warning(config: Config, sampler: Sampler, replicas: Any) -> str | None:
+def warning(config: Config, sampler: Sampler, weights: Any) -> str | None:
     """One sentence with what to change; None for a path that unfolds, and for one that a sparsity paces."""
     if config.sparsity is not None:
         return None
-    params, _, opt_state = flax.jax_utils.unreplicate(tuple(replicas))
+    params, _, opt_state = weights
     steps = sampler.end(config.epochs)
     found = pm.path_forecast(params, opt_state, dual_rate(config, sampler), steps)
     if found.verdict == "unfolds":

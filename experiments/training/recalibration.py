@@ -16,7 +16,8 @@ import numpy as np
 import parsimony as pm
 
 from ..data.dataset import Dataset, Split
-from ..data.loader import make_loader, shard
+from ..data.loader import make_loader
+from ..data.placement import shard
 from ..data.sampler import Sampler
 from .network import Network
 from .step import training_batch
@@ -49,6 +50,7 @@ def make_recalibrate(
     def recalibrated(cut, params, stats):
         if not jax.tree.leaves(stats) or _same(cut, params):
             return stats
+        cut, stats = jax.device_get((cut, stats))  # wherever they lie: `pmap` takes them whole
         new = lambda old, batch: flax.jax_utils.unreplicate(forward(cut, old, *batch))
         return pm.recalibrate(new, stats, batches())
 

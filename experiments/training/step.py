@@ -34,9 +34,9 @@ def make_step(network: Network, tx, dataset: Dataset, *, seed: int = 0, augment:
 def make_update(network: Network, tx, dataset: Dataset, *, seed, augment: bool = False, axis: str | None = None):
     """One training step: update(state, images, labels, index, number) → (state, loss).
 
-    `state` is (params, stats, opt_state), and the batch is what `index` takes of the images. Where the step runs on
-    several devices, `axis` is the name of theirs: each has its shard of the batch, and all take the means of what they
-    find. `seed` may be traced.
+    `state` is (params, stats, opt_state), and the batch is what `index` takes of the images, or all of them. Where
+    the step runs on several devices, `axis` is the name of theirs: each has its shard of the batch, and all take the
+    means of what they find. `seed` may be traced.
     """
 
     def loss_of(params, stats, images, labels, key):
@@ -47,8 +47,10 @@ def make_update(network: Network, tx, dataset: Dataset, *, seed, augment: bool =
 
     def update(state, images, labels, index, number):
         params, stats, opt_state = state
-        batch, dropout_key = training_batch(images[index], seed, number, augment, axis)
-        (loss, stats), grads = loss_and_grad(params, stats, batch, labels[index], dropout_key)
+        if index is not None:
+            images, labels = images[index], labels[index]
+        batch, dropout_key = training_batch(images, seed, number, augment, axis)
+        (loss, stats), grads = loss_and_grad(params, stats, batch, labels, dropout_key)
         if axis is not None:
             loss, stats, grads = jax.lax.pmean((loss, stats, grads), axis)
         updates, opt_state = tx.update(grads, opt_state, params)
@@ -70,12 +72,14 @@ def training_batch(images, seed, number, augment: bool, axis: str | None):
 def take_steps(update, state, images, labels, index, number):
     """(state, losses) after an update by each batch of `index`, [steps, batch], but where its `number` is negative.
 
+    No index: the images are one batch.
+
     Such batches may only be the last, and only on a CPU; elsewhere the loop has a length that the compiler knows.
     """
 
     def one(at, carry):
         state, losses = carry
-        state, loss = update(state, images, labels, index[at], number[at])
+        state, loss = update(state, images, labels, None if index is None else index[at], number[at])
         return state, losses.at[at].set(loss)
 
     steps = jnp.sum(number >= 0) if jax.default_backend() == "cpu" and len(number) > 1 else len(number)
@@ -107,25 +111,39 @@ def make_accuracy(fn, dataset: Dataset):
 
     Each device of each process takes its share of the images.
     """
-    at_once = 500 if dataset.shape[0] <= 64 else 50  # of a device; what the memory holds
 
     def correct(variables, images, labels):
-        right = jnp.argmax(fn(variables, dataset.normalised(images)), -1) == labels
-        return jax.lax.psum(jnp.sum(right), "devices")
+        return jax.lax.psum(jnp.sum(correct_of(fn, dataset, variables, images, labels)), "devices")
 
     correct = jax.pmap(correct, axis_name="devices")
-    devices = jax.local_device_count()
 
     def accuracy(variables, split) -> float:
-        replicas, right = flax.jax_utils.replicate(variables), 0
-        share = min(at_once, -(-len(split) // jax.device_count()))
-        for part in split.parts(share * jax.device_count(), (jax.process_index(), jax.process_count())):
-            images, labels = _filled(part, share * devices)
-            shaped = (x.reshape(devices, share, *x.shape[1:]) for x in (images, labels))
-            right += int(np.asarray(correct(replicas, *shaped))[0])
-        return right / len(split)
+        replicas = flax.jax_utils.replicate(variables)
+        return summed(lambda *examples: np.asarray(correct(replicas, *examples))[0], share_of(dataset), split) / len(
+            split
+        )
 
     return accuracy
+
+
+def correct_of(fn, dataset: Dataset, variables, images, labels):
+    """For each image whether fn names it right; never where the label is −1."""
+    return jnp.argmax(fn(variables, dataset.normalised(images)), -1) == labels
+
+
+def share_of(dataset: Dataset) -> int:
+    """How many images a device takes at once: what the memory holds."""
+    return 500 if dataset.shape[0] <= 64 else 50
+
+
+def summed(correct, at_once: int, split) -> int:
+    """The sum of `correct(images, labels)` over a split; each device of this process has at most so many at once."""
+    devices, found = jax.local_device_count(), 0
+    share = min(at_once, -(-len(split) // jax.device_count()))
+    for part in split.parts(share * jax.device_count(), (jax.process_index(), jax.process_count())):
+        images, labels = _filled(part, share * devices)
+        found += int(correct(*(x.reshape(devices, share, *x.shape[1:]) for x in (images, labels))))
+    return found
 
 
 def validation_and_test(accuracy, variables, dataset: Dataset) -> dict[str, float]:

@@ -258,7 +258,7 @@ def test_a_training_goes_on_in_the_middle_of_an_epoch_to_the_same_bits(data_dir,
     monkeypatch.setitem(models.models, "tiny", Tiny)
     own: dict[str, Any] = {"dataset": "imagenet2012", "model": "tiny", "batch_size": 16, "validation": 30}
     own |= {"epochs": 3, "drops": (), "workers": 0, "data_dir": data_dir}
-    run = lambda name: train.train("tiny", Config(**own, run_dir=tmp_path / name))
+    run = lambda name, **more: train.train("tiny", Config(**own, **more, run_dir=tmp_path / name))
     read = lambda path: json.loads((path / "record.json").read_text())
     undisturbed = run("a")
     record = read(undisturbed)
@@ -279,3 +279,9 @@ def test_a_training_goes_on_in_the_middle_of_an_epoch_to_the_same_bits(data_dir,
         with pytest.raises(StoppedError, match=f"saved after step {step} of 8"):
             run("b")
     processes.assert_same((record, undisturbed), (read(run("b")), tmp_path / "b"))
+    monkeypatch.undo()
+    monkeypatch.setitem(models.models, "tiny", Tiny)
+    over_mesh = read(run("mesh", parallel="mesh"))  # whose batches come by the same stream
+    for line, other in zip(record["curve"], over_mesh["curve"], strict=True):
+        assert other["loss"] == pytest.approx(line["loss"], rel=1e-5)
+        assert other["accuracy"] == line["accuracy"]

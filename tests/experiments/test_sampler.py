@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from experiments.data.dataset import Split
-from experiments.data.loader import DeviceLoader, shard
+from experiments.data.loader import DeviceLoader
+from experiments.data.placement import shard
 from experiments.data.sampler import Sampler
 from experiments.errors import RunError
 

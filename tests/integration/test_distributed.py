@@ -41,20 +41,28 @@ def pair(directory, words, compiled, of_second=None):
     return [start(directory, *together, "0", **own), start(directory, *together, "1", **own | (of_second or {}))]
 
 
-def test_two_processes_of_two_devices_train_as_one_of_four(tmp_path, compiled):
-    """20 steps: weights, V, the path record, Γ and the curve."""
-    first, second = pair(tmp_path / "two", WORDS, compiled)
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, compiled):
+    """20 steps of one process of four devices: its folder and its record."""
+    folder = tmp_path_factory.mktemp("alone") / "one"
+    return folder, finished(start(folder, devices=4, words=WORDS, compiled=compiled))
+
+
+@pytest.mark.parametrize("way", ["pmap", "fsdp"])
+def test_two_processes_of_two_devices_train_as_one_of_four(tmp_path, compiled, alone, way):
+    """By whatever way: weights, V, the path record, Γ and the curve."""
+    first, second = pair(tmp_path, (*WORDS, "--parallel", way), compiled)
     together = finished(first)
     output, errors = second.communicate()
     assert second.returncode == 0, errors
     assert "epoch" not in output  # one of them speaks
-    alone = finished(start(tmp_path / "one", devices=4, words=WORDS, compiled=compiled))
+    folder, record = alone
     assert together["curve"][-1]["step"] == 20
-    assert len(together["devices"]) == len(alone["devices"]) == 4
-    one, two = (load_run(tmp_path / name).at() for name in ("one", "two"))
+    assert len(together["devices"]) == len(record["devices"]) == 4
+    one, two = (load_run(path).at() for path in (folder, tmp_path))
     assert jax.tree.structure(one) == jax.tree.structure(two)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), one, two)
-    for line, other in zip(together["curve"], alone["curve"], strict=True):
+    for line, other in zip(together["curve"], record["curve"], strict=True):
         assert line["groups"] == other["groups"]
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-6)
 
