@@ -27,7 +27,35 @@ def check_scalar(name: str, value: Any, expected: str) -> None:
         raise TypeError(f"{name}={value!r}: expected {expected}.")
     if jnp.ndim(value):
         raise ValueError(f"{name} has the shape {jnp.shape(value)}: expected one number; map over several by jax.vmap.")
+    if isinstance(value, int) and abs(value) >= 2**31:
+        raise ValueError(f"{name}={value!r}: JAX's integers end below 2**31; write the float {float(value):g}.")
 
+
+def check_flag(name: str, value: Any) -> None:
+    """Rejects what has no truth value."""
+    if not isinstance(value, bool | int | np.bool_) and (not hasattr(value, "dtype") or jnp.ndim(value)):
+        raise TypeError(f"{name}={shown(value)}: expected True or False.")
+
+
+def check_floating(name: str, dtype: Any) -> None:
+    """Rejects anything but a floating-point dtype."""
+    try:
+        known = isinstance(dtype, str | type | np.dtype) and jnp.issubdtype(dtype, jnp.floating)
+    except TypeError:  # a word that names none
+        known = False
+    if not known:
+        raise ValueError(f"{name}={shown(dtype)}: expected a floating-point dtype such as 'float32'.")
+
+
+def check_part(name: str, value: Any, expected: str) -> None:
+    """Rejects what is not in (0, 1]."""
+    check_scalar(name, value, expected)
+    if not 0 < value <= 1:
+        raise ValueError(f"{name}={value!r}: expected {expected}.")
+
+
+RANGE = 1e-30, 1e30
+"""Of positive hyper-parameters: beyond, float32 turns a step into infinity or nothing."""
 
 SAMPLED = (0, *(2**i for i in range(24)))
 """The counts at which a schedule is looked at before a run."""
@@ -37,13 +65,19 @@ def check_schedule(name: str, schedule: Any) -> None:
     """Rejects a schedule that is negative or not finite at count 0, 1, 2, 4, … 2²³, where that can be seen."""
     if not callable(schedule):
         return
-    values = {}
+    values, wrong = {}, None
     try:
         with jax.ensure_compile_time_eval():
             for count in SAMPLED:
-                values[count] = float(jnp.asarray(schedule(jnp.asarray(count))))
+                value = schedule(jnp.asarray(count))
+                if not (isinstance(value, int | float) or hasattr(value, "dtype")):
+                    wrong = value if value is not None else "nothing"
+                    break
+                values[count] = float(jnp.asarray(value))
     except Exception:  # traced, one value for each of many runs, or a table that is shorter: seen when it is reached
         pass
+    if wrong is not None:
+        raise TypeError(f"{name}: the schedule gives {shown(wrong)} at step {len(values)}; expected a number.")
     for count, value in values.items():
         if not 0 <= value < math.inf:
             raise ValueError(f"{name}: the schedule gives {value:g} at step {count}; expected finite numbers ≥ 0.")
@@ -63,13 +97,13 @@ def check_positive(name: str, value: Any) -> None:
     # An injected schedule may pass through zero, and hands over arrays.
     injected_zero = isinstance(value, jax.Array) and name.endswith("learning_rate") and value == 0
     number: Any = value
-    if not 0 < float(number) < math.inf and not injected_zero:
-        raise ValueError(f"{name}={value!r}: expected a positive, finite number.")
+    if not RANGE[0] <= float(number) <= RANGE[1] and not injected_zero:
+        raise ValueError(f"{name}={value!r}: expected a positive, finite number, from {RANGE[0]} to {RANGE[1]}.")
 
 
 def check_count(name: str, value: Any, what: str = "an int of at least 1") -> None:
-    """Rejects anything but an int of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+    """Rejects anything but an int of at least 1, and one that JAX's integers cannot hold."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not 1 <= value < 2**31:
         raise ValueError(f"{name}={value!r}: expected {what}.")
 
 
@@ -117,6 +151,7 @@ def check_momentum(momentum: Any, nesterov: bool) -> None:
     """Rejects what `optax.trace` would take, and grow without end."""
     if momentum is not None:
         check_decay("momentum", momentum, ", or None for none")
+    check_flag("nesterov", nesterov)
     if nesterov and momentum is None:
         raise ValueError("nesterov=True needs a momentum, e.g. momentum=0.9.")
 
@@ -128,7 +163,7 @@ def weight_decay_of(weight_decay: Any, mask: Any) -> optax.GradientTransformatio
             raise ValueError("weight_decay_mask needs a weight_decay, e.g. weight_decay=1e-4.")
         return optax.identity()
     check_scalar("weight_decay", weight_decay, "a number ≥ 0, or None for none")
-    if concrete(weight_decay) and not 0 <= weight_decay < math.inf:
+    if concrete(weight_decay) and not 0 <= weight_decay <= RANGE[1]:
         raise ValueError(f"weight_decay={weight_decay!r}: expected a number ≥ 0, or None.")
     return optax.add_decayed_weights(weight_decay, mask)
 
@@ -174,10 +209,16 @@ def check_patterns(where: str, patterns: Iterable[str], names: list[str]) -> Non
             )
 
 
+def check_words(name: str, value, what: str) -> None:
+    """Rejects anything but a list or tuple of strings."""
+    if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
+        example = f", such as [{value!r}]" if isinstance(value, str) else ""
+        raise TypeError(f"{name}={shown(value)}: expected a list of {what}{example}.")
+
+
 def check_protect(protect, names: list[str]) -> None:
     """Rejects anything but a list of patterns, each found in one of these names."""
-    if isinstance(protect, str):
-        raise TypeError(f"protect={protect!r}: expected a list of regular expressions, such as [{protect!r}].")
+    check_words("protect", protect, "regular expressions")
     check_patterns("protect", protect, names)
 
 
@@ -209,25 +250,3 @@ def accumulators(tree, dtype: str):
 
     leaves, treedef = named_leaves(tree)
     return treedef.unflatten([accumulator(name, w) for name, w in leaves])
-
-
-def aligned(**trees):
-    """The common structure of trees that must match, and the leaves of each; a readable error where they do not."""
-    (reference, tree), *others = [(name, trees[name]) for name in ("params", *(n for n in trees if n != "params"))]
-    expected, treedef = named_leaves(tree)
-    for name, other in others:
-        found, other_def = named_leaves(other)
-        shapes, other_shapes = ({key: jnp.shape(leaf) for key, leaf in pairs} for pairs in (expected, found))
-        if shapes != other_shapes or treedef != other_def:
-            wrong = sorted(
-                key for key in shapes.keys() | other_shapes.keys() if shapes.get(key) != other_shapes.get(key)
-            )
-            detail = "; ".join(
-                f"{key!r} is {shapes.get(key, 'missing')} in {reference}, {other_shapes.get(key, 'missing')} in {name}"
-                for key in wrong[:3]
-            )
-            raise ValueError(
-                f"{name} and {reference} do not match: {detail or f'{other_def} against {treedef}'}. "
-                "Use the same tree in init and update; after surgery on the parameters, the state must follow."
-            )
-    return treedef, [jax.tree.leaves(tree) for tree in trees.values()]

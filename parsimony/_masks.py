@@ -8,7 +8,7 @@ import numpy as np
 import optax
 
 from ._checks import as_arrays, shown, transformation
-from ._state import check_state
+from ._state import check_params, check_state
 from ._tree import named_leaves
 
 
@@ -32,6 +32,7 @@ def apply_masks(params: optax.Params, masks):
       >>> pm.apply_masks({"kernel": jnp.array([1.0, 2.0])}, {"kernel": jnp.array([True, False])})["kernel"].tolist()
       [1.0, 0.0]
     """
+    check_params(params)
     weights, treedef = named_leaves(params)
     if weights and all(_is_mask(w) for _, w in weights) and not any(_is_mask(m) for _, m in named_leaves(masks)[0]):
         raise TypeError("apply_masks: params are bool arrays; the arguments are swapped: apply_masks(params, masks).")

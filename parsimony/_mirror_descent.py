@@ -23,14 +23,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._checks import accumulators, aligned, as_arrays, check_positive, check_schedule
+from ._checks import accumulators, as_arrays, check_positive, check_schedule
 from ._penalties.penalty import gamma_of, strength_of_each
 from ._penalties.rules import Rules, check_penalty, resolve
 from ._penalties.unit_penalty import UnitSlices
 from ._sparsity_target import LEAST, SparsityScope, check_sparsity, strength_at_start, strength_like, threshold_at
 from ._state import SplitLBIState, check_params, check_state, scalar_like, static
 from ._sums import add
-from ._tree import is_numeric
+from ._tree import aligned, is_numeric
 
 
 def latent_and_prox(

@@ -19,7 +19,7 @@ from typing import Any, TypedDict
 
 import optax
 
-from ._checks import check_count, check_positive
+from ._checks import check_count, check_flag, check_part, check_positive, check_schedule
 from ._path_speed import time_after
 from ._sparsity_target import SparsityScope, check_sparsity
 
@@ -89,12 +89,13 @@ def pace(
       See the module; pruning along a schedule is that of Zhu and Gupta (arXiv 1710.01878), here from nothing up.
     """
     check_positive("learning_rate", learning_rate)
+    check_schedule("learning_rate", learning_rate)
     check_count("steps", steps, "the number of updates of the training, an int ≥ 1")
     if sparsity is None or callable(sparsity):
         raise TypeError(f"sparsity={sparsity!r}: expected the share of zeros at the end, a number in [0, 1).")
     check_sparsity(sparsity, scope)
-    if not 0 < open_by <= 1:
-        raise ValueError(f"open_by={open_by!r}: expected a share of the steps, in (0, 1].")
+    check_part("open_by", open_by, "a share of the steps, in (0, 1]")
+    check_flag("finish", finish)
     pull = (2.0 if finish else 5.0) if pull is None else pull
     check_positive("pull", pull)
     opened = max(1, round(open_by * steps))

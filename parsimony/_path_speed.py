@@ -25,9 +25,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._checks import as_arrays, check_count, check_finite, check_positive
+from ._checks import as_arrays, check_count, check_finite, check_part, check_positive, check_schedule
 from ._penalties.penalty import Penalty, inside
-from ._penalties.rules import Rules, resolve
+from ._penalties.rules import Rules, check_penalty, resolve
 from ._penalties.unit_penalty import UnitPenalty, UnitSlices
 from ._state import check_params
 from ._tree import named_leaves
@@ -81,9 +81,10 @@ def path_speed(
     """
     check_count("steps", steps, "the number of updates of the training, an int ≥ 1")
     check_positive("learning_rate", learning_rate)
+    check_schedule("learning_rate", learning_rate)
     check_positive("nu", nu)
-    if not 0 < share <= 1:
-        raise ValueError(f"share={share!r}: expected a share of the steps, in (0, 1].")
+    check_part("share", share, "a share of the steps, in (0, 1]")
+    check_penalty(None if isinstance(penalty, Rules) else penalty, "penalty")
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(params)):
         raise TypeError("path_speed: params are shapes only; the speed of the path is that of the weights themselves.")
     check_params(params)

@@ -23,9 +23,9 @@ import optax
 
 from ._checks import (
     accumulators,
-    aligned,
     as_arrays,
     check_count,
+    check_floating,
     check_momentum,
     check_positive,
     check_schedule,
@@ -41,7 +41,7 @@ from ._penalties.unit_penalty import UnitPenalty
 from ._sparsity_target import SparsityScope, check_sparsity, strength_at_start, strength_like, threshold_at
 from ._state import SplitLBIState, check_params, check_state, scalar_like, static
 from ._sums import add
-from ._tree import is_numeric
+from ._tree import aligned, is_numeric
 
 
 def inverse_scale_space(
@@ -122,8 +122,7 @@ def inverse_scale_space(
     ]:
         check_positive(name, value)
     check_penalty(None if isinstance(penalty, Rules) else penalty, "penalty")
-    if not jnp.issubdtype(accumulator_dtype, jnp.floating):
-        raise ValueError(f"accumulator_dtype={accumulator_dtype!r}: expected a floating-point dtype such as 'float32'.")
+    check_floating("accumulator_dtype", accumulator_dtype)
     inner_or_none = optax.identity() if inner is None else inner
     inner_tx = transformation(f"inner={shown(inner)}", inner_or_none, "optax.trace(0.9)")
     dual_rate = learning_rate if dual_learning_rate is None else dual_learning_rate

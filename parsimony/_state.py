@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 
@@ -122,7 +123,7 @@ def split_lbi_states(opt_state) -> list[SplitLBIState]:
 
 
 def check_params(params) -> None:
-    """Rejects an optimizer state in the place of parameters."""
+    """Rejects an optimizer state in the place of parameters, and leaves that are not numbers."""
     is_state = lambda node: (
         isinstance(node, tuple) and type(node).__name__.endswith("State") and hasattr(node, "_fields")
     )
@@ -132,6 +133,15 @@ def check_params(params) -> None:
             f"params: expected the tree of the weights, got an optimizer state (it holds {type(found[0]).__name__}). "
             "Where a function takes both, the two are swapped."
         )
+    for leaf in jax.tree.leaves(params):
+        if not (_is_array(leaf) or (isinstance(leaf, int | float) and abs(leaf) < 2**31)):
+            raise TypeError(f"params: expected a tree of arrays, got {type(leaf).__name__} in it: {str(leaf)[:60]!r}.")
+
+
+def _is_array(leaf) -> bool:
+    dtype = getattr(leaf, "dtype", None)
+    numbers = (np.number, np.bool_, jax.dtypes.extended)
+    return dtype is not None and hasattr(leaf, "shape") and any(jnp.issubdtype(dtype, kind) for kind in numbers)
 
 
 def check_state(kind: type, state) -> None:

@@ -50,3 +50,25 @@ def one_ending(name: str, names) -> str | None:
     """The one of `names` that goes on to the left of `name`, as in a tree of which this is a part; None if unclear."""
     found = [longer for longer in names if longer.endswith("/" + name)]
     return found[0] if len(found) == 1 else None
+
+
+def aligned(**trees):
+    """The common structure of trees that must match, and the leaves of each; a readable error where they do not."""
+    (reference, tree), *others = [(name, trees[name]) for name in ("params", *(n for n in trees if n != "params"))]
+    expected, treedef = named_leaves(tree)
+    for name, other in others:
+        found, other_def = named_leaves(other)
+        shapes, other_shapes = ({key: jax.numpy.shape(leaf) for key, leaf in pairs} for pairs in (expected, found))
+        if shapes != other_shapes or treedef != other_def:
+            wrong = sorted(
+                key for key in shapes.keys() | other_shapes.keys() if shapes.get(key) != other_shapes.get(key)
+            )
+            detail = "; ".join(
+                f"{key!r} is {shapes.get(key, 'missing')} in {reference}, {other_shapes.get(key, 'missing')} in {name}"
+                for key in wrong[:3]
+            )
+            raise ValueError(
+                f"{name} and {reference} do not match: {detail or f'{other_def} against {treedef}'}. "
+                "Use the same tree in init and update; after surgery on the parameters, the state must follow."
+            )
+    return treedef, [jax.tree.leaves(tree) for tree in trees.values()]

@@ -44,6 +44,18 @@ LONG = ("test_survival.py", "test_distributed.py", "test_notebooks.py")
 TRAININGS = {"directory", "undisturbed", "here", "copy", "demo"}
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--fuzz", type=int, default=100, metavar="N", help="mutations of each input that fuzz tests try (100)"
+    )
+
+
+@pytest.fixture
+def fuzz(request) -> int:
+    """How many mutations to try."""
+    return request.config.getoption("--fuzz")
+
+
 def pytest_collection_modifyitems(items):
     """Files that take minutes come first, so that at the end no worker is left alone with one of them."""
     items.sort(key=lambda item: item.path.name not in LONG)

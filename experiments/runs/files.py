@@ -1,7 +1,7 @@
 """Whole files or none: JSON, lines of JSON, and names that are still free.
 
 Every object that is written carries a SHA-256 of the rest of it, and every line a CRC-32, so that damage is named where
-it is read. Files without them, written earlier or by hand, are read too.
+it is read.
 """
 
 import contextlib
@@ -57,7 +57,7 @@ def read_json(path: Path, shape: Any = object, sealed: bool = True) -> Any:
       shape: what is needed of it: a type or several; {name: shape} for an object that has these names, and perhaps
         others; {str: shape} for an object of such values, whatever their names; [shape] for a list of them, [shape,
         shape] for a list of just two.
-      sealed: whether the seal is compared, where there is one.
+      sealed: whether the seal is compared; if not, there need not be one.
 
     Raises:
       RunError: if it is missing, is not JSON, has another shape, or is not what was written.
@@ -70,7 +70,9 @@ def read_json(path: Path, shape: Any = object, sealed: bool = True) -> Any:
     if difference := _difference(value, shape, "its content"):
         raise RunError(f"{path} is damaged, or of another version of the experiments: {difference}.")
     seal = value.pop(SEAL, None) if isinstance(value, dict) else None
-    if sealed and seal is not None and seal != hashlib.sha256(_one_form(value)).hexdigest():
+    if sealed and seal is None:
+        raise RunError(f"{path} is damaged, or of another version of the experiments: it has no {SEAL!r} of its own.")
+    if sealed and seal != hashlib.sha256(_one_form(value)).hexdigest():
         raise RunError(
             f"{path} changed after it was written: its SHA-256 is that of other content. Restore it from a copy."
         )
@@ -110,7 +112,11 @@ def write_lines(path: Path, lines: list[dict]) -> None:
 
 def _sealed_line(line: dict) -> str:
     line = json.loads(json.dumps(line))
-    return json.dumps(line | {LINE_SEAL: zlib.crc32(_one_form(line))}) + "\n"
+    return json.dumps(line | {LINE_SEAL: _crc(line)}) + "\n"
+
+
+def _crc(line: dict) -> str:
+    return f"{zlib.crc32(_one_form(line)):08x}"
 
 
 def read_lines(path: Path) -> list[dict]:
@@ -118,7 +124,7 @@ def read_lines(path: Path) -> list[dict]:
     if not path.exists():
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
-    lines = []
+    lines, seals = [], []
     for number, line in enumerate(text[: text.rfind("\n") + 1].splitlines(), start=1):
         try:
             lines.append(json.loads(line))
@@ -126,9 +132,10 @@ def read_lines(path: Path) -> list[dict]:
             raise RunError(f"line {number} of {path} is not valid JSON ({error}).") from None
         if not isinstance(lines[-1], dict):
             raise RunError(f"line {number} of {path} is damaged: expected an object, got {line[:40]}.")
-        seal = lines[-1].pop(LINE_SEAL, None)
-        if seal is not None and seal != zlib.crc32(_one_form(lines[-1])):
-            raise RunError(f"line {number} of {path} is damaged: its CRC-32 is that of other content.")
+        seals.append(lines[-1].pop(LINE_SEAL, None))
+    for number, (line, seal) in enumerate(zip(lines, seals, strict=True), start=1):
+        if seal != _crc(line):
+            raise RunError(f"line {number} of {path} is damaged: its CRC-32 is missing, or that of other content.")
     return lines
 
 

@@ -156,7 +156,8 @@ class SparseGroupLasso:
     def __post_init__(self):
         check_fields(self)
         check_axes(self.axis, "SparseGroupLasso")
-        if not 0 <= self.mix <= 1:
+        number = isinstance(self.mix, int | float | np.number) and not isinstance(self.mix, bool)
+        if not (number and 0 <= self.mix <= 1):
             raise ValueError(f"SparseGroupLasso(mix={self.mix!r}): expected the lasso's share, a number in [0, 1].")
         object.__setattr__(self, "mix", float(self.mix))
 

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._checks import RANGE
+
 Shape = tuple[int, ...]
 
 
@@ -23,10 +25,10 @@ def check_fields(penalty) -> None:
             f"{type(penalty).__name__}(strength={strength!r}): expected a Python number, since a penalty is part "
             "of the compiled program; to move it during a run, scale dual_learning_rate instead."
         )
-    if not (strength > 0 and math.isfinite(strength)):
+    if not RANGE[0] <= strength <= RANGE[1]:
         raise ValueError(
-            f"{type(penalty).__name__}(strength={strength!r}): expected a positive, finite number; "
-            "for no penalty at all use None, e.g. Rules([('head', None), ...])."
+            f"{type(penalty).__name__}(strength={strength!r}): expected a positive, finite number, "
+            f"from {RANGE[0]} to {RANGE[1]}; for no penalty at all use None, e.g. Rules([('head', None), ...])."
         )
     # A NumPy scalar is not weakly typed: it would promote V.
     object.__setattr__(penalty, "strength", float(strength))

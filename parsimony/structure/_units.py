@@ -177,6 +177,16 @@ def check_units(call: str, units, *others) -> None:
         )
 
 
+def check_widths(units: Units, widths) -> None:
+    """Rejects anything but {set: int}."""
+    if not isinstance(widths, dict):
+        raise TypeError(f"widths: expected a dict {{set: number of units}}, got {type(widths).__name__}.")
+    for name, width in widths.items():
+        units.named(name, "widths")
+        if isinstance(width, bool) or not isinstance(width, int | np.integer):
+            raise TypeError(f"widths[{name!r}]: expected an int, got {shown(width)}.")
+
+
 def structs(tree):
     """Shapes and dtypes in the place of arrays."""
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jax.dtypes.result_type(x)), tree)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .._checks import as_arrays, check_count, check_positive
+from .._checks import as_arrays, check_count, check_positive, check_scalar
 
 
 def max_learning_rate(lipschitz: float, kappa: float = 1.0, nu: float = 100.0) -> float:
@@ -47,7 +47,8 @@ def max_learning_rate(lipschitz: float, kappa: float = 1.0, nu: float = 100.0) -
       See the module; the eigenvalue is elementary.
     """
     for name, value in [("lipschitz", lipschitz), ("kappa", kappa), ("nu", nu)]:
-        if isinstance(value, bool) or name != "lipschitz" or value != 0:
+        check_scalar(name, value, "a number ≥ 0" if name == "lipschitz" else "a positive number")
+        if name != "lipschitz" or value != 0:
             check_positive(name, value)
     half, coupling = float(lipschitz) / 2, 1 / float(nu)
     return 2 / (float(kappa) * (half + coupling + math.hypot(half, coupling)))

@@ -9,6 +9,7 @@ from experiments.errors import RunError
 from experiments.plots import charts, page
 from experiments.plots.svg import Line, chart
 from experiments.runs import results
+from experiments.runs.files import write_json
 
 NASTY = "<script>alert('x')</script>&\"'"
 
@@ -77,7 +78,7 @@ def test_names_and_values_are_escaped_everywhere():
 def test_results_come_in_the_order_in_which_they_were_made_and_other_files_are_left_alone(tmp_path):
     point = {"epoch": 1, "time": 0.1, "total_density": 0.1, "accuracy": 0.9, "sparse_accuracy": 0.8, "groups": {}}
     for name, sparsity in [("stop-10", 3), ("stop", 1), ("stop-2", 2), ("stopped", 9), ("stop-list", 9)]:
-        (tmp_path / f"{name}.json").write_text(json.dumps({"rule": "stable", "sparsity": sparsity, "point": point}))
+        write_json(tmp_path / f"{name}.json", {"rule": "stable", "sparsity": sparsity, "point": point})
     assert [result["sparsity"] for result in results.of(tmp_path, "stop")] == [1, 2, 3]
 
 

@@ -1,13 +1,11 @@
 """Mutated files: none is taken for something that it does not say, and the place is named.
 
-`MUTATIONS=5000 pytest tests/structure/test_damaged_files.py` tries more.
+`pytest tests/structure/test_damaged_files.py --fuzz 5000` tries more.
 """
 
-import copy
 import functools
 import hashlib
 import json
-import os
 import shutil
 
 import jax
@@ -17,10 +15,10 @@ import optax
 import pytest
 from safetensors.numpy import save
 
+from helpers.mutations import flipped, mutant
 from parsimony.structure import Units, compact, export, find_units, load_compact, load_opt_state
 from parsimony.structure._files import manifest, units_json
 
-MUTATIONS = int(os.environ.get("MUTATIONS", "250"))
 PARAMS = {"w1": jnp.ones((4, 6)), "b1": jnp.ones(6), "deep": [{"w2": jnp.ones((6, 3))}, {"w3": jnp.ones((3, 2))}]}
 X = jnp.ones((2, 4))
 
@@ -33,40 +31,6 @@ def fn(p, x):
 @functools.cache
 def units():
     return find_units(fn, PARAMS, X)
-
-
-def places(data, path=()):
-    """Every place in JSON data, by the steps to it."""
-    yield path
-    children = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
-    for step, child in children:
-        yield from places(child, (*path, step))
-
-
-STRANGE = [None, True, -1, 0, 7, 2**31, 2**70, 1.5, float("inf"), "", "w1", "x" * 50, [], [[]], {}, {"0": [0]}]
-
-
-def mutant(data, rng):
-    """Something in the data replaced, removed, renamed, doubled, moved by one or put in another order."""
-    data = copy.deepcopy(data)
-    steps = list(places(data))
-    path = steps[rng.integers(1, len(steps))]
-    parent = functools.reduce(lambda node, step: node[step], path[:-1], data)
-    step, old = path[-1], parent[path[-1]]
-    kind = rng.integers(6)
-    if kind == 0 and isinstance(old, int):
-        parent[step] = old + int(rng.choice([-1, 1]))
-    elif kind == 1 and isinstance(parent, dict):
-        parent[str(step) + "x"] = parent.pop(step)
-    elif kind == 2 and isinstance(old, list) and len(old) > 1:
-        rng.shuffle(old)
-    elif kind == 3 and isinstance(parent, list):
-        parent.insert(step, copy.deepcopy(old))
-    elif kind == 4:
-        del parent[step]
-    else:
-        parent[step] = STRANGE[rng.integers(len(STRANGE))]
-    return data
 
 
 def outcome(read):
@@ -83,9 +47,9 @@ def test_units_come_back_as_they_were():
     assert Units.from_json(json.dumps(json.loads(units().to_json()), indent=3)).to_json() == units().to_json()
 
 
-def test_no_mutant_of_units_is_taken():
+def test_no_mutant_of_units_is_taken(fuzz):
     data, rng = json.loads(units().to_json()), np.random.default_rng(0)
-    for _ in range(MUTATIONS):
+    for _ in range(fuzz):
         text = json.dumps(mutant(data, rng))
         found, message = outcome(lambda text=text: Units.from_json(text))
         assert (
@@ -93,11 +57,11 @@ def test_no_mutant_of_units_is_taken():
         ), text
 
 
-def test_a_mutant_with_a_digest_of_its_own_is_at_least_consistent():
+def test_a_mutant_with_a_digest_of_its_own_is_at_least_consistent(fuzz):
     """Who writes a file can write its digest: then every index is still one of a unit that there is."""
     data, rng = json.loads(units().to_json()), np.random.default_rng(1)
     taken = 0
-    for _ in range(MUTATIONS):
+    for _ in range(fuzz):
         changed = mutant(data, rng)
         if isinstance(changed, dict):
             changed["sha256"] = units_json.digest({name: own for name, own in changed.items() if name != "sha256"})
@@ -146,10 +110,10 @@ def folder(tmp_path_factory):
     return export(small, tmp_path_factory.mktemp("models") / "model", X, platforms=("cpu",))
 
 
-def test_no_mutant_of_a_model_is_taken(folder, tmp_path):
+def test_no_mutant_of_a_model_is_taken(fuzz, folder, tmp_path):
     data, rng = json.loads((folder / "model.json").read_text()), np.random.default_rng(2)
     shutil.copytree(folder, tmp_path / "model")
-    for _ in range(MUTATIONS):
+    for _ in range(fuzz):
         changed = mutant(data, rng)
         (tmp_path / "model/model.json").write_text(json.dumps(changed))
         if changed != data:
@@ -158,14 +122,12 @@ def test_no_mutant_of_a_model_is_taken(folder, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["model.json", "params.safetensors", "model.stablehlo", "opt_state.safetensors"])
-def test_no_flipped_bit_is_taken(name, folder, tmp_path):
+def test_no_flipped_bit_is_taken(fuzz, name, folder, tmp_path):
     shutil.copytree(folder, tmp_path / "model")
     content, rng = (folder / name).read_bytes(), np.random.default_rng(3)
     whole = load_compact(folder)[0](load_compact(folder)[1], X)
-    for _ in range(MUTATIONS // 10):
-        flipped = bytearray(content)
-        flipped[rng.integers(len(content))] ^= 1 << int(rng.integers(8))
-        (tmp_path / "model" / name).write_bytes(flipped)
+    for _ in range(fuzz // 10):
+        (tmp_path / "model" / name).write_bytes(flipped(content, rng))
         model, message = outcome(lambda: load_compact(tmp_path / "model"))
         if model is not None:
             loaded, params = model

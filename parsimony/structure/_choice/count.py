@@ -13,7 +13,7 @@ from .._analysis.analyse import Analysis, analyse
 from .._analysis.interpreter import Frame
 from .._analysis.remembered import analysis_of
 from .._rewrite.narrow import Narrowing
-from .._units import Units, check_units, structs
+from .._units import Units, check_units, check_widths, structs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +86,10 @@ def count_at(units: Units, widths: dict[str, int], params) -> Counts:
     units.matched(params)
     if units.fn is None or not units.arguments:
         raise ValueError("count_at needs the function that the units were found in: call find_units.")
+    check_widths(units, widths)
     number = {}
     for name, width in widths.items():
-        unit_set = units.named(name, "widths")
+        unit_set = units.sets[name]
         if width < 1:
             raise ValueError(f"widths[{name!r}] = {width}: expected at least 1 unit.")
         number[name] = unit_set.at_width(width)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..._checks import check_finite, check_patterns
+from ..._checks import check_count, check_finite, check_patterns, check_scalar, shown
 from ..._readout import gammas
 from ..._state import split_lbi_states
 from ..._tree import named_leaves
@@ -105,13 +105,21 @@ def next_widths(
       ArXiv 1905.09449 for growth at τ = 0.8; how much a set grows is ours.
     """
     check_units("next_widths(units, shares)", units, shares)
-    rules = [("", tau)] if isinstance(tau, int | float) else list(tau)
+    for name, share in shares.items() if isinstance(shares, dict) else [("shares", None)]:
+        if not isinstance(share, int | float | np.number) or isinstance(share, bool):
+            raise TypeError(f"shares: expected {{set: share}}, as saturation gives, got {shown(share)} for {name!r}.")
+        units.named(name, "shares")
+    check_scalar("step", step, "a number of units")
+    check_scalar("ratio", ratio, "a share of the units")
+    check_count("round_to", round_to)
+    rules = [("", tau)] if isinstance(tau, int | float) else _pairs("tau", tau)
+    caps = _pairs("caps", caps)
     check_patterns("tau", (pattern for pattern, _ in rules), list(units.sets))
     check_patterns("caps", (pattern for pattern, _ in caps), list(units.sets))
     if any(not 0 < value <= 1 for _, value in rules):
         raise ValueError(f"tau={tau!r}: expected a share of the units, in (0, 1].")
-    if step < 1 or not 0 <= ratio < math.inf or round_to < 1:
-        raise ValueError(f"step={step!r}, ratio={ratio!r}, round_to={round_to!r}: expected ≥ 1, ≥ 0 and ≥ 1.")
+    if not 1 <= step < math.inf or not 0 <= ratio < math.inf:
+        raise ValueError(f"step={step!r}, ratio={ratio!r}: expected ≥ 1 and ≥ 0.")
     first = lambda rules, name, default: next((value for p, value in rules if re.search(p, name)), default)
     widths = {}
     for name, share in shares.items():
@@ -121,3 +129,12 @@ def next_widths(
         if share >= first(rules, name, math.inf) and width > size and not units.sets[name].reduced:
             widths[name] = int(width)
     return widths
+
+
+def _pairs(name: str, rules) -> list[tuple[str, float]]:
+    """Rules by name as a list of (regular expression, number)."""
+    pair = lambda rule: isinstance(rule, tuple | list) and len(rule) == 2 and isinstance(rule[0], str)
+    number = lambda value: isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not isinstance(rules, list | tuple) or not all(pair(rule) and number(rule[1]) for rule in rules):
+        raise TypeError(f"{name}={shown(rules)}: expected pairs of a regular expression and a number.")
+    return [(pattern, value) for pattern, value in rules]

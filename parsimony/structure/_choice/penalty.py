@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from ..._checks import check_words
 from ..._penalties.unit_penalty import Slices, UnitPenalty
 from .._analysis.find import find_units
 from .._units import Units, UnitSet, check_units
@@ -83,6 +84,8 @@ def unit_penalty(
       ArXiv 2007.02010 penalises filters alone; whole units are ours.
     """
     check_units("unit_penalty(units, strength)", units, strength)
+    if sets is not None:
+        check_words("sets", sets, "names of sets")
     names = _default_sets(units) if sets is None else list(sets)
     owner: dict[str, str] = {}
     found: dict[str, tuple[int, np.ndarray]] = {}

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from ..._checks import check_flag
 from ..._tree import named_leaves
 from .._analysis.remembered import analysis_of
 from .._rewrite.equality import same_program
@@ -85,6 +86,7 @@ def compact(units: Units, keep, params, opt_state: optax.OptState | None = None,
       traced program where a width enters it, are ours.
     """
     check_units("compact(units, keep, params, opt_state)", units, keep, params, opt_state)
+    check_flag("exact", exact)
     keep = units.checked(keep)
     leaves, treedef = units.matched(params)
     for name, mask in keep.items():

@@ -13,7 +13,7 @@ import optax
 from ..._checks import shown
 from .._analysis.analyse import Analysis
 from .._analysis.remembered import analysis_of
-from .._units import Units, check_units, structs
+from .._units import Units, check_units, check_widths, structs
 from .compact import resized
 from .index_map import Layout, layouts, spread
 from .opt_state import transplant
@@ -139,14 +139,11 @@ def grow(
 
 
 def _check(units: Units, widths) -> None:
-    if not isinstance(widths, dict):
-        raise TypeError(f"widths: expected a dict {{set: number of units}}, got {type(widths).__name__}.")
+    check_widths(units, widths)
     if units.fn is None or not units.arguments:
         raise ValueError("grow needs the function that the units were found in: call find_units.")
     for name, width in widths.items():
-        unit_set = units.named(name, "widths")
-        if isinstance(width, bool) or not isinstance(width, int | np.integer):
-            raise TypeError(f"widths[{name!r}]: expected an int, got {width!r}.")
+        unit_set = units.sets[name]
         if width < unit_set.size:
             raise ValueError(
                 f"widths[{name!r}] = {width} is below the present {unit_set.size} units; to remove units use compact."
