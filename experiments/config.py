@@ -81,7 +81,7 @@ class PathOptions:
     sparsity: float | None = 0.7
     """Share of the penalised weights that is zero at the end of the path, which opens by itself (parsimony.pace).
     None: a share or strengths set its pace."""
-    open_by: float = 0.5
+    open_by: float = 0.7
     """Share of the training after which the path is open; only with a sparsity."""
     finish: bool = True
     """After that W is finished inside the support, so that at the end W = W̃; else W stays dense, with W̃ beside it."""

@@ -8,7 +8,8 @@ round, for a share s of K steps, and for each kind of group (the parameters with
 
 Groups whose weights training keeps up or makes larger enter around and before sK; those that the coupling pulls to zero
 never do: V gains no more than W₀/κ where the loss does not hold W. Without a normalisation V comes to about 0.7 of the
-prediction. Before one it does not hold at all: W shrinks to a norm of its own, whatever W₀ was, and V grows by that.
+prediction. Before one it does not hold at all: W shrinks to a norm of its own (docs/reference/theory.md), and V grows
+by that.
 
 References:
   ArXiv 1905.09449, equation for V; the choice of λ is ours.

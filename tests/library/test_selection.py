@@ -47,7 +47,7 @@ def rms_of_groups(name, w):
 
 def test_rank_is_earliest_first_then_root_mean_square_over_the_whole_network():
     params, record = draw(1), random_record(1)
-    ranks = pm.rank(params, recorded(record))
+    ranks = pm.rank(params, recorded(record), "entry")
     assert ranks["bias"] is None
     rows = []
     for name in KINDS:
@@ -62,7 +62,7 @@ def test_rank_is_earliest_first_then_root_mean_square_over_the_whole_network():
 def test_never_is_last_and_the_largest_of_those_that_never_came_is_the_first_of_them():
     params = {**draw(0), "conv": jnp.ones((3, 3, 2, 10)) * jnp.arange(1.0, 11).reshape(1, 1, 1, 10)}
     steps = {"conv": [7, -1, 3, -1, 7, 1, -1, 90000, 2, 3], "dense": np.full((8, 12), -1)}
-    places = np.asarray(pm.rank(params, recorded(steps))["conv"])
+    places = np.asarray(pm.rank(params, recorded(steps), "entry")["conv"])
     assert np.argsort(places).tolist() == [5, 8, 9, 2, 4, 0, 7, 6, 3, 1]
 
 
@@ -95,7 +95,8 @@ def test_kept_are_the_first_of_the_order_and_no_more_could_go(scope, level):
     """With groups of several sizes: those removed are the last, fit in the budget, and the next one would not."""
     params, state = draw(4), recorded(random_record(4))
     for sparsity in (0.3, 0.6, 0.85):
-        masks, ranks = pm.select(params, state, sparsity, scope=scope, level=level), pm.rank(params, state)
+        own = {"scope": scope, "level": level, "order": "entry"}
+        masks, ranks = pm.select(params, state, sparsity, **own), pm.rank(params, state, "entry")
         parts = [KINDS] if scope == "global" else [[name] for name in KINDS]
         for part in parts:
             weights = []  # (place of the group, −|W| or a group's constant, kept)
@@ -147,6 +148,8 @@ def test_the_other_orders_read_the_end_of_the_run():
     order = lambda name: np.argsort(np.asarray(pm.rank(params, state, order=name)["w"])).tolist()
     assert order("dual") == order("gamma") == [1, 3, 2, 0]
     assert order("magnitude") == [0, 2, 3, 1]
+    np.testing.assert_array_equal(pm.rank(params, state)["w"], pm.rank(params, state, order="dual")["w"])
+    assert pm.select(params, state, 0.75)["w"].tolist() == [[False, True, False, False]] * 2  # the default is V's
     given = {"w": jnp.array([3.0, 1.0, 4.0, 1.5])}
     assert order(given) == [1, 3, 0, 2]
     assert order(pm.rank(params, state, order="dual")) == order("dual")
@@ -221,7 +224,8 @@ BAD = {
     "pattern": (lambda p, s: pm.select(p, s, 0.5, protect=["convv"]), ValueError, "did you mean 'conv'"),
     "patterns as a string": (lambda p, s: pm.select(p, s, 0.5, protect="conv"), TypeError, r"\['conv'\]"),
     "everything protected": (lambda p, s: pm.select(p, s, 0.5, protect=["."]), ValueError, "nothing to select from"),
-    "no record": (lambda p, s: pm.select(p, s.inner_state, 0.5), ValueError, r"not recorded.*record_path"),
+    "no record": (lambda p, s: pm.select(p, s.inner_state, 0.5, order="entry"), ValueError,
+                  r"not recorded.*record_path"),
     "an order of other groups": (lambda p, s: pm.rank(p, s, order={"conv": jnp.ones(3)}), ValueError,
                                  r"expected the shape \(10,\) for the groups of 'conv', got \(3,\)"),
     "another network": (lambda p, s: pm.rank({**p, "conv": jnp.ones((3, 3, 2, 9))}, s), ValueError, "do not match"),

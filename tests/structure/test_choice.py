@@ -71,13 +71,13 @@ def test_units_are_ranked_by_the_first_of_the_groups_that_make_them():
     penalty = pm.Rules([("conv./kernel", pm.GroupLasso(-1, 0.6, "rms")), ("dense1/kernel", pm.Lasso(0.4))])
     tx = pm.record_path(pm.split_lbi(0.05, 1.0, 2.0, penalty))
     params, state = trained(tx, lambda params: jnp.mean(jnp.square(fn(params, *args))), params, 40)
-    ranks = rank_units(units, params, state)
-    by_group = pm.rank(params, state)
+    ranks = rank_units(units, params, state, "entry")
+    by_group = pm.rank(params, state, "entry")
     for name in ("conv1", "conv2", "conv3"):
         np.testing.assert_array_equal(ranks[name], by_group[name]["kernel"])
     np.testing.assert_array_equal(ranks["dense1"], by_group["dense1"]["kernel"].min(0))
     entered = np.asarray(pm.entry_steps(state)["conv3"]["kernel"])
-    first = choose(units, params, state, at_most=0.5, scope="layer")["conv3"]
+    first = choose(units, params, state, at_most=0.5, scope="layer", order="entry")["conv3"]
     assert first.sum() == 5
     ticks = np.where(entered < 0, 10**6, entered)
     assert ticks[first].max() <= ticks[~first].min()

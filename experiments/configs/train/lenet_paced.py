@@ -15,6 +15,7 @@ config = Config(
     drops=(0.75,),
     clip_norm=1.0,
     sparsity=0.87,
+    open_by=0.5,
     scope="global",
     checkpoint_every=6,
 )

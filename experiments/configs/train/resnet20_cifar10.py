@@ -21,4 +21,5 @@ config = Config(
     drops=(0.5, 0.75),
     weight_decay=0.0001,
     sparsity=0.5,
+    open_by=0.5,
 )
