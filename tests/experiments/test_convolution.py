@@ -37,7 +37,7 @@ def gradients(convolved, images, kernel, *, strides, padding, **options):
         weights = jnp.linspace(0.5, 1.5, out.size, dtype="float32").reshape(out.shape)
         return jnp.sum(weights * jnp.sin(out.astype("float32")))
 
-    return jax.grad(loss, (0, 1))(images, kernel)
+    return jax.jit(jax.grad(loss, (0, 1)))(images, kernel)
 
 
 def assert_close(own, other, rtol=1e-5):
@@ -138,7 +138,7 @@ def test_where_a_mesh_shards_images_all_is_left_to_xla(devices, known, kind):
     images, kernel = drawn(batch=16)
     weights = jnp.linspace(0.5, 1.5, kernel.shape[-1]).reshape(1, 1, 1, -1)
     loss = lambda of: lambda kernel, images: jnp.sum(weights * jnp.sin(of(images, kernel, (1, 1), "SAME")))
-    wanted = jax.grad(loss(XLA))(kernel, images)
+    wanted = jax.jit(jax.grad(loss(XLA)))(kernel, images)
     mesh = jax.make_mesh((devices,), ("data",), axis_types=(kind,), devices=jax.devices()[:devices])
     images = jax.device_put(images, jax.NamedSharding(mesh, jax.P("data")))
     kernel, weights = (jax.device_put(x, jax.NamedSharding(mesh, jax.P())) for x in (kernel, weights))
@@ -148,13 +148,14 @@ def test_where_a_mesh_shards_images_all_is_left_to_xla(devices, known, kind):
         assert_close(step(kernel, images), wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [2, 8])
 def test_a_gradient_can_be_differentiated_again_in_both_modes(side):
     arrays = drawn(side=side)
     gradient = lambda of: functools.partial(gradients, of, **SAME)
     products = [jax.jvp(gradient(of), arrays, drawn(side=side, seed=1))[1] for of in (OWN, XLA)]
     assert_close(*products)
-    squares = lambda of: jax.grad(lambda *arrays: sum(jnp.sum(x**2) for x in gradient(of)(*arrays)), (0, 1))
+    squares = lambda of: jax.jit(jax.grad(lambda *arrays: sum(jnp.sum(x**2) for x in gradient(of)(*arrays)), (0, 1)))
     assert_close(squares(OWN)(*arrays), squares(XLA)(*arrays), rtol=3e-5)
 
 

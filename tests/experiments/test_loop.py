@@ -91,6 +91,7 @@ def test_parameters_and_statistics_come_apart_as_they_were_put_together():
     assert split_variables(params, {}) == (params, {})
 
 
+@pytest.mark.slow
 def test_a_frozen_network_trains_and_leaves_its_statistics():
     network, params, stats = start()
     (after, own, _), _ = trained(frozen(network.fn), params, stats)

@@ -14,14 +14,14 @@ from experiments.runs import snapshots
 WORDS = ("train", "--epochs", "12", "--checkpoint-every", "1", "--snapshots", "2")
 
 
-def start(directory: Path, *more: str, devices: int = 1, words=WORDS, before=(), compiled=None) -> subprocess.Popen:
-    """A run on simulated devices; programs compiled once are kept beside the folder, so that a restart is quick."""
+def start(
+    directory: Path, *more: str, devices: int = 1, words=WORDS, before=(), keeps: bool = True
+) -> subprocess.Popen:
+    """A run on simulated devices. It takes what the tests have compiled; what is to be killed must not add to it."""
     environment = {
         **os.environ,
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
-        "JAX_COMPILATION_CACHE_DIR": str(compiled or directory.parent / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0" if keeps else "1e9",
     }
     command = [*before, sys.executable, "-m", "experiments", *words, "--run-dir", str(directory), *more]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

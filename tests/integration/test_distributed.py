@@ -25,33 +25,27 @@ WORDS = ("train", "--epochs", "2", "--drops")
 LONG = ("train", "--epochs", "200", "--drops", "--checkpoint-every", "1")
 
 
-@pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """Programs compiled once for all."""
-    return tmp_path_factory.mktemp("compiled")
-
-
-def pair(directory, words, compiled, of_second=None):
+def pair(directory, words, of_second=None):
     """Two processes of two devices each; `of_second`: what `start` gets for the second instead."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     together = ("--coordinator", address, "--processes", "2", "--process")
-    own = {"devices": 2, "words": words, "compiled": compiled}
+    own = {"devices": 2, "words": words}
     return [start(directory, *together, "0", **own), start(directory, *together, "1", **own | (of_second or {}))]
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory, compiled):
+def alone(tmp_path_factory):
     """20 steps of one process of four devices: its folder and its record."""
     folder = tmp_path_factory.mktemp("alone") / "one"
-    return folder, finished(start(folder, devices=4, words=WORDS, compiled=compiled))
+    return folder, finished(start(folder, devices=4, words=WORDS))
 
 
 @pytest.mark.parametrize("way", ["pmap", "fsdp"])
-def test_two_processes_of_two_devices_train_as_one_of_four(tmp_path, compiled, alone, way):
+def test_two_processes_of_two_devices_train_as_one_of_four(tmp_path, alone, way):
     """By whatever way: weights, V, the path record, Γ and the curve."""
-    first, second = pair(tmp_path, (*WORDS, "--parallel", way), compiled)
+    first, second = pair(tmp_path, (*WORDS, "--parallel", way))
     together = finished(first)
     output, errors = second.communicate()
     assert second.returncode == 0, errors
@@ -67,16 +61,16 @@ def test_two_processes_of_two_devices_train_as_one_of_four(tmp_path, compiled, a
         assert line["loss"] == pytest.approx(other["loss"], rel=1e-6)
 
 
-def test_when_a_process_dies_the_other_ends_and_a_restart_resumes(tmp_path, compiled):
+def test_when_a_process_dies_the_other_ends_and_a_restart_resumes(tmp_path):
     """By however many processes: here by one."""
-    first, second = pair(tmp_path / "run", LONG, compiled)
+    first, second = pair(tmp_path / "run", LONG)
     wait_for(first, lambda: len(snapshots.curve(tmp_path / "run")) >= 3)
     second.kill()
     second.communicate()
     _, errors = first.communicate(timeout=60 + distributed.HEARTBEAT)
     assert first.returncode != 0
     assert errors.strip() == native_errors.SENTENCE
-    alone = start(tmp_path / "run", devices=4, words=LONG, compiled=compiled)
+    alone = start(tmp_path / "run", devices=4, words=LONG)
     wait_for(alone, lambda: len(snapshots.curve(tmp_path / "run")) >= 6)
     alone.send_signal(signal.SIGTERM)
     output, _ = alone.communicate()
@@ -87,8 +81,8 @@ def test_when_a_process_dies_the_other_ends_and_a_restart_resumes(tmp_path, comp
     assert json.loads((tmp_path / "run" / "config.json").read_text())["epochs"] == 200
 
 
-def test_one_of_two_that_is_asked_to_end_ends_both_with_a_checkpoint(tmp_path, compiled):
-    processes = pair(tmp_path / "run", LONG, compiled)
+def test_one_of_two_that_is_asked_to_end_ends_both_with_a_checkpoint(tmp_path):
+    processes = pair(tmp_path / "run", LONG)
     wait_for(processes[0], lambda: len(snapshots.curve(tmp_path / "run")) >= 2)
     processes[1].send_signal(signal.SIGTERM)
     errors = [process.communicate()[1] for process in processes]
@@ -97,10 +91,10 @@ def test_one_of_two_that_is_asked_to_end_ends_both_with_a_checkpoint(tmp_path, c
     assert load_run(tmp_path / "run").saved[-1] == step
 
 
-def test_an_error_of_the_first_process_is_everybodys(tmp_path, compiled):
+def test_an_error_of_the_first_process_is_everybodys(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("mine")
-    for process in pair(tmp_path / "run", WORDS, compiled):
+    for process in pair(tmp_path / "run", WORDS):
         _, errors = process.communicate()
         assert process.returncode == 1
         assert "holds files that are not a run written here" in errors
@@ -108,7 +102,7 @@ def test_an_error_of_the_first_process_is_everybodys(tmp_path, compiled):
 
 
 @pytest.mark.parametrize("what", ["code", "configuration"])
-def test_processes_of_other_code_or_another_configuration_end_all_of_them(tmp_path, compiled, what):
+def test_processes_of_other_code_or_another_configuration_end_all_of_them(tmp_path, what):
     of_second: dict = {"words": (*WORDS, "--nu", "20")}
     if what == "code":  # one comment more
         for package in ("parsimony", "experiments"):
@@ -116,7 +110,7 @@ def test_processes_of_other_code_or_another_configuration_end_all_of_them(tmp_pa
         with (tmp_path / "experiments" / "errors.py").open("a") as file:
             file.write("# mine\n")
         of_second = {"before": ("env", "-C", str(tmp_path))}
-    for process in pair(tmp_path / "run", WORDS, compiled, of_second):
+    for process in pair(tmp_path / "run", WORDS, of_second):
         _, errors = process.communicate()
         assert process.returncode == 1, errors
         assert f"process 1 of 2 was started with another {what} than process 0" in errors
@@ -124,12 +118,12 @@ def test_processes_of_other_code_or_another_configuration_end_all_of_them(tmp_pa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address of the machine")
-def test_the_first_process_listens_only_where_it_is_told_to(tmp_path, compiled):
+def test_the_first_process_listens_only_where_it_is_told_to(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     together = ("--coordinator", f"127.0.0.1:{port}", "--processes", "2", "--process", "0")
-    process = start(tmp_path / "run", *together, words=WORDS, compiled=compiled)
+    process = start(tmp_path / "run", *together, words=WORDS)
 
     def listens(address: str) -> bool:
         with socket.socket() as other:

@@ -54,6 +54,7 @@ def front_page():
     return {"params": params, "fn": fn, "x": x, "steps": steps, "train": train, "loss": loss, "pm": pm, "optax": optax}
 
 
+@pytest.mark.slow
 def test_the_code_of_the_front_page_gives_what_it_says(tmp_path, monkeypatch):
     """Masks of the stated sparsity, a fine-tuning that keeps to them, and a smaller network with the outputs of W̃."""
     monkeypatch.chdir(tmp_path)

@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import parsimony as pm
+from helpers.cases import in_turn
 
 RULES = pm.Rules([("conv", pm.GroupLasso(-1, strength=0.7)), ("dense/kernel", pm.Lasso(0.2))])
 HYPER = {"learning_rate": 0.2, "kappa": 1.5, "nu": 2.0, "penalty": RULES, "momentum": 0.5}
@@ -38,7 +39,6 @@ TRANSFORMATIONS = {
     "MultiSteps in mid-step": lambda: optax.MultiSteps(split_lbi(learning_rate=0.4), every_k_schedule=2),
     "low rank": lambda: split_lbi(penalty=pm.Rules([("dense/kernel", pm.NuclearNorm(0.5))])),
 }
-every_transformation = pytest.mark.parametrize("make", TRANSFORMATIONS.values(), ids=TRANSFORMATIONS)
 
 
 def initial_params():
@@ -111,8 +111,7 @@ WAYS = {"StandardSave": standard, "PyTreeSave": pytree, "StandardCheckpointer": 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("save_and_restore", WAYS.values(), ids=WAYS)
-@every_transformation
+@pytest.mark.parametrize(("make", "save_and_restore"), in_turn(TRANSFORMATIONS, WAYS))
 def test_a_restored_run_goes_on_bit_for_bit(tmp_path, make, save_and_restore):
     """The run is cut after five steps; a new transformation and a new template take it up."""
     saved = train(make(), begin(make(), initial_params()), range(5))

@@ -10,6 +10,7 @@ import pytest
 
 import parsimony as pm
 from helpers import reference as ref
+from helpers.cases import in_turn
 from helpers.losses import (
     LARGEST,
     LINEAR,
@@ -78,7 +79,9 @@ MATRIX = {
     "BlockLasso": pm.BlockLasso((2, 2), 0.2),
     "NuclearNorm": pm.NuclearNorm(0.2),
 }
-CASES = [(name, penalty) for name in LOSSES for penalty in MATRIX] + [("tanh", "unit_penalty")]
+NAMES = {name: name for name in MATRIX}
+CASES = [("quadratic", penalty) for penalty in MATRIX] + [("tanh", "unit_penalty")]
+CASES += [pair.values for pair in in_turn({name: name for name in LOSSES if name != "quadratic"}, NAMES, each=2)]
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,15 @@ import pytest
 
 import parsimony as pm
 from helpers.architectures import built, error
+from helpers.cases import mostly
 from parsimony.structure import compact, count, export, find_units, keep_from_masks, load_compact
 from parsimony.structure._rewrite.flow import passes
 
 
-@pytest.mark.parametrize("name", ["resnet", "resnet_bottleneck", "vit", "gpt"])
+@pytest.mark.parametrize("name", mostly(["resnet", "resnet_bottleneck", "vit", "gpt"], ["resnet"]))
 def test_every_branch_can_go_and_leaves_the_shortcut(name):
     fn, params, args, units = built(name)
-    branches = 0
+    branches, whole = 0, jax.jit(fn)
     for own in units.sets.values():
         if own.reduced or own.size == 1:
             continue
@@ -26,7 +27,7 @@ def test_every_branch_can_go_and_leaves_the_shortcut(name):
             continue
         small = compact(units, keep, params)
         branches += 1
-        assert error(jax.jit(small.fn)(small.params, *args), jax.jit(fn)(units.zero(keep, params), *args)) < 1e-5
+        assert error(jax.jit(small.fn)(small.params, *args), whole(units.zero(keep, params), *args)) < 1e-5
         assert count(small.fn, small.params, *args).macs < count(fn, params, *args).macs
     assert branches >= 2
     assert branches < len(units.sets)
