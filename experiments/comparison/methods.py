@@ -159,10 +159,10 @@ def _zeros_stay(after: int | None) -> optax.GradientTransformation:
     is large: clipped together with it, what is inside would hardly move.
     """
 
-    def update(updates, count, params=None):
-        over = count > after  # at that step itself the weights outside are not zero yet
+    def update(updates, state, params=None):
+        over = state > after  # at that step itself the weights outside are not zero yet
         inside = jax.tree.map(lambda g, w: jnp.where(over & (w == 0), jnp.zeros_like(g), g), updates, params)
-        return inside, optax.safe_increment(count)
+        return inside, state + 1
 
     return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
