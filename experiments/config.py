@@ -36,9 +36,9 @@ class ModelOptions:
     """The network."""
 
     model: Literal[
-        "small_cnn", "tiny_cnn", "lenet", "lenet300", "vgg16", "vgg19", "resnet20", "resnet32", "resnet44", "resnet56",
-        "resnet110", "resnet18_cifar", "resnet50_cifar", "wrn22_2", "mobilenetv2", "alexnet", "resnet18", "resnet34",
-        "resnet50", "vit_ti16",
+        "small_cnn", "tiny_cnn", "lenet", "lenet300", "vgg16", "vgg19", "resnet8", "resnet20", "resnet32", "resnet44",
+        "resnet56", "resnet110", "resnet18_cifar", "resnet50_cifar", "wrn22_2", "mobilenetv2", "alexnet", "resnet18",
+        "resnet34", "resnet50", "vit_ti16",
     ] = "small_cnn"  # fmt: skip
     """Its name in experiments/models."""
     widths: tuple[int, ...] = ()

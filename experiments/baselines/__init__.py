@@ -1,6 +1,6 @@
-"""Baselines of other families: gradual magnitude pruning, iterative hard thresholding, RigL; and AdaBound.
+"""Baselines: gradual magnitude pruning, iterative hard thresholding, RigL, network slimming; and AdaBound.
 
-Each is an Optax transformation: the first three wrap one, and every weight outside their mask is exactly zero after
+Each is an Optax transformation: all but AdaBound wrap one, and every weight outside their mask is exactly zero after
 every step. The sparsity may be a traced array and the schedules come from the count in the state, so that runs of
 several sparsities train as one under `jax.vmap`. There, JAX makes both branches of a mapped condition: the masks that
 change every so many steps are worked out at each.
@@ -18,3 +18,4 @@ from .masking import magnitude_masks as magnitude_masks
 from .masking import prunable as prunable
 from .rigl import erdos_renyi_densities as erdos_renyi_densities
 from .rigl import rigl as rigl
+from .slimming import network_slimming as network_slimming

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from ..settings import plain
 
-GROWING = ("methods", "seeds")
+GROWING = ("methods", "seeds", "sparsity")
 """Fields that may change between two starts on one folder: more of them add runs to those that are there."""
 
 
@@ -23,8 +23,10 @@ class DataOptions:
     """Training images to use; None: all but those held out."""
     validation: int = 180
     """Images held out of the training set; all that is chosen is chosen on them."""
+    image_size: int | None = None
+    """Height and width to which images are averaged down, once, when they are loaded; None: as they are."""
     augment: bool = False
-    """Random crops of images padded by 4, and flips."""
+    """Random crops of images padded by 4 (of 16×16 images by 2), and flips."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +69,8 @@ class SearchOptions:
     """How the numbers of each method are chosen."""
 
     trials: int = 6
-    """Settings of each method that are tried, drawn from its search space by a low-discrepancy sequence."""
+    """Settings of each method that are tried, drawn from its search space by a low-discrepancy sequence. A method
+    whose numbers are all fixed takes them without a trial."""
     tune_at: tuple[float, ...] = (0.95,)
     """Sparsities whose mean validation accuracy decides between the trials. None: all that are compared."""
     tune_seed: int = 1000
@@ -78,7 +81,7 @@ class SearchOptions:
     """Pairs (number, value) that are not searched, for the methods that have it."""
     ranges: tuple[tuple[str, tuple[float, float]], ...] = ()
     """Pairs (METHOD.NUMBER, (least, greatest)), searched in the place of the range of experiments/comparison/methods.py
-    or of the number that is fixed there."""
+    or of the number that is fixed, there or in `fixed`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +94,9 @@ class MachineOptions:
     """Where TFDS keeps its data; default: the variable TFDS_DATA_DIR, else ~/tensorflow_datasets."""
     run_dir: Path | None = None
     """Where the results live; default: runs/NAME. Runs that are recorded there are not made again."""
+    minutes: float | None = None
+    """Time of this start: only runs that are expected to end within it are made, the others by later starts, on this
+    machine or another. None: all."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +130,8 @@ class Comparison(MachineOptions, SearchOptions, TrainingOptions, MethodOptions, 
             raise ValueError("clip_norm and fine_tune_rate: expected positive numbers; fine_tune: epochs ≥ 0.")
         if self.tune_seed < self.seeds:
             raise ValueError(f"tune_seed: expected none of the seeds 0 to {self.seeds - 1}, got {self.tune_seed}.")
+        if self.minutes is not None and not self.minutes > 0:
+            raise ValueError(f"minutes: expected a positive number, or None, got {self.minutes}.")
         if self.together is not None and self.together < 1:
             raise ValueError(f"together: expected at least 1 run, got {self.together}.")
 
@@ -139,4 +147,4 @@ class Comparison(MachineOptions, SearchOptions, TrainingOptions, MethodOptions, 
 
     def settings(self) -> dict[str, Any]:
         """The fields that decide the results, as JSON."""
-        return plain(self, ("data_dir", "run_dir", "together"))
+        return plain(self, ("data_dir", "run_dir", "together", "minutes"))

@@ -1,12 +1,8 @@
-"""The methods of the comparisons: for each its Optax transformation, its search space, and how it is read.
-
-Every method has the same schedule of α (it falls by ten at the same two places), the same momentum and the same
-clipping of the gradient, but for the rows of the optimizer table that are about these.
-"""
+"""The methods of the comparisons: for each its Optax transformation, its search space, and how it is read."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,56 +13,9 @@ import parsimony as pm
 from .. import baselines
 from ..config import Config
 from ..training.fit import fine_tune_optimizer
-from ..training.network import by_name
+from .plan import Plan
 
 Range = tuple[float, float]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Plan:
-    """What all runs of a comparison share.
-
-    Attributes:
-      steps: of a run.
-      drops: shares of the steps at which α falls by ten.
-      clip_norm: largest norm of the gradient.
-      level: what is counted in a sparsity, "weight" or "filter".
-      penalty: of strength such that half of its groups are inside at V = W₀ (`unit_strengths`).
-      every: steps between two masks of the methods that change theirs now and then.
-    """
-
-    steps: int
-    drops: tuple[float, float]
-    clip_norm: float
-    level: str
-    penalty: pm.Rules
-    every: int
-
-    def rate(self, learning_rate) -> optax.Schedule:
-        """α_k, also for a traced α₀."""
-        first, second = (round(share * self.steps) for share in self.drops)
-
-        def schedule(count: Any):
-            return learning_rate * jnp.where(count < first, 1.0, jnp.where(count < second, 0.1, 0.01))
-
-        return schedule
-
-    def time(self, share):
-        """Σα/α₀ over the first `share` of the steps."""
-        first, second = self.drops
-        parts = (jnp.minimum(share, first), jnp.clip(share - first, 0, second - first), jnp.maximum(share - second, 0))
-        return self.steps * (parts[0] + 0.1 * parts[1] + 0.01 * parts[2])
-
-    def ramp(self, setting) -> optax.Schedule:
-        """The sparsity rises to what is asked for by a share of the steps, along the cubic schedule of pruning."""
-        return baselines.cubic_sparsity(setting["sparsity"], 0, setting["ramp"] * self.steps)
-
-
-def unit_strengths(params, level: str) -> pm.Rules:
-    """The lasso on all kernels, or the group lasso on filters, so strong that V = W₀ has half of the groups inside."""
-    penalty = pm.Lasso() if level == "weight" else pm.GroupLasso(-1, scale="rms")
-    names = [name for name, w in by_name(params).items() if baselines.prunable(w, level)]
-    return pm.path_speed(params, 1, 1.0, 1.0, pm.Rules([(f"^{name}$", penalty) for name in names]), share=1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +28,8 @@ class Method:
       fixed: numbers that are not searched.
       cuts: one run gives every sparsity, by cutting; else each takes a run of its own.
       split_lbi: its state has a Γ: W̃ is read as well, and cuts can follow the path.
+      levels: what it can make sparse.
+      narrow: nothing is cut: a network of that share of the widths is trained from the start.
     """
 
     make: Callable[[Plan, Mapping[str, Any]], Any]
@@ -86,15 +37,21 @@ class Method:
     fixed: Mapping[str, float] = dataclasses.field(default_factory=dict)
     cuts: bool = False
     split_lbi: bool = False
+    levels: tuple[str, ...] = baselines.LEVELS
+    narrow: bool = False
 
 
 def _clipped(plan: Plan, *parts):
     return optax.chain(optax.clip_by_global_norm(plan.clip_norm), *parts)
 
 
+def kernels(params):
+    """What decays."""
+    return jax.tree.map(lambda w: w.ndim >= 2, params)
+
+
 def _momentum(plan: Plan, setting):
     """SGD with momentum 0.9 and decay on the kernels."""
-    kernels = lambda params: jax.tree.map(lambda w: w.ndim >= 2, params)
     return _clipped(
         plan,
         optax.add_decayed_weights(setting["weight_decay"], kernels),
@@ -107,6 +64,17 @@ def _gradual(plan: Plan, setting):
     end = jnp.round(setting["ramp"] * plan.steps).astype(jnp.int32)
     sgd = _momentum(plan, setting)
     return baselines.gradual_magnitude_pruning(sgd, setting["sparsity"], 0, end, plan.every, plan.level)
+
+
+def _one_shot(plan: Plan, setting):
+    """Half of the steps dense, a cut by magnitude, the other half inside the mask."""
+    sgd = _momentum(plan, setting)
+    return baselines.gradual_magnitude_pruning(sgd, setting["sparsity"], plan.half, plan.half + 1, 1, plan.level)
+
+
+def _slimming(plan: Plan, setting):
+    sgd = _momentum(plan, setting)
+    return baselines.network_slimming(sgd, plan.filters, setting["strength"], setting["sparsity"], plan.half)
 
 
 def _hard(plan: Plan, setting):
@@ -160,6 +128,45 @@ def _split_lbi(plan: Plan, setting, momentum: float | None = 0.9, weight_decay=N
     return pm.record_path(_clipped(plan, core))
 
 
+def _paced(scope: Literal["global", "layer"]):
+    """Split LBI as `pm.pace` has it: the path opens by itself, and W is finished inside its support.
+
+    `pull` is t/ν until the path is open. `pace` is asked for a rate of one, since it wants a number: ν goes with α.
+    """
+
+    def make(plan: Plan, setting):
+        alpha = setting["learning_rate"]
+        with jax.ensure_compile_time_eval():
+            own = pm.pace(plan.rate(1.0), plan.steps, setting["sparsity"], pull=1.0, scope=scope)
+        own["nu"] = own["nu"] * alpha / setting["pull"]
+        core = pm.split_lbi(
+            plan.rate(alpha),
+            penalty=plan.groups,
+            momentum=0.9,
+            weight_decay=setting["weight_decay"],
+            weight_decay_mask=kernels,
+            **own,
+        )
+        return optax.chain(_zeros_stay(own["finish"]), _clipped(plan, core))
+
+    return make
+
+
+def _zeros_stay(after: int | None) -> optax.GradientTransformation:
+    """Once W is finished inside the support, the gradient of what is outside does not count in the clipping.
+
+    The other methods mask it before as well. There are many more weights outside, and their gradient in a small network
+    is large: clipped together with it, what is inside would hardly move.
+    """
+
+    def update(updates, state, params=None):
+        over = state > after  # at that step itself the weights outside are not zero yet
+        inside = jax.tree.map(lambda g, w: jnp.where(over & (w == 0), jnp.zeros_like(g), g), updates, params)
+        return inside, state + 1
+
+    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
+
+
 def fine_tuning(plan: Plan, setting):
     """The recipe of all fine-tuning, with momentum 0.9 and no decay, inside the masks of a setting."""
     config = Config(momentum=0.9, weight_decay=0.0, clip_norm=plan.clip_norm)
@@ -186,14 +193,20 @@ def _optax(optimizer):
 _RATE, _DECAY, _RAMP = (0.02, 0.2), (1e-6, 1e-3), (0.4, 0.85)
 _WITHOUT = {"learning_rate": (0.02, 0.5)}
 _ADAPTIVE = {"learning_rate": (3e-4, 1e-2)}
+_SGD = {"learning_rate": _RATE, "weight_decay": _DECAY}
 _LBI = {"learning_rate": _RATE, "pull": (2.0, 20.0)}
 
 METHODS: dict[str, Method] = {
     "split_lbi": Method(_split_lbi, _LBI | {"share": (0.4, 1.0)}, {"kappa": 1.0, "finish": 0.25}, True, True),
-    "magnitude": Method(_momentum, {"learning_rate": _RATE, "weight_decay": _DECAY}, cuts=True),
-    "gradual": Method(_gradual, {"learning_rate": _RATE, "weight_decay": _DECAY, "ramp": _RAMP}),
-    "hard": Method(_hard, {"learning_rate": _RATE, "weight_decay": _DECAY, "ramp": _RAMP}),
-    "rigl": Method(_rigl, {"learning_rate": _RATE, "weight_decay": _DECAY, "drop": (0.1, 0.5)}),
+    "magnitude": Method(_momentum, _SGD, cuts=True),
+    "split_lbi_paced": Method(_paced("layer"), _SGD, {"pull": 2.0}),
+    "split_lbi_paced_global": Method(_paced("global"), _SGD, {"pull": 2.0}),
+    "one_shot": Method(_one_shot, _SGD),
+    "slimming": Method(_slimming, _SGD | {"strength": (1e-3, 3e-2)}, levels=("filter",)),
+    "narrow": Method(_momentum, _SGD, levels=("filter",), narrow=True),
+    "gradual": Method(_gradual, _SGD | {"ramp": _RAMP}),
+    "hard": Method(_hard, _SGD | {"ramp": _RAMP}),
+    "rigl": Method(_rigl, _SGD | {"drop": (0.1, 0.5)}, levels=("weight",)),
     "linbreg": Method(
         _related(pm.linbreg, momentum="momentum", kappa="kappa"),
         {"learning_rate": _RATE, "ramp": _RAMP, "kappa": (0.5, 2.0)},

@@ -25,8 +25,8 @@ def _against_sparsity(name: str, config: dict[str, Any], rows: Sequence[Row]) ->
     figure = Figure(figsize=(8.4, height), layout="constrained")
     axes = figure.subplots()
     styles = [(colour, style) for style in ("-", "--", ":") for colour in COLOURS]
-    left = [100 * (1 - share) for share in config["sparsity"]]
     for row, (colour, style) in zip(rows, styles * 9, strict=False):
+        left = [100 * (1 - (cell.sparsity or 0.0)) for cell in row.cells]
         mean = [100 * cell.test for cell in row.cells]
         axes.plot(left, mean, style, marker="o", ms=3, lw=1.3, color=colour, label=f"{row.name} ({row.runs:.3g})")
         spread = [100 * cell.std for cell in row.cells if cell.std is not None]
@@ -36,7 +36,8 @@ def _against_sparsity(name: str, config: dict[str, Any], rows: Sequence[Row]) ->
     best = max(100 * cell.test for row in rows for cell in row.cells)
     axes.set(xscale="log", xlabel=f"{config['level']}s left (%)", ylabel="test accuracy (%)", title=name)
     axes.set_ylim(max(0.0, best - 12), best + 0.6)
-    axes.set_xticks(left, [f"{share:.3g}" for share in left])
+    ticks = [100 * (1 - share) for share in config["sparsity"]]
+    axes.set_xticks(ticks, [f"{share:.3g}" for share in ticks])
     axes.minorticks_off()
     axes.invert_xaxis()
     axes.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1), title="in brackets: runs")

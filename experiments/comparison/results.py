@@ -49,12 +49,13 @@ class Result:
 
 @dataclasses.dataclass(frozen=True)
 class JobResults:
-    """A job that is done: its epochs, its seconds, and all that was measured."""
+    """A job that is done: its epochs and the seconds of its training, all that was measured, and on which machine."""
 
     job: Job
     epochs: int
     seconds: float
     results: tuple[Result, ...]
+    machine: str = ""
 
     def of(self, kind: str) -> list[Result]:
         """The results of "W", "W̃" or "fine-tuned"."""
@@ -71,7 +72,7 @@ def to_line(done: JobResults) -> dict[str, Any]:
             del line["test"]
         results.append(line)
     job = dataclasses.asdict(done.job) | {"setting": dict(done.job.setting)}
-    return job | {"epochs": done.epochs, "seconds": done.seconds, "results": results}
+    return job | {"epochs": done.epochs, "seconds": done.seconds, "machine": done.machine, "results": results}
 
 
 def from_line(line: dict[str, Any]) -> JobResults:
@@ -82,4 +83,4 @@ def from_line(line: dict[str, Any]) -> JobResults:
         for result in line["results"]
     ]
     job = Job(line["kind"], line["method"], tuple(sorted(line["setting"].items())), line["seed"], line["sparsity"])
-    return JobResults(job, line["epochs"], line["seconds"], tuple(results))
+    return JobResults(job, line["epochs"], line["seconds"], tuple(results), line.get("machine", ""))

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import numpy as np
 import parsimony as pm
 
 from .. import baselines
+from ..runs.digest import machine
 from ..runs.files import append_line, read_lines
-from ..training.build import build_model, class_option
 from ..training.network import merge_variables
 from ..training.sweep import train
 from .methods import METHODS
@@ -21,16 +21,45 @@ from .results import Job, JobResults, Result, from_line, to_line
 from .setup import Setup
 
 
-def finish(setup: Setup, file: Path, jobs: Sequence[Job]) -> list[JobResults]:
-    """The results of these jobs, in their order; those that no line of the file tells of are run first."""
-    known = {done.job: done for done in map(from_line, read_lines(file))}
+def finish(setup: Setup, file: Path, jobs: Sequence[Job], fits: Callable[[float], bool] = lambda _: True):
+    """[JobResults] of these jobs, in their order; those that no line of the file tells of are run first.
+
+    Args:
+      fits: seconds → whether so long a run is still made; a job that does not fit is left out.
+    """
+    known = {done.job: done for done in map(from_line, read_lines(file)) if _covers(setup, done)}
     missing = [job for job in jobs if job not in known]
-    for first in range(0, len(missing), setup.together):
-        for done in run(setup, missing[first : first + setup.together]):
+    for together in _together(setup, missing):
+        if not fits(_expected(known.values(), together)):
+            continue
+        for done in run(setup, together):
             append_line(file, to_line(done))
             known[done.job] = done
             print(format_results(done), flush=True)
-    return [known[job] for job in jobs]
+    return [known[job] for job in jobs if job in known]
+
+
+def _covers(setup: Setup, done: JobResults) -> bool:
+    """Whether a run that gives every sparsity was cut to all that are asked for by now."""
+    if done.job.sparsity is not None:
+        return True
+    wanted = setup.config.judged_at if done.job.kind == "trial" else setup.config.sparsity
+    return set(wanted) <= {result.sparsity for result in done.results}
+
+
+def _together(setup: Setup, jobs: Sequence[Job]) -> Iterator[Sequence[Job]]:
+    """The jobs that are trained as one; networks of other widths cannot be."""
+    apart = lambda job: job.sparsity if METHODS[job.method].narrow else None
+    for alike in {apart(job): [one for one in jobs if apart(one) == apart(job)] for job in jobs}.values():
+        yield from (alike[first : first + setup.together] for first in range(0, len(alike), setup.together))
+
+
+def _expected(known: Iterable[JobResults], jobs: Sequence[Job]) -> float:
+    """Seconds that jobs will take: the most that one of the method took on this machine, a quarter more to measure."""
+    here = machine()
+    cost = lambda done: done.seconds + sum(result.seconds for result in done.results)
+    alike = [cost(done) for done in known if done.machine == here and done.job.method == jobs[0].method]
+    return 1.25 * len(jobs) * max(alike, default=0.0)
 
 
 def run(setup: Setup, jobs: Sequence[Job]) -> list[JobResults]:
@@ -42,13 +71,14 @@ def run(setup: Setup, jobs: Sequence[Job]) -> list[JobResults]:
         | {"seed": np.int32(job.seed)}
         for job in jobs
     ]
-    options = class_option(setup.config.model, setup.config.dataset)
-    starts = {seed: build_model(setup.config.model, seed, **options)[1:] for seed in {job.seed for job in jobs}}
+    if METHODS[jobs[0].method].narrow:
+        setup = setup.narrowed(jobs[0].sparsity or 0.0)
+    starts = {seed: setup.start(seed) for seed in {job.seed for job in jobs}}
     trained = train(setup.sweep_of(jobs[0].method), settings, [starts[job.seed] for job in jobs])
     jax.block_until_ready(trained)
     seconds = (time.perf_counter() - begin) / len(jobs)
     return [
-        JobResults(job, setup.config.epochs, seconds, tuple(measure_all(setup, job, *weights)))
+        JobResults(job, setup.config.epochs, seconds, tuple(measure_all(setup, job, *weights)), machine())
         for job, weights in zip(jobs, trained, strict=True)
     ]
 
@@ -95,10 +125,10 @@ def masks_of(level: str, params, opt_state, sparsity: float, order: str):
 
 
 def measure(setup: Setup, job: Job, of: str, sparsity: float | None, order: str, params, stats, **cost: Any) -> Result:
-    """Accuracy, and what is zero; test accuracy of the final runs alone."""
+    """Accuracy, with batch statistics of these weights, and what is zero; test accuracy of the final runs alone."""
     leaves, level = jax.tree.leaves(params), setup.config.level
-    zeros = lambda ws: sum(int((w == 0).sum()) for w in ws) / sum(w.size for w in ws)
-    variables = merge_variables(params, stats)
+    zeros = lambda ws, whole: 1 - sum(int((w != 0).sum()) for w in ws) / whole
+    variables = merge_variables(params, setup.recalibrated(params, None, stats))
     masks = jax.tree.map(lambda w: np.asarray(w != 0) if w.ndim >= 2 else np.ones(w.shape, bool), params)
     return Result(
         of=of,
@@ -106,8 +136,8 @@ def measure(setup: Setup, job: Job, of: str, sparsity: float | None, order: str,
         order=order,
         validation=setup.accuracy(variables, setup.dataset.validation),
         test=setup.accuracy(variables, setup.dataset.test) if job.kind == "final" else None,
-        zeros=zeros([w for w in leaves if baselines.prunable(w, level)]),
-        zeros_of_all=zeros(leaves),
+        zeros=zeros([w for w in leaves if baselines.prunable(w, level)], setup.prunable),
+        zeros_of_all=zeros(leaves, setup.parameters),
         macs=macs(setup, masks),
         **cost,
     )
@@ -120,6 +150,10 @@ def macs(setup: Setup, masks) -> int | None:
     except ValueError:
         return None
     widths = {name: int(kept.sum()) for name, kept in keep.items()}
+    if not all(widths.values()):  # a residual branch without units
+        small = pm.structure.compact(setup.units, keep, setup.variables, exact=False)
+        image = jax.ShapeDtypeStruct((1, *setup.dataset.shape), "float32")
+        return pm.structure.count(small.fn, small.params, image).macs
     return pm.structure.count_at(setup.units, widths, setup.variables).macs
 
 

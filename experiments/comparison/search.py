@@ -38,9 +38,10 @@ def searched(config: Comparison, method: str) -> list[Setting]:
     """The settings of the trials: points of a Halton sequence, spread over the logarithms of the search space."""
     fixed = dict(config.fixed)
     ranges = {**METHODS[method].search, **config.ranges_of(method)}
-    search = {name: span for name, span in ranges.items() if name not in fixed}
+    own = config.ranges_of(method)
+    search = {name: span for name, span in ranges.items() if name in own or name not in fixed}
     given = {name: fixed.get(name, value) for name, value in METHODS[method].fixed.items() if name not in search}
-    given |= {name: fixed[name] for name in METHODS[method].search if name in fixed}
+    given |= {name: fixed[name] for name in METHODS[method].search if name in fixed and name not in search}
     if not search:
         return [_setting(given)]
     points = qmc.Halton(len(search), rng=np.random.default_rng(config.tune_seed)).random(config.trials)
@@ -49,6 +50,17 @@ def searched(config: Comparison, method: str) -> list[Setting]:
         _setting(given | {name: at(span, part) for (name, span), part in zip(search.items(), point, strict=True)})
         for point in points
     ]
+
+
+def settled(config: Comparison, method: str) -> list[Choice]:
+    """The rows of a method of which there is nothing to choose; none where trials decide."""
+    settings = searched(config, method)
+    if len(settings) > 1 or METHODS[method].split_lbi:
+        return []
+    rows = [Choice(method, method, settings[0])]
+    if config.fine_tune and METHODS[method].cuts:
+        rows.append(Choice(f"{method}, fine-tuned", method, settings[0], fine_tuned=True))
+    return rows
 
 
 def grid(config: Comparison, method: str) -> list[Choice]:

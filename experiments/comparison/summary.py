@@ -17,6 +17,7 @@ class Cell:
     Attributes:
       test, std, values: mean, standard deviation (None: of one seed) and each of the test accuracies.
       validation, zeros, zeros_of_all, macs: means, as in `Result`; macs None where a network is cut through.
+      machines: on which the runs were made.
     """
 
     sparsity: float | None
@@ -27,6 +28,7 @@ class Cell:
     zeros: float
     zeros_of_all: float
     macs: float | None
+    machines: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +37,7 @@ class Row:
 
     Attributes:
       dense: cells of "W" and "W̃" before any cut.
-      cells: one for each sparsity.
+      cells: one for each sparsity of which there is a run.
       runs: training that a seed costs, in trainings of the length of one run.
       seconds: of a seed.
     """
@@ -52,32 +54,42 @@ class Row:
 
 
 def summary(config: Comparison, chosen: Sequence[Choice], finished: Sequence[JobResults]) -> list[Row]:
-    """A row for each choice, of the final runs that there are."""
-    return [_row(config, choice, finished) for choice in chosen]
+    """A row for each choice of which there are final runs."""
+    rows = [_row(config, choice, finished) for choice in chosen]
+    return [row for row in rows if row.seeds]
 
 
 def _row(config: Comparison, choice: Choice, finished: Sequence[JobResults]) -> Row:
     runs = [run for run in finished if (run.job.method, run.job.setting) == (choice.method, choice.setting)]
-    shown = [r for run in runs for r in run.of(choice.of) if r.order in ("own", choice.order)]
-    tuned = [result for result in shown if result.epochs]
-    dense = {kind: [r for run in runs for r in run.of(kind) if r.sparsity is None] for kind in ("W", "W̃")}
-    seeds = len({run.job.seed for run in runs})
-    epochs = sum(run.epochs for run in runs) + sum(result.epochs for result in tuned)
-    seconds = sum(run.seconds for run in runs) + sum(result.seconds for result in tuned)
+    shown = lambda run: [r for r in run.of(choice.of) if r.order in ("own", choice.order)]
+    alike = {run.job.sparsity: [other for other in runs if other.job.sparsity == run.job.sparsity] for run in runs}
+    # Of each kind of run the mean: where some are missing the sum would be that of fewer.
+    cost = lambda of: sum(statistics.mean(map(of, same)) for same in alike.values())
+    epochs = cost(lambda run: run.epochs + sum(result.epochs for result in shown(run)))
+    cells = [
+        _cell(share, [(run, r) for run in runs for r in shown(run) if r.sparsity == share]) for share in config.sparsity
+    ]
+    dense = {
+        kind: _cell(None, [(run, r) for run in runs for r in run.of(kind) if r.sparsity is None]) for kind in ("W", "W̃")
+    }
     return Row(
         choice.name,
         choice.method,
         choice.setting,
         choice.order,
-        seeds,
-        {kind: _cell(None, results) for kind, results in dense.items() if results},
-        tuple(_cell(share, [result for result in shown if result.sparsity == share]) for share in config.sparsity),
-        epochs / seeds / config.epochs,
-        seconds / seeds,
+        len({run.job.seed for run in runs}),
+        {kind: cell for kind, cell in dense.items() if cell},
+        tuple(cell for cell in cells if cell),
+        epochs / config.epochs,
+        cost(lambda run: run.seconds + sum(result.seconds for result in shown(run))),
     )
 
 
-def _cell(sparsity: float | None, results: list[Result]) -> Cell:
+def _cell(sparsity: float | None, measured: list[tuple[JobResults, Result]]) -> Cell | None:
+    """None where nothing is measured."""
+    if not measured:
+        return None
+    results = [result for _, result in measured]
     tests = tuple(result.test for result in results if result.test is not None)
     macs = [result.macs for result in results if result.macs is not None]
     return Cell(
@@ -89,6 +101,7 @@ def _cell(sparsity: float | None, results: list[Result]) -> Cell:
         statistics.mean(result.zeros for result in results),
         statistics.mean(result.zeros_of_all for result in results),
         statistics.mean(macs) if len(macs) == len(results) else None,
+        tuple(sorted({run.machine for run, _ in measured if run.machine})),
     )
 
 
@@ -111,7 +124,8 @@ def to_json(row: Row) -> dict[str, Any]:
 
 def from_json(row: dict[str, Any]) -> Row:
     """What `to_json` made."""
-    cell = lambda fields: Cell(**{"sparsity": None, **fields, "values": tuple(fields["values"])})
+    tuples = lambda fields: {name: tuple(fields.get(name, ())) for name in ("values", "machines")}
+    cell = lambda fields: Cell(**{"sparsity": None, **fields, **tuples(fields)})
     return Row(
         row["row"],
         row["method"],

@@ -69,28 +69,36 @@ def report_compare(arguments: ReportCompareOptions) -> None:
 def table(configuration: dict[str, Any], rows: Sequence[Row]) -> list[list[str]]:
     """Test accuracy (%) by row and sparsity, the best of a sparsity in bold; the cost in runs, and seconds a seed."""
     kinds = [kind for kind in ("W", "W̃") if any(kind in row.dense for row in rows)]
-    best = [max(cells, key=lambda cell: cell.test).test for cells in zip(*(row.cells for row in rows), strict=True)]
     lines = [["", *kinds, *(f"{100 * share:g} %" for share in configuration["sparsity"]), "runs", "seconds"]]
+    at = {share: [_at(row, share) for row in rows] for share in configuration["sparsity"]}
+    best = {share: max((cell.test for cell in cells if cell), default=None) for share, cells in at.items()}
     for row in rows:
-        dense = [_percent(row.dense[kind]) if kind in row.dense else "" for kind in kinds]
-        cells = [
-            f"**{_percent(cell)}**" if cell.test == most else _percent(cell)
-            for cell, most in zip(row.cells, best, strict=True)
-        ]
+        dense = [_percent(row, row.dense.get(kind)) for kind in kinds]
+        cells = [_percent(row, _at(row, share), best[share]) for share in at]
         lines.append([row.name, *dense, *cells, f"{row.runs:.3g}", f"{row.seconds:.0f}"])
     return lines
 
 
-def _percent(cell: Cell) -> str:
-    return f"{100 * cell.test:.2f}" + ("" if cell.std is None else f" ± {100 * cell.std:.2f}")
+def _at(row: Row, sparsity: float) -> Cell | None:
+    return next((cell for cell in row.cells if cell.sparsity == sparsity), None)
+
+
+def _percent(row: Row, cell: Cell | None, best: float | None = None) -> str:
+    """With the number of seeds where it is not that of the row; empty where nothing is measured."""
+    if cell is None:
+        return ""
+    shown = f"{100 * cell.test:.2f}" + ("" if cell.std is None else f" ± {100 * cell.std:.2f}")
+    shown = f"**{shown}**" if cell.test == best else shown
+    return shown if len(cell.values) == row.seeds else f"{shown} (of {len(cell.values)})"
 
 
 def sizes(configuration: dict[str, Any], rows: Sequence[Row], whole: int) -> list[list[str]]:
     """Share of all weights that is zero, and of the multiply-adds that is left without units that are dead."""
     lines = [["", *(f"{100 * share:g} %" for share in configuration["sparsity"])]]
+    left = lambda cell: "none left" if cell.macs is None else f"{100 * cell.macs / whole:.1f} %"
+    shown = lambda cell: f"{100 * cell.zeros_of_all:.2f} %, {left(cell)}" if cell else ""
     for row in rows:
-        left = lambda cell: "none left" if cell.macs is None else f"{100 * cell.macs / whole:.1f} %"
-        lines.append([row.name, *(f"{100 * cell.zeros_of_all:.2f} %, {left(cell)}" for cell in row.cells)])
+        lines.append([row.name, *(shown(_at(row, share)) for share in configuration["sparsity"])])
     return lines
 
 
@@ -104,22 +112,24 @@ def markdown(record: dict[str, Any]) -> str:
     """The tables of a record, with what they are of."""
     config, rows = record["configuration"], list(map(from_json, record["rows"]))
     of = "filters of the convolutions" if config["level"] == "filter" else "weights of all kernels"
-    seeds = {row.seeds for row in rows}
-    where = f"{record['cpu_count']} CPU cores" if record["devices"][0].startswith("cpu") else record["devices"][0]
+    seeds = " or ".join(map(str, sorted({row.seeds for row in rows})))
     trained = f"{config['model']} on {config['dataset']}, {config['epochs']} epochs a run"
+    if size := config.get("image_size"):
+        trained += f", images averaged down to {size}×{size}"
     said = [
-        f"`python -m experiments compare {record['name']}`: {trained}. Test accuracy (%), mean ± standard deviation "
-        f"over {' or '.join(map(str, sorted(seeds)))} seeds"
+        f"`python -m experiments compare {record['name']}`: {trained}. Test accuracy (%), "
+        + ("of one seed" if seeds == "1" else f"mean ± standard deviation over {seeds} seeds")
     ]
     if config["sparsity"]:
         said.append(f", by the share of the {of} that is zero, counted over the whole network")
     if not config["grid"]:
-        images = f"{config['validation']:,} held-out images"
-        said.append(f". Every method was tuned by {config['trials']} trials on {images}")
+        said.append(f". {_tuned(record)}")
     said.append(
         ". Runs: what the whole row costs one seed, in trainings of that length. Seconds: the time of these on "
-        f"{where}, with other work beside them."
+        f"{_machines(record, rows)}, with other work beside them."
     )
+    if record.get("missing"):
+        said.append(f" {record['missing']} runs are still missing.")
     parts = ["".join(said), _rows(table(config, rows))]
     if config["sparsity"]:
         parts += [
@@ -127,6 +137,25 @@ def markdown(record: dict[str, Any]) -> str:
             _rows(sizes(config, rows, record["macs"])),
         ]
     return "\n\n".join(parts)
+
+
+def _tuned(record: dict[str, Any]) -> str:
+    """By how many trials which methods were tuned; before there was a choice, all."""
+    config = record["configuration"]
+    tuned = record.get("tuned", config["methods"])
+    trials = f"tuned by {config['trials']} trials on {config['validation']:,} held-out images"
+    if set(tuned) == set(config["methods"]):
+        return f"Every method was {trials}"
+    rest = "the numbers of all others were fixed beforehand"
+    return f"{', '.join(tuned)}: {trials}; {rest}" if tuned else "All numbers were fixed beforehand, none was tuned"
+
+
+def _machines(record: dict[str, Any], rows: Sequence[Row]) -> str:
+    """Where the cells were measured; older records name one machine for all."""
+    named = sorted({name for row in rows for cell in (*row.cells, *row.dense.values()) for name in cell.machines})
+    if named:
+        return " or ".join(named)
+    return f"{record['cpu_count']} CPU cores" if record["devices"][0].startswith("cpu") else record["devices"][0]
 
 
 def _rows(lines: list[list[str]]) -> str:
@@ -145,6 +174,6 @@ def replaced(text: str, name: str, part: str, file: Path | None) -> str:
 
 def _record(directory: Path) -> dict[str, Any]:
     file = directory / "record.json"
-    if not file.exists() or "rows" not in read_json(file, dict, sealed=False):
-        raise RunError(f"{directory} holds no finished comparison; run `python -m experiments compare` first.")
+    if not file.exists() or not read_json(file, dict, sealed=False).get("rows"):
+        raise RunError(f"{directory} holds no finished row of a comparison; run `python -m experiments compare` first.")
     return read_json(file, RECORD, sealed=False)  # measured results of earlier versions have no seal

@@ -24,7 +24,9 @@ def crop_and_flip(images, keys, pad: int = 4):
 
 
 def augmented(images, key, first: jax.typing.ArrayLike = 0):
-    """`crop_and_flip` with a key for each image, by its place in the batch, which begins at `first`."""
-    return crop_and_flip(
-        images, jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(first) + jnp.arange(len(images)))
-    )
+    """`crop_and_flip` with a key for each image, by its place in the batch, which begins at `first`.
+
+    By 4 pixels as for CIFAR; images averaged down to 16×16 by 2, so that they show as much of what there is.
+    """
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.asarray(first) + jnp.arange(len(images)))
+    return crop_and_flip(images, keys, 2 if images.shape[1] == 16 else 4)

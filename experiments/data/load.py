@@ -18,21 +18,26 @@ def load(
     images: int | None = None,
     size: int = 224,
     workers: int | None = None,
+    image_size: int | None = None,
 ) -> Dataset:
     """A data set by name, with `validation` images held out of the training set, the same ones every time.
 
     Of the others the first `images` are kept, or all. `size` and `workers` are about ImageNet: the height and width
-    of its crops, and the processes that decode.
+    of its crops, and the processes that decode. `image_size`: the images of the other sets are averaged down to it.
     """
     if name == "imagenet2012":
         from .imagenet import split
 
         if images is not None:
             raise RunError(f"{name} is read from disk as it is, so --images cannot choose {images} of its images.")
+        if image_size is not None:
+            raise RunError(f"{name} is cropped to the size of the model; leave --image-size {image_size} out.")
         return split.dataset(validation, data_dir, size, workers)
     train, test, maximum = digits() if name == "digits" else from_tfds(name, data_dir)
     for split, examples in [("train", train), ("test", test)]:
         _check_labels(examples, name, split)
+    if image_size is not None:
+        train, test = (averaged(split, image_size, name) for split in (train, test))
     held_out, kept = held_out_and_kept(name, len(train), validation)
     if images is not None and images > len(train) - validation:
         raise RunError(f"{name} has {len(train) - validation} training images after validation, not {images}.")
@@ -51,6 +56,26 @@ def _check_labels(split: Split, name: str, which: str) -> None:
             f"{name}, {which}: image {wrong[0]} has the label {split.labels[wrong[0]]}, expected 0 to {classes - 1} "
             f"({len(wrong)} of {len(split)} are outside). Correct the labels, or leave these images out."
         )
+
+
+def averaged(split: Split, size: int, name: str) -> Split:
+    """The images at another height and width: each pixel the mean of a block of pixels, rounded.
+
+    Examples:
+      >>> pixels = np.array([[0, 1, 8, 8], [1, 1, 8, 9]] * 2, np.uint8)[None, :, :, None]
+      >>> averaged(Split(pixels, np.zeros(1, np.int32)), 2, "four").images[0, :, :, 0].tolist()
+      [[1, 8], [1, 8]]
+    """
+    number, height, width, channels = split.images.shape
+    if height != width or not 0 < size <= height or height % size:
+        sizes = [part for part in range(1, height + 1) if height % part == 0]
+        raise RunError(f"image_size {size}: images of {name} are {height}×{width}; expected one of {sizes}.")
+    block = height // size
+    total = np.zeros((number, size, size, channels), np.uint32)
+    for row in range(block):
+        for column in range(block):
+            total += split.images[:, row::block, column::block]
+    return Split(((total + block**2 // 2) // block**2).astype(np.uint8), split.labels)
 
 
 def held_out_record(total: int, held_out: np.ndarray) -> dict[str, Any]:

@@ -25,6 +25,7 @@ models: dict[str, Callable[..., Any]] = {
     "lenet300": LeNet300,
     "vgg16": partial(VGG, 16),
     "vgg19": partial(VGG, 19),
+    "resnet8": partial(ResNet, 8),
     "resnet20": partial(ResNet, 20),
     "resnet32": partial(ResNet, 32),
     "resnet44": partial(ResNet, 44),
@@ -62,6 +63,12 @@ def default_classes(name: str) -> int:
 def image_shape(name: str) -> tuple[int, int, int]:
     """Height, width and channels of the images that a model takes."""
     return _class(name).image_shape
+
+
+def takes(name: str, shape: tuple[int, int, int]) -> bool:
+    """Whether a model can be given images of a shape; some average over whatever height and width there are."""
+    own = _class(name)
+    return shape == own.image_shape or (getattr(own, "any_size", False) and shape[2] == own.image_shape[2])
 
 
 def _class(name: str) -> Any:

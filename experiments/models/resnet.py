@@ -98,7 +98,8 @@ def stages(
 
 
 class ResNet(nnx.Module):
-    """depth = 6n + 2. With identity shortcuts, as published, ResNet-20 has 269,722 parameters; projected, 272,474.
+    """depth = 6n + 2. With identity shortcuts, as published, ResNet-8 has 75,290 parameters and ResNet-20 269,722;
+    projected, ResNet-20 has 272,474.
 
     `widths` has one for all layers, or one for each in the order in which an image meets them: the first stage, the
     first convolution of each of its blocks, the first convolution of the second stage, that stage, and so on. What
@@ -106,6 +107,7 @@ class ResNet(nnx.Module):
     """
 
     image_shape = (32, 32, 3)
+    any_size = True
 
     def __init__(
         self,
@@ -146,6 +148,7 @@ class WideResNet(nnx.Module):
     """depth = 6n + 4, and `wide` times the channels of ResNet. WRN-28-10 has 36,479,194 parameters."""
 
     image_shape = (32, 32, 3)
+    any_size = True
 
     def __init__(
         self, depth: int = 22, wide: int = 2, classes: int = 10, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs
@@ -185,6 +188,7 @@ class SmallImageResNet(ImageNetResNet):
     23,520,842 for 10 classes."""
 
     image_shape = (32, 32, 3)
+    any_size = True
     _stem = 3, 1
 
     def __init__(self, depth: int = 18, classes: int = 10, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):

@@ -77,6 +77,18 @@ def environment() -> dict:
     }
 
 
+def machine() -> str:
+    """What a number was measured on, in a few words: "2 × AMD EPYC, JAX 0.10.2"."""
+    device, number = jax.devices()[0], jax.device_count()
+    name = device.device_kind
+    if device.platform == "cpu":
+        listed = Path("/proc/cpuinfo")  # Linux; elsewhere the kind of processor has to do
+        lines = listed.read_text().splitlines() if listed.exists() else []
+        models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        name, number = (models or [platform.processor() or platform.machine()])[0], os.cpu_count() or 1
+    return f"{number} × {name}, JAX {jax.__version__}"
+
+
 def _versions() -> dict[str, str]:
     packages = ("jax", "jaxlib", "optax", "flax", "numpy")
     versions = {name: importlib.metadata.version(name) for name in packages}

@@ -40,7 +40,7 @@ def checked_sampler(dataset: Dataset, name: str, model: str, seed: int, batch_si
     sampler = Sampler(seed, len(dataset.train), batch_size)
     if sampler.size < sampler.batch_size:
         raise RunError(f"batch_size {sampler.batch_size} is more than the {sampler.size} training images.")
-    if dataset.shape != models.image_shape(model):
+    if not models.takes(model, dataset.shape):
         raise RunError(f"model {model} takes images of another size than {name} has.")
     return sampler
 

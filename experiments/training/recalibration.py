@@ -36,7 +36,8 @@ def make_recalibrate(
 
     They are the mean over the first batches of a training with this seed, drawn and augmented as it draws them,
     whatever the momentum of the normalisations (`pm.recalibrate`): images without the augmentation would give others.
-    A network without statistics, and weights that were not changed, keep what they have.
+    A network without statistics, and weights that were not changed, keep what they have; without `params` (None) these
+    are the statistics of whatever weights are given.
     """
 
     def forward(params, stats, images, number):
@@ -48,7 +49,7 @@ def make_recalibrate(
     batches = functools.cache(lambda: _batches(dataset.train, Sampler(seed, len(dataset.train), batch_size)))
 
     def recalibrated(cut, params, stats):
-        if not jax.tree.leaves(stats) or _same(cut, params):
+        if not jax.tree.leaves(stats) or (params is not None and _same(cut, params)):
             return stats
         cut, stats = jax.device_get((cut, stats))  # wherever they lie: `pmap` takes them whole
         new = lambda old, batch: flax.jax_utils.unreplicate(forward(cut, old, *batch))

@@ -179,7 +179,11 @@ def test_a_grid_is_a_row_for_every_combination():
         ({"methods": ("split_lbl",)}, "did you mean 'split_lbi'"),
         ({"model": "lenet5"}, "unknown model 'lenet5'"),
         ({"model": "lenet"}, "images of another size"),
-        ({"level": "filter", "methods": ("rigl",)}, "rigl rewires single weights"),
+        ({"level": "filter", "methods": ("rigl",)}, "rigl makes weights zero: leave it out of --methods, or choose"),
+        ({"methods": ("slimming",)}, "slimming makes filters zero"),
+        ({"model": "alexnet", "level": "filter", "methods": ("narrow",)}, "narrow trains alexnet of other widths"),
+        ({"level": "filter", "methods": ("slimming",)}, "scales of normalisations, which small_cnn lacks"),
+        ({"image_size": 5}, r"image_size 5: images of digits are 8×8; expected one of \[1, 2, 4, 8\]"),
         ({"ranges": (("gradual.kappa", (1.0, 2.0)),)}, "unknown number of gradual 'kappa'; .* Known: learning_rate"),
         ({"sparsity": ()}, "gradual trains for a sparsity: give --sparsity"),
         ({"ranges": (("hart.ramp", (0.1, 0.2)),)}, "unknown method 'hart'; did you mean 'hard'"),
@@ -204,6 +208,7 @@ def test_what_does_not_fit_is_rejected_before_a_folder_is_made(tmp_path, fields,
         ("trials", 0),
         ("fine_tune", -1),
         ("together", 0),
+        ("minutes", 0.0),
         ("ranges", (("gradual.ramp", (0.5, 0.2)),)),
         ("ranges", (("ramp", (0.1, 0.2)),)),
     ],
@@ -214,9 +219,10 @@ def test_a_configuration_rejects_invalid_values(field, value):
 
 
 def test_the_configurations_name_methods_and_numbers_that_are_there():
+    numbers = {name: {*method.search, *method.fixed, "nu", "strength"} for name, method in methods.METHODS.items()}
     for name in configs.names("compare"):
         config = configs.load("compare", name).config
         assert set(config.methods) <= set(methods.METHODS)
+        assert {number for number, _ in config.fixed} <= set().union(*numbers.values())
         for method in config.methods:
-            known = {*methods.METHODS[method].search, *methods.METHODS[method].fixed, "nu", "strength"}
-            assert {number for number, _ in (*config.grid, *config.fixed)} <= known
+            assert {number for number, _ in config.grid} <= numbers[method]
