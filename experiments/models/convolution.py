@@ -120,7 +120,8 @@ def _few_terms(images, kernel, taps):
 
     def of_one(image):
         terms = _terms(taps(image[None].astype(dtype)))
-        return sum(term[..., None] * row for term, row in zip(terms, rows, strict=True))[0].astype(images.dtype)
+        products = (term[..., None] * row for term, row in zip(terms, rows, strict=True))
+        return functools.reduce(jnp.add, products)[0].astype(images.dtype)
 
     return lax.map(of_one, images)
 

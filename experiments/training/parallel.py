@@ -27,7 +27,8 @@ Kind = Literal["pmap", "mesh", "fsdp"]
 class Parallel(Protocol):
     """What a training needs to know of its devices."""
 
-    placement: Placement
+    @property
+    def placement(self) -> Placement: ...
 
     def place(self, weights) -> list[Any]:
         """The weights on the devices, as `step` takes them; copies, which it may donate."""
@@ -47,8 +48,7 @@ class Parallel(Protocol):
 
 
 class ByPmap:
-    def __init__(self):
-        self.placement = PerDevice()
+    placement: Placement = PerDevice()
 
     def place(self, weights):
         return list(flax.jax_utils.replicate(weights))

@@ -113,9 +113,9 @@ def next_widths(
     check_scalar("ratio", ratio, "a share of the units")
     check_count("round_to", round_to)
     rules = [("", tau)] if isinstance(tau, int | float) else _pairs("tau", tau)
-    caps = _pairs("caps", caps)
+    limits = _pairs("caps", caps)
     check_patterns("tau", (pattern for pattern, _ in rules), list(units.sets))
-    check_patterns("caps", (pattern for pattern, _ in caps), list(units.sets))
+    check_patterns("caps", (pattern for pattern, _ in limits), list(units.sets))
     if any(not 0 < value <= 1 for _, value in rules):
         raise ValueError(f"tau={tau!r}: expected a share of the units, in (0, 1].")
     if not 1 <= step < math.inf or not 0 <= ratio < math.inf:
@@ -125,7 +125,7 @@ def next_widths(
     for name, share in shares.items():
         size = units.sets[name].size
         width = size + max(step, math.ceil(ratio * size))
-        width = min(-(-width // round_to) * round_to, first(caps, name, math.inf))
+        width = min(-(-width // round_to) * round_to, first(limits, name, math.inf))
         if share >= first(rules, name, math.inf) and width > size and not units.sets[name].reduced:
             widths[name] = int(width)
     return widths

@@ -84,9 +84,9 @@ def _leaves(tree, shapes, places: Places, fresh):
     )
 
 
-def _leaf(name: str, leaf, shapes, places: Places, fresh):
+def _leaf(name: str, leaf: Any, shapes, places: Places, fresh):
     parameter = belongs(name, shapes)
-    if not (hasattr(leaf, "dtype") or isinstance(leaf, int | float)):
+    if not _is_array(leaf):
         raise TypeError(f"opt_state leaf {name!r} is {shown(leaf)}: expected arrays, as tx.init(params) makes them.")
     shape = tuple(np.shape(leaf))
     if parameter is None and shape and not jnp.issubdtype(leaf.dtype, jnp.integer):
@@ -105,6 +105,10 @@ def _leaf(name: str, leaf, shapes, places: Places, fresh):
             "afresh on the new parameters, or use one with moments of the parameters' shapes."
         )
     return spread(leaf, places[parameter], np.array(leaf.dtype == bool, leaf.dtype) if fresh is None else fresh)
+
+
+def _is_array(leaf) -> bool:
+    return hasattr(leaf, "dtype") or isinstance(leaf, int | float)
 
 
 def _may_belong(shape: tuple[int, ...], whole: tuple[int, ...]) -> bool:
