@@ -31,7 +31,9 @@ CONFIG = Config(
     batch_size=64,
     drops=(),
     checkpoint_every=6,
-    finish=False,
+    sparsity=None,
+    share=0.4,
+    groups="layers",
 )
 
 
