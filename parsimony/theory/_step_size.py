@@ -47,7 +47,7 @@ def max_learning_rate(lipschitz: float, kappa: float = 1.0, nu: float = 100.0) -
       See the module; the eigenvalue is elementary.
     """
     for name, value in [("lipschitz", lipschitz), ("kappa", kappa), ("nu", nu)]:
-        check_scalar(name, value, "a number ≥ 0" if name == "lipschitz" else "a positive number")
+        check_scalar(name, value, "a positive number, or 0" if name == "lipschitz" else "a positive number")
         if name != "lipschitz" or value != 0:
             check_positive(name, value)
     half, coupling = float(lipschitz) / 2, 1 / float(nu)

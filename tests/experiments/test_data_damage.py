@@ -140,6 +140,9 @@ def test_images_and_labels_of_another_kind_are_rejected(images, labels, message)
         Split(images, labels)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:path_speed. .* is a vector of ones"
+)  # of the normalisations, which is not the point
 def test_a_comparison_has_as_many_outputs_as_the_data_has_classes(monkeypatch):
     """With ten outputs, the loss of a label from 10 to 99 would be a number all the same."""
     images, labels = np.zeros((100, 32, 32, 3), np.uint8), np.arange(100, dtype=np.int32)

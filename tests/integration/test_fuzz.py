@@ -32,7 +32,7 @@ from experiments.training.checkpoints import latest, open_checkpoints, restore, 
 from helpers.mutations import damaged, mutant
 
 OURS = tuple(str(Path(module.__file__).parent) for module in (pm, experiments))
-PARAMS = {"w1": jnp.arange(24.0).reshape(4, 6) / 24 + 0.1, "b1": jnp.ones(6), "w2": jnp.ones((6, 3))}
+PARAMS = {"w1": jnp.arange(24.0).reshape(4, 6) / 24 + 0.1, "b1": jnp.full(6, 0.5), "w2": jnp.ones((6, 3))}
 MASKS = jax.tree.map(lambda w: w > 0.5, PARAMS)
 X = jnp.ones((2, 4))
 UNITS = pm.structure.find_units(lambda p, x: jax.nn.relu(x @ p["w1"] + p["b1"][None]) @ p["w2"], PARAMS, X)
