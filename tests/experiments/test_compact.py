@@ -96,6 +96,13 @@ def test_bad_words_end_in_one_sentence(directory, words, code, message, capsys):
     assert sorted(path.name for path in directory.iterdir()) == before
 
 
+def test_a_ticket_of_units_is_rejected(directory, capsys):
+    """A unit reaches over several layers, and the mask of one of them alone is none of units."""
+    if directory.name == "units":
+        assert cli.main(["ticket", str(directory), "--at-epoch", "8"]) == 1
+        assert "has units as groups, and a ticket masks single layers" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_benchmark_of_structure_says_what_it_measured(capsys):
     structure(rounds=1)
