@@ -6,8 +6,8 @@ images anew. Here a few images at a time are unfolded into their patches P, and 
     y = P·K,    ∂L/∂K = Pᵀ·∂L/∂y
 
 The gradient of the images is XLA's with the kernel turned beforehand: XLA on a CPU does so itself outside of loops
-only, and in a `lax.scan` has slow loops for it. So it has for images of one or three channels, for a window that covers
-the image, as in LeNet's last convolution, and for one that is larger than it, as in the last layers of VGG: there the
+only, and in a `lax.scan` has slow loops for it. So it has for images of one channel, for a window that covers the
+image, as in LeNet's last convolution, and for one that is larger than it, as in the last layers of VGG: there the
 convolution itself is a sum of products, one for each position in the window.
 """
 
@@ -22,8 +22,8 @@ from jax import lax
 
 ROWS = 512
 """Places of the output that one product sums over: with fewer, adding up takes longer; with more, caches overflow."""
-CHANNELS, TERMS = 3, 32
-"""Of images of so few channels, where an output is a sum of so few terms, all terms are added in one pass."""
+TERMS = 32
+"""Of images of one channel, where an output is a sum of so few terms, all are added in one pass over an image."""
 
 
 def convolution(images, kernel, strides, padding, *, dimension_numbers=None, rhs_dilation=None, **options):
@@ -60,15 +60,20 @@ def convolution(images, kernel, strides, padding, *, dimension_numbers=None, rhs
     extent = [(size - 1) * step + 1 for size, step in zip(kernel.shape[:-2], dilation, strict=True)]
     fits = all(window <= size for window, size in zip(extent, images.shape[1:-1], strict=True))
     one_place = math.prod(jax.eval_shape(by_xla, images, kernel).shape[1:-1]) == 1
-    few = images.shape[-1] <= CHANNELS and math.prod(kernel.shape[:-1]) <= TERMS
+    few = images.shape[-1] == 1 and math.prod(kernel.shape[:-1]) <= TERMS
     pads = lax.padtype_to_pads(images.shape[1:-1], extent, strides, padding) if isinstance(padding, str) else padding
     taps = functools.partial(_taps, size=kernel.shape[:-2], strides=strides, padding=pads, dilation=dilation)
 
     def by_products(images, kernel):
-        if few:
-            return _few_terms(images, kernel, taps)
-        weights = jnp.reshape(kernel, (-1, *kernel.shape[-2:]))
-        return sum(jnp.matmul(*pair, precision=precision) for pair in zip(taps(images), weights, strict=True))
+        dtype = jnp.promote_types(images.dtype, "float32")
+        weights = jnp.reshape(kernel.astype(dtype), (-1, *kernel.shape[-2:]))
+
+        def summed(images):
+            pairs = zip(taps(images.astype(dtype)), weights, strict=True)
+            return sum(jnp.matmul(*pair, precision=precision) for pair in pairs).astype(kernel.dtype)
+
+        # Few terms in a loop: XLA takes their sum for so cheap that each use of the result would add it up again.
+        return lax.map(lambda image: summed(image[None])[0], images) if few else summed(images)
 
     def forward(images, kernel):
         if fits and not one_place and not few:
@@ -108,22 +113,6 @@ def _taps(images, *, size, strides, padding, dilation) -> Iterator[jax.Array]:
     for index in np.ndindex(*size):
         axes = zip(index, size, dilation, strides, images.shape[1:-1], strict=True)
         yield images[:, *(slice(i * step, n - (k - 1 - i) * step, stride) for i, k, step, stride, n in axes)]
-
-
-def _few_terms(images, kernel, taps):
-    """The convolution as a sum of numbers times numbers, image by image.
-
-    In a loop, since XLA takes the sum for so cheap that each use of the result would add it up again.
-    """
-    dtype = jnp.promote_types(images.dtype, "float32")
-    rows = jnp.reshape(kernel.astype(dtype), (-1, *(1,) * (images.ndim - 1), kernel.shape[-1]))
-
-    def of_one(image):
-        terms = _terms(taps(image[None].astype(dtype)))
-        products = (term[..., None] * row for term, row in zip(terms, rows, strict=True))
-        return functools.reduce(jnp.add, products)[0].astype(images.dtype)
-
-    return lax.map(of_one, images)
 
 
 def _terms(taps: Iterable[jax.Array]) -> list[jax.Array]:
