@@ -133,6 +133,23 @@ def test_the_path_ranks_and_selects_whole_units():
         pm.select(params, state, 0.5, protect=["shift"])  # the units have a part in it
 
 
+def test_units_of_several_sets_are_ranked_beside_each_other():
+    """Five units of four weights and seven of five: the numbers of the second set begin where the first one ends."""
+    rng = np.random.default_rng(3)
+    params = {name: jnp.asarray(rng.normal(size=size), jnp.float32) for name, size in
+              {"a": (4, 5), "b": (5, 7), "c": (7, 3)}.items()}  # fmt: skip
+    mlp = lambda p, x: jax.nn.relu(jax.nn.relu(x @ p["a"]) @ p["b"]) @ p["c"]
+    state = pm.split_lbi(0.1, penalty=unit_penalty(find_units(mlp, params, jnp.ones((2, 4))))).init(params)
+    ranks = pm.rank(params, state, "magnitude")
+    size = np.concatenate([np.sqrt(np.mean(np.square(params[name]), 0)) for name in ("a", "b")])
+    own = np.concatenate([ranks["a"], ranks["b"]])
+    np.testing.assert_array_equal(own, np.argsort(np.argsort(-size)))
+    masks = pm.select(params, state, 0.5, order="magnitude", scope="global")
+    kept = np.concatenate([masks[name].all(0) for name in ("a", "b")])
+    assert 0 < kept.sum() < 12
+    np.testing.assert_array_equal(kept, own < kept.sum())
+
+
 def test_path_speed_lets_half_of_the_units_enter_at_the_stated_share():
     rules = pm.path_speed(PARAMS, 400, 0.01, 2.0, unit_penalty(UNITS), share=0.5)
     tx = pm.record_path(pm.split_lbi(0.01, 1.0, 2.0, rules))
