@@ -142,7 +142,7 @@ def test_a_full_disk_is_an_error_that_leaves_the_earlier_checkpoints(undisturbed
 
 def test_resuming_with_another_configuration_is_rejected_by_name(unfinished, capsys):
     assert cli.main([*HERE, "--run-dir", str(unfinished), "--nu", "7", "--batch-size", "64"]) == 1
-    assert "other settings (batch_size 128 → 64, nu 10.0 → 7.0)" in capsys.readouterr().err
+    assert "other settings (batch_size 128 → 64, nu None → 7.0)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("moment", ["loading JAX", "reading digits", "compiling"])
