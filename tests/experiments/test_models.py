@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import parsimony as pm
 from experiments import models
 from experiments.models.layers import conv
 from experiments.models.resnet import Block, ResNet, WideResNet
 from experiments.models.vit import ViT
+from experiments.training.network import parts_of
 
 FAMILIES = ["vgg16", "resnet20", "wrn22_2", "mobilenetv2", "alexnet", "resnet18", "resnet50", "vit_ti16"]
 
@@ -128,3 +130,11 @@ def test_dropout_needs_a_key_in_training_only():
     assert logits.shape == (2, 1000)
     network.eval()
     assert nnx.eval_shape(lambda network, x: network(x), network, x).shape == (2, 1000)
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_units_of_a_narrow_layer_are_units(width):
+    """The next layer has images of as few channels as the first one; growth begins there."""
+    network, params, _ = parts_of(models.models["small_cnn"](widths=(width, width, 4), rngs=nnx.Rngs(0)))
+    units = pm.structure.find_units(network.fn, params, images("small_cnn", 1))
+    assert {name: own.size for name, own in units.sets.items()} == {"conv1": width, "conv2": width, "dense1": 4}
