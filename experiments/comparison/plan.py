@@ -70,8 +70,8 @@ class Plan:
 def unit_strengths(params, level: str) -> pm.Rules:
     """The lasso on all kernels, or the group lasso on filters, so strong that V = W₀ has half of the groups inside."""
     penalty = pm.Lasso() if level == "weight" else pm.GroupLasso(-1, scale="rms")
-    names = [name for name, w in by_name(params).items() if baselines.prunable(w, level)]
-    return pm.path_speed(params, 1, 1.0, 1.0, pm.Rules([(f"^{name}$", penalty) for name in names]), share=1.0)
+    kernels = {name: w for name, w in by_name(params).items() if baselines.prunable(w, level)}
+    return pm.path_speed(kernels, 1, 1.0, 1.0, pm.Rules([(f"^{name}$", penalty) for name in kernels]), share=1.0)
 
 
 def filters_of(params) -> tuple[tuple[str, ...], ...]:
