@@ -65,20 +65,20 @@ def convolution(images, kernel, strides, padding, *, dimension_numbers=None, rhs
     taps = functools.partial(_taps, size=kernel.shape[:-2], strides=strides, padding=pads, dilation=dilation)
 
     def by_products(images, kernel):
+        weights = jnp.reshape(kernel, (-1, *kernel.shape[-2:]))
+        return sum(jnp.matmul(*pair, precision=precision) for pair in zip(taps(images), weights, strict=True))
+
+    def image_by_image(
+        images, kernel
+    ):  # XLA takes so short a sum for so cheap that each use of it would add it up again
         dtype = jnp.promote_types(images.dtype, "float32")
-        weights = jnp.reshape(kernel.astype(dtype), (-1, *kernel.shape[-2:]))
-
-        def summed(images):
-            pairs = zip(taps(images.astype(dtype)), weights, strict=True)
-            return sum(jnp.matmul(*pair, precision=precision) for pair in pairs).astype(kernel.dtype)
-
-        # Few terms in a loop: XLA takes their sum for so cheap that each use of the result would add it up again.
-        return lax.map(lambda image: summed(image[None])[0], images) if few else summed(images)
+        kernel, wide = kernel.astype(dtype), images.astype(dtype)
+        return lax.map(lambda image: by_products(image[None], kernel)[0].astype(images.dtype), wide)
 
     def forward(images, kernel):
         if fits and not one_place and not few:
             return by_xla(images, kernel)
-        return lax.platform_dependent(images, kernel, cpu=by_products, default=by_xla)
+        return lax.platform_dependent(images, kernel, cpu=image_by_image if few else by_products, default=by_xla)
 
     def on_cpu(images, kernel, gradient):
         of = by_products if one_place or not fits else lambda images, kernel: by_xla(

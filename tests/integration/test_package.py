@@ -16,7 +16,15 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def test_the_extras_are_those_that_the_documents_speak_of():
-    assert PROJECT["optional-dependencies"].keys() == {"experiments", "prepare", "tests", "lint", "docs", "dev"}
+    assert PROJECT["optional-dependencies"].keys() == {
+        "experiments",
+        "prepare",
+        "torch",
+        "tests",
+        "lint",
+        "docs",
+        "dev",
+    }
 
 
 def test_the_licence_is_the_one_that_is_declared():

@@ -232,7 +232,12 @@ SCALED = (pm.GroupLasso, pm.SparseGroupLasso, pm.BlockLasso)
 AXES, TILE = r"an int or a tuple of ints, such as -1 or \(2, 3\)", r"a tuple \(rows, columns\) of positive ints"
 NO_PENALTY = [
     *[
-        (make, {"strength": bad}, ValueError, "a positive, finite number; for no penalty at all use None")
+        (
+            make,
+            {"strength": bad},
+            ValueError,
+            "a positive, finite number, from .* to .*; for no penalty at all use None",
+        )
         for make in ALL
         for bad in (0, -1.0, float("nan"), float("inf"), np.float32(0))
     ],
