@@ -66,7 +66,8 @@ def convolution(images, kernel, strides, padding, *, dimension_numbers=None, rhs
 
     def by_products(images, kernel):
         weights = jnp.reshape(kernel, (-1, *kernel.shape[-2:]))
-        return sum(jnp.matmul(*pair, precision=precision) for pair in zip(taps(images), weights, strict=True))
+        pairs = zip(taps(images), weights, strict=True)
+        return functools.reduce(jnp.add, (jnp.matmul(*pair, precision=precision) for pair in pairs))
 
     def image_by_image(
         images, kernel
