@@ -95,9 +95,9 @@ def test_what_is_placed_is_a_copy(runs):
 def test_checkpoints_of_one_way_restore_into_another(tmp_path):
     """Two epochs by pmap, the third sharded: the losses go on as those of a run that never changed."""
     words = ["train", "--epochs", "3", "--checkpoint-every", "1", "--batch-size", "64"]
-    for name in ("whole", "half"):
-        assert cli.main([*words, "--run-dir", str(tmp_path / name)]) == 0
+    assert cli.main([*words, "--run-dir", str(tmp_path / "whole")]) == 0
     half = tmp_path / "half"
+    shutil.copytree(tmp_path / "whole", half)
     for leftover in ("record.json", "path.png", "accuracy.png"):
         (half / leftover).unlink()
     last = max(int(path.name) for path in (half / "checkpoints").iterdir())
