@@ -174,6 +174,7 @@ def test_a_train_state_goes_through_bytes_by_flax_and_on(make):
     assert_same(restored.apply_gradients(grads=params()).params, trained.apply_gradients(grads=params()).params)
 
 
+@pytest.mark.filterwarnings("ignore:Sharding info not provided when restoring:UserWarning")  # older versions of Orbax
 @pytest.mark.parametrize("make", [STATES["record_path"], STATES["keep_support"], STATES["rda"], STATES["a baseline"]])
 def test_orbax_restores_with_a_target_and_gives_the_fields_by_name_without(tmp_path, make):
     _, opt_state = steps(make())
