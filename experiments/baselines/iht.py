@@ -11,11 +11,9 @@ References:
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import optax
 
-from .magnitude import MaskedState
+from .magnitude import MaskedState, unmasked
 from .masking import cut, magnitude_masks, need
 
 
@@ -33,8 +31,7 @@ def iterative_hard_thresholding(
     inner = optax.with_extra_args_support(tx)
 
     def init_fn(params) -> Any:
-        masks = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
-        return MaskedState(jnp.zeros((), jnp.int32), masks, inner.init(params))
+        return unmasked(params, inner)
 
     def update_fn(updates, state, params: Any = None, **extra_args) -> tuple[Any, Any]:
         need(params)

@@ -24,6 +24,18 @@ class MaskedState(NamedTuple):
     inner_state: Any
 
 
+def unmasked(params, inner) -> MaskedState:
+    """The state before the first step: everything is kept."""
+    masks = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
+    return MaskedState(jnp.zeros((), jnp.int32), masks, inner.init(params))
+
+
+def step_inside(masks, inner, updates, state: MaskedState, params, **extra_args) -> tuple[Any, MaskedState]:
+    """A step of the wrapped optimizer by the gradient inside the masks; what is outside of them is zero after it."""
+    updates, inner_state = inner.update(inside(masks, updates), state.inner_state, params, **extra_args)
+    return cut(masks, updates, params), MaskedState(optax.safe_increment(state.count), masks, inner_state)
+
+
 def cubic_sparsity(final, begin, end) -> optax.Schedule:
     """q_t: 0 up to `begin`, the final share from `end` on; all three may be traced.
 
@@ -57,8 +69,7 @@ def gradual_magnitude_pruning(
     inner = optax.with_extra_args_support(tx)
 
     def init_fn(params) -> Any:
-        masks = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
-        return MaskedState(jnp.zeros((), jnp.int32), masks, inner.init(params))
+        return unmasked(params, inner)
 
     def update_fn(updates, state, params=None, **extra_args) -> tuple[Any, Any]:
         need(params)
@@ -70,7 +81,6 @@ def gradual_magnitude_pruning(
             lambda: jax.tree.map(jnp.logical_and, state.masks, magnitude_masks(params, share, level)),
             lambda: state.masks,
         )
-        updates, inner_state = inner.update(inside(masks, updates), state.inner_state, params, **extra_args)
-        return cut(masks, updates, params), MaskedState(optax.safe_increment(state.count), masks, inner_state)
+        return step_inside(masks, inner, updates, state, params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

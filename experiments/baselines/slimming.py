@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from .magnitude import MaskedState
-from .masking import cut, inside, masks_within, need
+from ..training.network import by_name
+from .magnitude import step_inside, unmasked
+from .masking import masks_within, need
 
 
 def network_slimming(
@@ -45,33 +46,25 @@ def network_slimming(
     inner = optax.with_extra_args_support(tx)
 
     def init_fn(params) -> Any:
-        masks = jax.tree.map(lambda w: jnp.ones(w.shape, bool), params)
-        return MaskedState(jnp.zeros((), jnp.int32), masks, inner.init(params))
+        return unmasked(params, inner)
 
     def update_fn(updates, state, params: Any = None, **extra_args) -> tuple[Any, Any]:
         need(params)
-        named = lambda path: jax.tree_util.keystr(path, simple=True, separator="/")
+        weights, (leaves, treedef) = by_name(params), jax.tree.flatten(updates)
 
         def masks_by_scale():
-            leaves = {named(path): w for path, w in jax.tree_util.tree_flatten_with_path(params)[0]}
-            kept = masks_within([jnp.abs(leaves[name]).astype(jnp.float32) for name in scale_of], sparsity)
-            return jax.tree_util.tree_map_with_path(
-                lambda path, w: (
-                    jnp.broadcast_to(kept[convolution[named(path)]], w.shape)
-                    if named(path) in convolution
-                    else jnp.ones(w.shape, bool)
-                ),
-                params,
-            )
+            kept = masks_within([jnp.abs(weights[name]).astype(jnp.float32) for name in scale_of], sparsity)
+            of = lambda name: kept[convolution[name]] if name in convolution else jnp.ones((), bool)
+            return treedef.unflatten([jnp.broadcast_to(of(name), w.shape) for name, w in weights.items()])
 
         penalty = jnp.where(state.count < at, strength, 0.0)
-        updates = jax.tree_util.tree_map_with_path(
-            lambda path, g, w: g + (penalty * jnp.sign(w)).astype(g.dtype) if named(path) in scale_of else g,
-            updates,
-            params,
+        updates = treedef.unflatten(
+            [
+                g + (penalty * jnp.sign(w)).astype(g.dtype) if name in scale_of else g
+                for g, (name, w) in zip(leaves, weights.items(), strict=True)
+            ]
         )
         masks = jax.lax.cond(state.count == at, masks_by_scale, lambda: state.masks)
-        updates, inner_state = inner.update(inside(masks, updates), state.inner_state, params, **extra_args)
-        return cut(masks, updates, params), MaskedState(optax.safe_increment(state.count), masks, inner_state)
+        return step_inside(masks, inner, updates, state, params, **extra_args)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

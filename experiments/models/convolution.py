@@ -59,7 +59,7 @@ def convolution(images, kernel, strides, padding, *, dimension_numbers=None, rhs
     dilation = tuple(rhs_dilation or (1,) * rank)
     extent = [(size - 1) * step + 1 for size, step in zip(kernel.shape[:-2], dilation, strict=True)]
     fits = all(window <= size for window, size in zip(extent, images.shape[1:-1], strict=True))
-    one_place = math.prod(jax.eval_shape(by_xla, images, kernel).shape[1:-1]) == 1
+    covered = not fits or math.prod(jax.eval_shape(by_xla, images, kernel).shape[1:-1]) == 1
     few = images.shape[-1] == 1 and math.prod(kernel.shape[:-1]) <= TERMS
     pads = lax.padtype_to_pads(images.shape[1:-1], extent, strides, padding) if isinstance(padding, str) else padding
     taps = functools.partial(_taps, size=kernel.shape[:-2], strides=strides, padding=pads, dilation=dilation)
@@ -69,20 +69,19 @@ def convolution(images, kernel, strides, padding, *, dimension_numbers=None, rhs
         pairs = zip(taps(images), weights, strict=True)
         return functools.reduce(jnp.add, (jnp.matmul(*pair, precision=precision) for pair in pairs))
 
-    def image_by_image(
-        images, kernel
-    ):  # XLA takes so short a sum for so cheap that each use of it would add it up again
+    def image_by_image(images, kernel):
+        # XLA takes so short a sum for so cheap that, outside of a loop, each use of it would add it up again.
         dtype = jnp.promote_types(images.dtype, "float32")
         kernel, wide = kernel.astype(dtype), images.astype(dtype)
         return lax.map(lambda image: by_products(image[None], kernel)[0].astype(images.dtype), wide)
 
     def forward(images, kernel):
-        if fits and not one_place and not few:
+        if not (covered or few):
             return by_xla(images, kernel)
         return lax.platform_dependent(images, kernel, cpu=image_by_image if few else by_products, default=by_xla)
 
     def on_cpu(images, kernel, gradient):
-        of = by_products if one_place or not fits else lambda images, kernel: by_xla(
+        of = by_products if covered else lambda images, kernel: by_xla(
             images, jnp.swapaxes(kernel, -2, -1), dimension_numbers=turned
         )  # fmt: skip
         (of_images,) = jax.linear_transpose(lambda images: of(images, kernel), images)(gradient)

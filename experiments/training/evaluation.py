@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 
@@ -10,7 +9,7 @@ import parsimony as pm
 
 from ..data.dataset import Dataset
 from ..runs import snapshots
-from .network import merge_variables
+from .network import equal_arrays, merge_variables
 from .recalibration import Recalibrate
 
 
@@ -22,12 +21,6 @@ def measured(weights, recalibrated: Recalibrate, accuracy, dataset: Dataset) -> 
     line = {"time": float(np.asarray(optax.tree.get(opt_state, "time")))} | snapshots.density(opt_state)
     line["accuracy"] = accuracy(merge_variables(params, stats), dataset.validation)
     return line | {"sparse_accuracy": accuracy(merge_variables(sparse, own), dataset.validation)}
-
-
-def finished(params, opt_state) -> bool:
-    """Whether W is its own sparse network."""
-    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(pm.sparse_params(params, opt_state)), strict=True)
-    return all(np.array_equal(w, sparse) for w, sparse in pairs)
 
 
 def tested(weights, recalibrated: Recalibrate, accuracy, dataset: Dataset) -> dict[str, Any]:
@@ -42,7 +35,7 @@ def tested(weights, recalibrated: Recalibrate, accuracy, dataset: Dataset) -> di
         "test_accuracy": accuracy(merge_variables(params, stats), dataset.test),
         "test_sparse_accuracy": accuracy(merge_variables(sparse, own), dataset.test),
     }
-    if finished(params, opt_state):
+    if equal_arrays(params, sparse):
         found["finished"] = True
     if own is not stats:
         found["test_sparse_accuracy_statistics_of_W"] = accuracy(merge_variables(sparse, stats), dataset.test)

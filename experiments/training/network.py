@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
 
@@ -50,6 +51,11 @@ def by_name(tree) -> dict[str, Any]:
     """{"conv1/kernel": leaf, ...} of a tree of parameters."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def equal_arrays(a, b) -> bool:
+    """Whether two trees of one structure hold the same numbers."""
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
 
 
 def merge_variables(params: dict, stats: dict) -> dict:

@@ -19,7 +19,7 @@ from ..data.dataset import Dataset, Split
 from ..data.loader import make_loader
 from ..data.placement import shard
 from ..data.sampler import Sampler
-from .network import Network
+from .network import Network, equal_arrays
 from .step import training_batch
 
 IMAGES = 2048
@@ -49,7 +49,7 @@ def make_recalibrate(
     batches = functools.cache(lambda: _batches(dataset.train, Sampler(seed, len(dataset.train), batch_size)))
 
     def recalibrated(cut, params, stats):
-        if not jax.tree.leaves(stats) or (params is not None and _same(cut, params)):
+        if not jax.tree.leaves(stats) or (params is not None and equal_arrays(cut, params)):
             return stats
         cut, stats = jax.device_get((cut, stats))  # wherever they lie: `pmap` takes them whole
         new = lambda old, batch: flax.jax_utils.unreplicate(forward(cut, old, *batch))
@@ -66,7 +66,3 @@ def _batches(split, sampler: Sampler) -> list[tuple[Any, np.int32]]:
         return [(split.images[own], np.int32(number)) for number, own in enumerate(index)]
     with contextlib.closing(make_loader(split, sampler, 1)) as loader:
         return [(np.asarray(images), number[0]) for images, _, _, number in loader.chunks(0, count)]
-
-
-def _same(a, b) -> bool:
-    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
