@@ -26,7 +26,7 @@ def iterative_hard_thresholding(
       tx: the optimizer.
       sparsity: share of the prunable weights (filters) of the whole network that are zero after a step; a number, a
         traced array, or a schedule of the step count.
-      level: "weight" or "filter".
+      level: "weight", or "group": the filters of convolutions.
     """
     inner = optax.with_extra_args_support(tx)
 

@@ -64,7 +64,7 @@ def gradual_magnitude_pruning(
       begin, end: t₀ and the last step of the schedule, counted from 0; where Δ does not divide the way between them it
         ends earlier by the rest, but takes one Δ at least. May be traced.
       every: Δ ≥ 1.
-      level: "weight" or "filter".
+      level: "weight", or "group": the filters of convolutions.
     """
     inner = optax.with_extra_args_support(tx)
 

@@ -5,7 +5,8 @@ import math
 import jax
 import jax.numpy as jnp
 
-LEVELS = ("weight", "filter")
+# What a sparsity counts. The groups are the filters of the convolutions.
+LEVELS = {"weight": "weights", "group": "filters"}
 
 
 @jax.jit  # outside of a compiled step the loop would be compiled anew at every call
@@ -38,7 +39,7 @@ def k_largest(scores, k):
 
 
 def prunable(w, level: str = "weight") -> bool:
-    """Whether a parameter is pruned: kernels of rank 2 and more by weights, those of convolutions by filters."""
+    """Whether a parameter is pruned: kernels of rank 2 and more by weights, those of convolutions by groups."""
     return w.ndim >= 2 if level == "weight" else w.ndim == 4
 
 
@@ -48,7 +49,7 @@ def magnitude_masks(params, sparsity, level: str = "weight"):
     Args:
       params: a tree of arrays; filters are indexed by the last axis.
       sparsity: share of the prunable weights (filters) that go, rounded down to a whole number; may be traced.
-      level: "weight" or "filter".
+      level: "weight", or "group": the filters of convolutions.
 
     Returns:
       A tree of bools; all True where a parameter is not prunable.

@@ -35,8 +35,8 @@ class MethodOptions:
 
     methods: tuple[str, ...] = ("split_lbi", "magnitude", "gradual", "hard", "rigl", "linbreg")
     """Rows, of experiments/comparison/methods.py."""
-    level: Literal["weight", "filter"] = "weight"
-    """What is counted in a sparsity: the weights of all kernels, or the filters of the convolutions."""
+    level: Literal["weight", "group"] = "weight"
+    """What is counted in a sparsity: the weights of all kernels, or groups: the filters of the convolutions."""
     sparsity: tuple[float, ...] = (0.8, 0.9, 0.95, 0.98, 0.99)
     """Shares that are zero at the end, over the whole network. None: dense networks are compared."""
     seeds: int = 5

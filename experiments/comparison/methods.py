@@ -37,7 +37,7 @@ class Method:
     fixed: Mapping[str, float] = dataclasses.field(default_factory=dict)
     cuts: bool = False
     split_lbi: bool = False
-    levels: tuple[str, ...] = baselines.LEVELS
+    levels: tuple[str, ...] = tuple(baselines.LEVELS)
     narrow: bool = False
 
 
@@ -202,8 +202,8 @@ METHODS: dict[str, Method] = {
     "split_lbi_paced": Method(_paced("layer"), _SGD, {"pull": 2.0}),
     "split_lbi_paced_global": Method(_paced("global"), _SGD, {"pull": 2.0}),
     "one_shot": Method(_one_shot, _SGD),
-    "slimming": Method(_slimming, _SGD | {"strength": (1e-3, 3e-2)}, levels=("filter",)),
-    "narrow": Method(_momentum, _SGD, levels=("filter",), narrow=True),
+    "slimming": Method(_slimming, _SGD | {"strength": (1e-3, 3e-2)}, levels=("group",)),
+    "narrow": Method(_momentum, _SGD, levels=("group",), narrow=True),
     "gradual": Method(_gradual, _SGD | {"ramp": _RAMP}),
     "hard": Method(_hard, _SGD | {"ramp": _RAMP}),
     "rigl": Method(_rigl, _SGD | {"drop": (0.1, 0.5)}, levels=("weight",)),

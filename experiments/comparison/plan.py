@@ -26,7 +26,7 @@ class Plan:
       steps: of a run.
       drops: shares of the steps at which α falls by ten.
       clip_norm: largest norm of the gradient.
-      level: what is counted in a sparsity, "weight" or "filter".
+      level: what is counted in a sparsity, "weight", or "group" for filters.
       penalty: of strength such that half of its groups are inside at V = W₀ (`unit_strengths`).
       every: steps between two masks of the methods that change theirs now and then.
       filters: of each convolution the parameters that are a filter's own (`filters_of`).
@@ -86,7 +86,7 @@ def filters_of(params) -> tuple[tuple[str, ...], ...]:
     """
     leaves, found = by_name(params), []
     for name, kernel in leaves.items():
-        if baselines.prunable(kernel, "filter"):
+        if baselines.prunable(kernel, "group"):
             own, beside = name.rsplit("/", 1)[0], name.rsplit("/", 2)[0] + "/norm"
             vectors = [f"{own}/bias", f"{beside}/bias", f"{beside}/scale"]
             found.append((name, *(v for v in vectors if v in leaves and leaves[v].shape == kernel.shape[-1:])))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..baselines import LEVELS
 from ..plots.style import COLOURS, bare
 from .summary import Row, from_json
 
@@ -34,7 +35,7 @@ def _against_sparsity(name: str, config: dict[str, Any], rows: Sequence[Row]) ->
             low, high = ([m + sign * s for m, s in zip(mean, spread, strict=True)] for sign in (-1, 1))
             axes.fill_between(left, low, high, color=colour, alpha=0.15, lw=0)
     best = max(100 * cell.test for row in rows for cell in row.cells)
-    axes.set(xscale="log", xlabel=f"{config['level']}s left (%)", ylabel="test accuracy (%)", title=name)
+    axes.set(xscale="log", xlabel=f"{LEVELS[config['level']]} left (%)", ylabel="test accuracy (%)", title=name)
     axes.set_ylim(max(0.0, best - 12), best + 0.6)
     ticks = [100 * (1 - share) for share in config["sparsity"]]
     axes.set_xticks(ticks, [f"{share:.3g}" for share in ticks])
@@ -50,7 +51,7 @@ def _over_grid(name: str, config: dict[str, Any], rows: Sequence[Row]) -> Figure
     (down, ys), (along, xs) = config["grid"]
     panels = {kind: [row.dense[kind] for row in rows] for kind in rows[0].dense}
     for i, share in enumerate(config["sparsity"]):
-        panels[f"{100 * share:g} % of the {config['level']}s zero"] = [row.cells[i] for row in rows]
+        panels[f"{100 * share:g} % of the {LEVELS[config['level']]} zero"] = [row.cells[i] for row in rows]
     places = [(dict(row.setting)[down], dict(row.setting)[along]) for row in rows]
     figure = Figure(figsize=(1.2 + 0.75 * len(xs), len(panels) * (0.9 + 0.45 * len(ys))), layout="constrained")
     for axes, (title, cells) in zip(figure.subplots(len(panels), squeeze=False)[:, 0], panels.items(), strict=True):

@@ -4,7 +4,7 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -116,12 +116,11 @@ def fine_tuned(setup: Setup, job: Job, params, stats) -> list[Result]:
     return results
 
 
-def masks_of(level: str, params, opt_state, sparsity: float, order: str):
+def masks_of(level: Literal["group", "weight"], params, opt_state, sparsity: float, order: str):
     """Masks of a sparsity, by magnitude or by an order of the path."""
     if order == "magnitude":
         return baselines.magnitude_masks(params, sparsity, level)
-    groups = "weight" if level == "weight" else "group"
-    return pm.select(params, opt_state, sparsity, order=order, scope="global", level=groups)
+    return pm.select(params, opt_state, sparsity, order=order, scope="global", level=level)
 
 
 def measure(setup: Setup, job: Job, of: str, sparsity: float | None, order: str, params, stats, **cost: Any) -> Result:

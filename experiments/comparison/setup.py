@@ -92,7 +92,8 @@ def _built(config: Comparison, dataset: Dataset, **widths: Any) -> Setup:
     network, params, stats = build_model(config.model, config.tune_seed, **options)
     prunable = [w.size for w in jax.tree.leaves(params) if baselines.prunable(w, config.level)]
     if not prunable:
-        raise RunError(f"model {config.model} has no {config.level}s to prune; choose another --level.")
+        counted = baselines.LEVELS[config.level]
+        raise RunError(f"model {config.model} has no {counted} to prune; choose another --level.")
     variables = merge_variables(params, stats)
     image = jax.ShapeDtypeStruct((1, *dataset.shape), "float32")
     units = pm.structure.find_units(network.fn, variables, image)
@@ -146,6 +147,7 @@ def check(config: Comparison) -> None:
     for method in config.methods:
         if config.level not in METHODS[method].levels:
             level = METHODS[method].levels[0]
-            raise RunError(f"{method} makes {level}s zero: leave it out of --methods, or choose --level {level}.")
+            counted = baselines.LEVELS[level]
+            raise RunError(f"{method} makes {counted} zero: leave it out of --methods, or choose --level {level}.")
         if METHODS[method].narrow and "widths" not in models.options(config.model):
             raise RunError(f"{method} trains {config.model} of other widths, which it cannot have: leave it out.")

@@ -7,7 +7,8 @@ from typing import Any
 
 import tyro
 
-from ..errors import RunError
+from ..baselines import LEVELS
+from ..errors import RunError, unknown
 from ..plots.text import aligned
 from ..runs.files import read_json, write_whole
 from .plots import picture
@@ -111,7 +112,7 @@ def text(configuration: dict[str, Any], rows: Sequence[Row]) -> str:
 def markdown(record: dict[str, Any]) -> str:
     """The tables of a record, with what they are of."""
     config, rows = record["configuration"], list(map(from_json, record["rows"]))
-    of = "filters of the convolutions" if config["level"] == "filter" else "weights of all kernels"
+    of = "filters of the convolutions" if config["level"] == "group" else "weights of all kernels"
     seeds = " or ".join(map(str, sorted({row.seeds for row in rows})))
     trained = f"{config['model']} on {config['dataset']}, {config['epochs']} epochs a run"
     if size := config.get("image_size"):
@@ -176,4 +177,7 @@ def _record(directory: Path) -> dict[str, Any]:
     file = directory / "record.json"
     if not file.exists() or not read_json(file, dict, sealed=False).get("rows"):
         raise RunError(f"{directory} holds no finished row of a comparison; run `python -m experiments compare` first.")
-    return read_json(file, RECORD, sealed=False)  # measured results of earlier versions have no seal
+    record = read_json(file, RECORD, sealed=False)  # measured results of earlier versions have no seal
+    if (level := record["configuration"]["level"]) not in LEVELS:
+        raise RunError(f"{file}: configuration: {unknown('level', level, LEVELS)}")
+    return record

@@ -23,7 +23,7 @@ from experiments.models import models, takes
 from experiments.training.network import by_name, merge_variables
 
 FILTERS = Comparison(
-    dataset="cifar10", model="resnet8", level="filter", sparsity=(0.7,), tune_at=(), epochs=2, batch_size=64,
+    dataset="cifar10", model="resnet8", level="group", sparsity=(0.7,), tune_at=(), epochs=2, batch_size=64,
     images=640, augment=True, methods=("split_lbi_paced", "one_shot", "slimming", "narrow"), mask_interval=0.1,
     fixed=(("learning_rate", 0.1), ("weight_decay", 1e-4), ("strength", 3e-3)),
 )  # fmt: skip

@@ -48,6 +48,15 @@ def test_every_record_of_measured_results_is_still_reported(tmp_path, name, caps
     assert (tmp_path / name / "comparison.png").exists() == bool(record["configuration"]["sparsity"])
 
 
+def test_a_level_that_does_not_exist_is_named(tmp_path, capsys):
+    """Filters are the groups of a comparison; some records called them by their name."""
+    shutil.copytree(RECORDS / "compare_lenet", folder := tmp_path / "compare_lenet")
+    text = (folder / "record.json").read_text()
+    (folder / "record.json").write_text(text.replace('"level": "group"', '"level": "filter"'))
+    assert cli.main(["report", "compare", str(folder)]) == 1
+    assert "unknown level 'filter'; did you mean" in capsys.readouterr().err
+
+
 def test_markers_must_be_there_once_and_closed():
     text = "<!-- comparison a -->\n<!-- end -->"
     assert replaced(text, "a", "new", None) == "<!-- comparison a -->\nnew\n<!-- end -->"

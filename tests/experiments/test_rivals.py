@@ -125,7 +125,7 @@ def test_hard_thresholding_is_its_transcription_and_exact_after_every_step():
     assert returned > 0  # unlike in pruning, a weight can come back
 
 
-@pytest.mark.parametrize("level", ["weight", "filter"])
+@pytest.mark.parametrize("level", ["weight", "group"])
 @pytest.mark.parametrize("method", ["gradual", "hard"])
 def test_groups_go_as_wholes(method, level):
     make = {
@@ -133,7 +133,7 @@ def test_groups_go_as_wholes(method, level):
         "hard": lambda q: baselines.iterative_hard_thresholding(sgd(), baselines.cubic_sparsity(q, 0, 15), level),
     }[method]
     conv = np.asarray(trained(make(0.5))[-1][0]["conv"])
-    if level == "filter":
+    if level == "group":
         assert ((conv == 0).all((0, 1, 2)) | (conv != 0).all((0, 1, 2))).all()
         assert (conv == 0).all((0, 1, 2)).sum() == 3
     else:

@@ -15,7 +15,7 @@ from . import compare_cifar10_small
 
 config = dataclasses.replace(
     compare_cifar10_small.config,
-    level="filter",
+    level="group",
     methods=("magnitude", "split_lbi_paced", "one_shot", "gradual", "linbreg", "slimming", "narrow"),
     sparsity=(0.5, 0.7),
     tune_at=(0.7,),
