@@ -10,6 +10,7 @@ from ._bregman import adabreg as adabreg
 from ._bregman import linbreg as linbreg
 from ._bregman import prox_sgd as prox_sgd
 from ._bregman import rda as rda
+from ._clipping import clip_by_support_norm as clip_by_support_norm
 from ._forecast import PathForecast as PathForecast
 from ._forecast import path_forecast as path_forecast
 from ._masks import KeepSupportState as KeepSupportState

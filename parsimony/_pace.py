@@ -67,8 +67,8 @@ def pace(
       open_by: share of the steps, in (0, 1], after which the path is open.
       pull: p > 0. Default 2 with `finish`; 5 without, since W̃ is then only as good as what is outside has faded. A
         larger pull costs W more and makes W̃ more like it; without `finish`, the longer the training the larger.
-      finish: whether W is finished inside the support after the path has opened. A clip by the global norm before it in
-        a chain counts the gradients outside as well, which at high sparsities leaves little of those inside.
+      finish: whether W is finished inside the support after the path has opened. A clip before it in a chain is that of
+        `clip_by_support_norm`: scaled by the norm of all gradients, those inside would be left with little.
       scope: as `sparsity_scope` of `inverse_scale_space`. "layer": every layer has the sparsity q.
 
     Returns:

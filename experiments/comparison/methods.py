@@ -41,8 +41,8 @@ class Method:
     narrow: bool = False
 
 
-def _clipped(plan: Plan, *parts):
-    return optax.chain(optax.clip_by_global_norm(plan.clip_norm), *parts)
+def _clipped(plan: Plan, *parts, finish: int | None = None):
+    return optax.chain(pm.clip_by_support_norm(plan.clip_norm, finish), *parts)
 
 
 def kernels(params):
@@ -137,34 +137,19 @@ def _paced(scope: Literal["global", "layer"]):
     def make(plan: Plan, setting):
         alpha = setting["learning_rate"]
         with jax.ensure_compile_time_eval():
-            own = pm.pace(plan.rate(1.0), plan.steps, setting["sparsity"], pull=1.0, scope=scope)
-        own["nu"] = own["nu"] * alpha / setting["pull"]
+            pace = pm.pace(plan.rate(1.0), plan.steps, setting["sparsity"], pull=1.0, scope=scope)
+        pace["nu"] = pace["nu"] * alpha / setting["pull"]
         core = pm.split_lbi(
             plan.rate(alpha),
             penalty=plan.groups,
             momentum=0.9,
             weight_decay=setting["weight_decay"],
             weight_decay_mask=kernels,
-            **own,
+            **pace,
         )
-        return optax.chain(_zeros_stay(own["finish"]), _clipped(plan, core))
+        return _clipped(plan, core, finish=pace["finish"])
 
     return make
-
-
-def _zeros_stay(after: int | None) -> optax.GradientTransformation:
-    """Once W is finished inside the support, the gradient of what is outside does not count in the clipping.
-
-    The other methods mask it before as well. There are many more weights outside, and their gradient in a small network
-    is large: clipped together with it, what is inside would hardly move.
-    """
-
-    def update(updates, state, params=None):
-        over = state > after  # at that step itself the weights outside are not zero yet
-        inside = jax.tree.map(lambda g, w: jnp.where(over & (w == 0), jnp.zeros_like(g), g), updates, params)
-        return inside, state + 1
-
-    return optax.GradientTransformation(lambda params: jnp.zeros((), jnp.int32), update)
 
 
 def fine_tuning(plan: Plan, setting):

@@ -145,18 +145,19 @@ def paced(config: Config, sampler: Sampler) -> dict[str, Any]:
 
 def optimizer(config: Config, sampler: Sampler, penalty: pm.Rules) -> optax.GradientTransformationExtraArgs:
     """Split LBI with momentum, its path recorded."""
+    pace = paced(config, sampler)
     split_lbi = pm.split_lbi(
         lr_schedule(config, sampler),
         config.kappa,
         penalty=penalty,
-        **paced(config, sampler),
+        **pace,
         momentum=config.momentum,
         nesterov=config.nesterov,
         weight_decay=config.weight_decay or None,
         dual_learning_rate=dual_rate(config, sampler),
     )
-    return pm.record_path(optax.chain(clip(config), split_lbi))
+    return pm.record_path(optax.chain(clip(config, pace.get("finish")), split_lbi))
 
 
-def clip(config: Config) -> optax.GradientTransformation:
-    return optax.identity() if config.clip_norm == math.inf else optax.clip_by_global_norm(config.clip_norm)
+def clip(config: Config, finish: int | None = None) -> optax.GradientTransformation:
+    return optax.identity() if config.clip_norm == math.inf else pm.clip_by_support_norm(config.clip_norm, finish)

@@ -71,7 +71,7 @@ def test_every_method_descends_and_meets_its_sparsity(name):
 
 
 def test_the_gradient_outside_a_finished_support_slows_nothing_inside():
-    """It is cut off before the clipping."""
+    """The clipping does not count it."""
     setting = middle(methods.METHODS["split_lbi_paced"]) | {"seed": 0, "sparsity": 0.75}
     tx = dataclasses.replace(plan(), clip_norm=0.1)
     tx = methods.METHODS["split_lbi_paced"].make(tx, setting)
