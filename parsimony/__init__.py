@@ -13,6 +13,7 @@ from ._bregman import rda as rda
 from ._clipping import clip_by_support_norm as clip_by_support_norm
 from ._forecast import PathForecast as PathForecast
 from ._forecast import path_forecast as path_forecast
+from ._inverse_scale_space import inverse_scale_space as inverse_scale_space
 from ._masks import KeepSupportState as KeepSupportState
 from ._masks import apply_masks as apply_masks
 from ._masks import keep_support as keep_support
@@ -38,7 +39,6 @@ from ._readout import support as support
 from ._recalibration import recalibrate as recalibrate
 from ._selection import rank as rank
 from ._selection import select as select
-from ._split_lbi import inverse_scale_space as inverse_scale_space
 from ._split_lbi import split_lbi as split_lbi
 from ._state import SplitLBIState as SplitLBIState
 from ._summary import SparsityRow as SparsityRow

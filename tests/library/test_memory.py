@@ -123,7 +123,7 @@ def test_a_donated_step_on_a_cpu_copies_neither_w_nor_v(changes):
 
 
 def test_without_the_recovery_of_gamma_a_donated_step_copies():
-    """What the test above would see: at ακ/ν = 1 the new V does not give Γ. If XLA learns better, drop `_donation`."""
+    """What the test above would see: at ακ/ν = 1 the new V does not give Γ. If XLA learns better, drop `_dual_step`."""
     copies, scratch = compiled_step(learning_rate=1.0, kappa=1.0, nu=1.0)
     assert copies > 0
     assert scratch > 0.5

@@ -16,7 +16,7 @@ import pytest
 
 import parsimony as pm
 from helpers import reference as ref
-from parsimony import _donation, _split_lbi
+from parsimony import _dual_step, _inverse_scale_space
 
 STEPS = 64
 _rng = np.random.default_rng(0)
@@ -234,7 +234,7 @@ def test_gamma_read_off_the_new_dual_is_gamma_of_the_old(penalty, r, monkeypatch
     """The library's two forms of one step, forced in turn."""
     taken = {}
     for recovers in (True, False):
-        monkeypatch.setattr(_split_lbi, "recovery_is_exact", lambda *_, recovers=recovers: recovers)
+        monkeypatch.setattr(_inverse_scale_space, "recovery_is_exact", lambda *_, recovers=recovers: recovers)
         tx = optax.chain(pm.inverse_scale_space(1 / 32, nu=1 / 32 / r, penalty=penalty))
         program = str(jax.make_jaxpr(tx.update)(PARAMS, tx.init(PARAMS), PARAMS))
         assert ("optimization_barrier" in program) == recovers, "the form was not the one asked for"
@@ -260,10 +260,10 @@ def test_gamma_read_off_the_new_dual_is_gamma_of_the_old(penalty, r, monkeypatch
 )
 def test_gamma_is_read_off_the_new_dual_only_where_r_is_known_to_stay_small(rate, exact, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    assert _donation.recovery_is_exact(rate, 2.0, 2.0) is exact
-    jax.jit(lambda traced: pytest.fail("traced") if _donation.recovery_is_exact(traced, 2.0, 2.0) else traced)(0.1)
+    assert _dual_step.recovery_is_exact(rate, 2.0, 2.0) is exact
+    jax.jit(lambda traced: pytest.fail("traced") if _dual_step.recovery_is_exact(traced, 2.0, 2.0) else traced)(0.1)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not _donation.recovery_is_exact(rate, 2.0, 2.0)
+    assert not _dual_step.recovery_is_exact(rate, 2.0, 2.0)
 
 
 @pytest.mark.parametrize(("leap", "foreseen"), [(4, True), (5, False)])

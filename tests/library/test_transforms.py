@@ -115,7 +115,7 @@ def test_a_run_can_be_differentiated():
         for place in range(3):
             up, down = ([x + sign * 1e-6 * (n == place) for n, x in enumerate(point)] for sign in (1, -1))
             np.testing.assert_allclose(gradient[place], (value(*up) - value(*down)) / 2e-6, rtol=1e-6)
-        # With rates known beforehand the step of a CPU goes another way (`_donation`), to the same derivative.
+        # With rates known beforehand the step of a CPU goes another way (`_dual_step`), to the same derivative.
         known = jax.jit(jax.grad(lambda scale: outcome(scale, *point[1:])))(1.0)
         np.testing.assert_allclose(known, gradient[0], rtol=1e-12)
 

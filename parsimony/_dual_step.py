@@ -10,6 +10,18 @@ from ._penalties.penalty import gamma_of, over
 from ._sums import add
 
 
+def step_leaf(penalty, w, v, strength, *, count, alpha, kappa, nu, in_place: bool):
+    """V⁺ = V + α·(W − Γ)/ν of one parameter with Γ = κ·Prox_{TΩ}(V), and (W − Γ)/ν for its W⁺."""
+    if penalty is None:
+        return v, None
+    w, alpha, kappa, nu = (jnp.asarray(x, v.dtype) for x in (w, alpha, kappa, nu))
+    gamma = gamma_of(penalty, v, kappa, strength)
+    v_new = add(v, alpha * ((w - gamma) / nu), count)
+    if in_place and hasattr(penalty, "shrink"):
+        gamma = gamma_from_next(penalty, v, v_new, w, alpha, kappa, nu, strength)
+    return v_new, (w - gamma) / nu
+
+
 def gamma_from_next(penalty, v, v_new, w, alpha, kappa, nu, strength=None):
     """Γ of the old V, recovered from the new one: V's buffer can be overwritten before W's.
 
@@ -51,15 +63,3 @@ def recovery_is_exact(rate: Any, kappa: Any, nu: Any) -> bool:
             return max(map(float, values)) * float(kappa) / float(nu) <= 0.25
     except (jax.errors.ConcretizationTypeError, TypeError):  # traced, or one value for each of many runs
         return False
-
-
-def step_leaf(penalty, w, v, strength, *, count, alpha, kappa, nu, in_place: bool):
-    """V⁺ = V + α·(W − Γ)/ν of one parameter with Γ = κ·Prox_{TΩ}(V), and (W − Γ)/ν for its W⁺."""
-    if penalty is None:
-        return v, None
-    w, alpha, kappa, nu = (jnp.asarray(x, v.dtype) for x in (w, alpha, kappa, nu))
-    gamma = gamma_of(penalty, v, kappa, strength)
-    v_new = add(v, alpha * ((w - gamma) / nu), count)
-    if in_place and hasattr(penalty, "shrink"):
-        gamma = gamma_from_next(penalty, v, v_new, w, alpha, kappa, nu, strength)
-    return v_new, (w - gamma) / nu
