@@ -28,9 +28,8 @@ from ._checks import (
     check_floating,
     check_positive,
     check_schedule,
-    shown,
     transformation,
-)  # fmt: skip
+)
 from ._dual_step import recovery_is_exact, step_leaf
 from ._finish import at_rest, check_can_finish, cut_outside, frozen
 from ._penalties.penalty import Penalty, gamma_of, strength_of_each
@@ -40,6 +39,7 @@ from ._sparsity_target import SparsityScope, check_sparsity, strength_at_start, 
 from ._state import SplitLBIState, check_params, check_state, scalar_like, static
 from ._sums import add
 from ._tree import aligned, is_numeric
+from ._words import shown
 
 
 def inverse_scale_space(

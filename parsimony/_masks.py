@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._checks import as_arrays, shown, transformation
+from ._checks import as_arrays, transformation
 from ._state import check_params, check_state
 from ._tree import named_leaves
+from ._words import shown
 
 
 def apply_masks(params: optax.Params, masks):

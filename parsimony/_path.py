@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from ._checks import shown, transformation
+from ._checks import transformation
 from ._penalties.penalty import inside, over, strength_of_each
 from ._penalties.rules import resolve
 from ._readout import merge
 from ._state import SplitLBIState, check_state, nodes, split_lbi_states
+from ._words import shown
 
 NEVER = -1
 """Entry step and entry time of a group that has not entered."""

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ._checks import check_finite, check_not_nan, one_of
+from ._checks import check_finite, check_not_nan
 from ._path import NEVER, entry_steps
 from ._penalties.unit_penalty import UnitSlices
 from ._readout import matched
 from ._tree import named_leaves
+from ._words import one_of
 
 ORDERS = ("entry", "dual", "gamma", "magnitude")
 

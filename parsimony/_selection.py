@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._checks import check_protect, check_share, one_of
+from ._checks import check_share
 from ._ranking import in_order, layers
 from ._tree import named_leaves
+from ._words import check_protect, one_of
 
 Criterion = Literal["entry", "dual", "gamma", "magnitude"]
 

@@ -27,12 +27,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ._checks import check_scalar, concrete, in_percent, one_of
+from ._checks import check_scalar, concrete, in_percent
 from ._penalties.nuclear_norm import NuclearNorm
 from ._penalties.penalty import over, strength_of_each
 from ._penalties.rules import resolve
 from ._penalties.unit_penalty import UnitSlices
 from ._state import scalar_like
+from ._words import one_of
 
 LEAST = 1e-20
 """The least T, in place of 0: U/T must be finite. It thresholds below the rounding of any weight."""

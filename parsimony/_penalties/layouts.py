@@ -16,7 +16,7 @@ error.
 import re
 from typing import Any
 
-from .._checks import listed
+from .._words import listed
 from .lasso import GroupLasso, Lasso
 from .penalty import Penalty
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import jax
 
-from .._checks import check_patterns, listed
 from .._tree import named_leaves
+from .._words import check_patterns, listed
 from .layouts import by_layout, is_kernel
 from .penalty import Penalty, over, strength_of_each
 from .unit_penalty import UnitPenalty

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._checks import listed, nearest, shown
 from .._state import check_params
 from .._tree import named_leaves
+from .._words import listed, nearest, shown
 from ._files import units_json
 from ._unit_set import UnitSet as UnitSet
 

@@ -5,9 +5,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..._checks import shown
 from ..._state import check_params
 from ..._tree import named_leaves
+from ..._words import shown
 from .._units import Units, structs
 from .analyse import analyse
 from .remembered import remember

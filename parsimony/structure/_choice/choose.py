@@ -7,11 +7,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..._checks import check_count, check_finite, check_not_nan, check_patterns, check_protect, check_share, one_of
+from ..._checks import check_count, check_finite, check_not_nan, check_share
 from ..._ranking import in_order, layers
 from ..._selection import Criterion
 from ..._state import split_lbi_states
 from ..._tree import named_leaves
+from ..._words import check_patterns, check_protect, one_of
 from .._analysis.remembered import analysis_of
 from .._surgery.opt_state import parameter_of
 from .._units import Units, UnitSet, check_units, structs

@@ -4,8 +4,8 @@ from typing import Literal
 
 import numpy as np
 
-from ..._checks import one_of
 from ..._tree import named_leaves
+from ..._words import one_of
 from .._rewrite.flow import passes
 from .._surgery.opt_state import belongs
 from .._units import Units, UnitSet, check_units

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..._checks import check_count, check_finite, check_patterns, check_scalar, shown
+from ..._checks import check_count, check_finite, check_scalar
 from ..._readout import gammas
 from ..._state import split_lbi_states
 from ..._tree import named_leaves
+from ..._words import check_patterns, shown
 from .._surgery.opt_state import parameter_of
 from .._units import Units, check_units
 

@@ -5,8 +5,8 @@ from typing import Literal
 
 import numpy as np
 
-from ..._checks import check_words
 from ..._penalties.unit_penalty import Slices, UnitPenalty
+from ..._words import check_words
 from .._analysis.find import find_units
 from .._units import Units, UnitSet, check_units
 

@@ -18,8 +18,8 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from ..._checks import one_of, shown
 from ..._tree import named_leaves
+from ..._words import one_of, shown
 from .._surgery.compact import Compact
 from . import manifest
 from .arrays import leaf, numbers, to_bytes

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..._checks import shown
+from ..._words import shown
 from .._analysis.analyse import Analysis
 from .._analysis.remembered import analysis_of
 from .._units import Units, check_units, check_widths, structs

@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._checks import listed, shown
 from ..._path import NEVER, RecordPathState
 from ..._penalties.rules import Rules, resolve
 from ..._penalties.unit_penalty import UnitPenalty
 from ..._state import Static, nodes, split_lbi_states, static
 from ..._tree import named_leaves, one_ending
+from ..._words import listed, shown
 from .index_map import Places, spread
 
 
