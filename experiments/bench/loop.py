@@ -10,7 +10,6 @@ rate that convolutions and matrices use, of what a large product of two matrices
 
 from typing import Any, Literal
 
-import flax.jax_utils
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,7 @@ import parsimony as pm
 from .. import models
 from ..data.dataset import Dataset, Split
 from ..data.loader import DeviceLoader, steps_per_call
+from ..data.placement import replicate
 from ..data.sampler import Sampler
 from ..training.build import build_model
 from ..training.network import merge_variables
@@ -57,7 +57,7 @@ def loop(
     turns = {}
     for name, tx in optimizers.items():
         step = make_step(network, tx, dataset, augment=augment)
-        start = lambda tx=tx: list(flax.jax_utils.replicate((params, stats, tx.init(params))))
+        start = lambda tx=tx: list(replicate((params, stats, tx.init(params))))
         turns[f"{name}, bare"] = bare(step, start(), loader, steps)
         turns[f"{name}, loop"] = _looped(step, start(), loader, steps)
     times = in_turn(turns, rounds)

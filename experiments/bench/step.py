@@ -9,7 +9,6 @@ import importlib.util
 from collections.abc import Callable
 from typing import Literal
 
-import flax.jax_utils
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +17,7 @@ import optax
 import parsimony as pm
 
 from ..data.loader import DeviceLoader, steps_per_call
+from ..data.placement import replicate
 from ..data.sampler import Sampler
 from ..training.build import build_model
 from ..training.step import make_step
@@ -67,7 +67,7 @@ def _ours(model: str, batch_size: int) -> tuple[dict[str, Callable], dict[str, C
     loader = DeviceLoader(dataset.train, Sampler(0, batch_size, batch_size))
     steps, updates = {}, {}
     for name, tx in OPTIMIZERS.items():
-        replicas = list(flax.jax_utils.replicate((params, stats, tx.init(params))))
+        replicas = list(replicate((params, stats, tx.init(params))))
         steps[name] = bare(make_step(network, tx, dataset), replicas, loader, steps_per_call())
         updates[name] = _update(tx, params)
     return steps, updates

@@ -2,7 +2,6 @@
 
 from typing import Any, Protocol
 
-import flax.jax_utils
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,7 +31,7 @@ class PerDevice:
     """For `jax.pmap`: the first axis is that of the devices of this process."""
 
     def copies(self, tree):
-        return flax.jax_utils.replicate(tree)
+        return replicate(tree)
 
     def index(self, batches):
         return shard(batches)
@@ -67,6 +66,27 @@ class OnMesh:
     def put(self, array: np.ndarray, spec: P) -> jax.Array:
         """An array that every process has whole, split over the mesh."""
         return jax.make_array_from_callback(array.shape, NamedSharding(self.mesh, spec), lambda part: array[part])
+
+
+def replicate(tree: Any) -> Any:
+    """The arrays on each device of this process, [devices, ...], lying as `jax.pmap` over `AXIS` leaves its outputs.
+
+    From another mesh, as `flax.jax_utils.replicate` makes it, JAX 0.10 would trace and compile the first step, and then
+    once more the second, whose arguments are outputs of the first.
+    """
+    sharding = of_each_device()
+
+    def of(leaf):
+        array = np.asarray(leaf)
+        return jax.device_put(np.broadcast_to(array, (len(sharding.device_set), *array.shape)), sharding)
+
+    return jax.tree.map(of, tree)
+
+
+def of_each_device(devices: list | None = None) -> NamedSharding:
+    """Along the first axis a part for each of these devices, or of all of this process."""
+    devices = jax.local_devices() if devices is None else devices
+    return NamedSharding(Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,)), P(AXIS))
 
 
 def shard(batches: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import parsimony as pm
 from ..config import Config
 from ..data.dataset import Dataset
 from ..data.loader import make_loader
+from ..data.placement import replicate
 from ..data.sampler import Sampler
 from ..errors import RunError
 from ..progress import Progress
@@ -24,7 +25,7 @@ def fit(step, params, stats, opt_state, dataset: Dataset, epochs: int, batch_siz
     sampler = Sampler(seed, len(dataset.train), batch_size)
     start, stop = sampler.end(first), sampler.end(first + epochs)
     loader = make_loader(dataset.train, sampler, first + epochs)
-    replicas = flax.jax_utils.replicate((params, stats, opt_state))
+    replicas = replicate((params, stats, opt_state))
     taken_so_far = start
     with Progress(stop - start, leave=False) as progress:
         for latest, taken, losses in advance(step, replicas, loader.chunks(start, stop)):

@@ -17,7 +17,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ..data.dataset import Dataset
-from ..data.placement import AXIS, OnMesh, PerDevice, Placement
+from ..data.placement import AXIS, OnMesh, PerDevice, Placement, replicate
 from .network import Network
 from .step import correct_of, make_accuracy, make_step, make_update, share_of, summed, take_steps
 
@@ -51,7 +51,7 @@ class ByPmap:
     placement: Placement = PerDevice()
 
     def place(self, weights):
-        return list(flax.jax_utils.replicate(weights))
+        return list(replicate(weights))
 
     def whole(self, state):
         return flax.jax_utils.unreplicate(tuple(state))

@@ -17,7 +17,7 @@ import parsimony as pm
 
 from ..data.dataset import Dataset, Split
 from ..data.loader import make_loader
-from ..data.placement import shard
+from ..data.placement import AXIS, shard
 from ..data.sampler import Sampler
 from .network import Network, equal_arrays
 from .step import training_batch
@@ -41,11 +41,11 @@ def make_recalibrate(
     """
 
     def forward(params, stats, images, number):
-        batch, key = training_batch(images, seed, number, augment, "devices")
+        batch, key = training_batch(images, seed, number, augment, AXIS)
         stats = network.forward(params, stats, dataset.normalised(batch), key)[1]
-        return jax.lax.pmean(stats, "devices")
+        return jax.lax.pmean(stats, AXIS)
 
-    forward = jax.pmap(forward, axis_name="devices", in_axes=(None, None, 0, None))
+    forward = jax.pmap(forward, axis_name=AXIS, in_axes=(None, None, 0, None))
     batches = functools.cache(lambda: _batches(dataset.train, Sampler(seed, len(dataset.train), batch_size)))
 
     def recalibrated(cut, params, stats):

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator
 
-import flax.jax_utils
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,7 @@ import optax
 
 from ..data.augment import augmented
 from ..data.dataset import Dataset, Split
+from ..data.placement import AXIS, replicate
 from .network import Network
 
 
@@ -21,14 +21,14 @@ def make_step(network: Network, tx, dataset: Dataset, *, seed: int = 0, augment:
     is negative where there is no batch: with the seed it decides what is random in a step, whatever the number of
     devices.
     """
-    update = make_update(network, tx, dataset, seed=seed, augment=augment, axis="devices")
+    update = make_update(network, tx, dataset, seed=seed, augment=augment, axis=AXIS)
 
     def step(params, stats, opt_state, images, labels, index, number):
         state, losses = take_steps(update, (params, stats, opt_state), images, labels, index, number)
         return *state, losses
 
     # Outputs in the order of the donated inputs: JAX pairs buffers of one shape in order, and a wrong pair is a copy.
-    return jax.pmap(step, axis_name="devices", in_axes=(0, 0, 0, 0, 0, 0, None), donate_argnums=(0, 1, 2))
+    return jax.pmap(step, axis_name=AXIS, in_axes=(0, 0, 0, 0, 0, 0, None), donate_argnums=(0, 1, 2))
 
 
 def make_update(network: Network, tx, dataset: Dataset, *, seed, augment: bool = False, axis: str | None = None):
@@ -113,12 +113,12 @@ def make_accuracy(fn, dataset: Dataset):
     """
 
     def correct(variables, images, labels):
-        return jax.lax.psum(jnp.sum(correct_of(fn, dataset, variables, images, labels)), "devices")
+        return jax.lax.psum(jnp.sum(correct_of(fn, dataset, variables, images, labels)), AXIS)
 
-    correct = jax.pmap(correct, axis_name="devices")
+    correct = jax.pmap(correct, axis_name=AXIS)
 
     def accuracy(variables, split) -> float:
-        replicas = flax.jax_utils.replicate(variables)
+        replicas = replicate(variables)
         return summed(lambda *examples: np.asarray(correct(replicas, *examples))[0], share_of(dataset), split) / len(
             split
         )

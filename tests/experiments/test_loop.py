@@ -13,6 +13,7 @@ from experiments.data.augment import crop_and_flip
 from experiments.data.dataset import Dataset, Split
 from experiments.data.load import load
 from experiments.data.loader import DeviceLoader
+from experiments.data.placement import of_each_device, replicate
 from experiments.data.sampler import Sampler
 from experiments.errors import RunError
 from experiments.training.network import frozen, merge_variables, parts_of, split_variables
@@ -32,7 +33,7 @@ def start():
 
 def trained(network, params, stats, per_call=1, **options):
     step = make_step(network, TX, DATASET, **options)
-    replicas, losses = jax_utils.replicate((params, stats, TX.init(params))), []
+    replicas, losses = replicate((params, stats, TX.init(params))), []
     for latest, _, more in advance(step, replicas, DeviceLoader(SPLIT, SAMPLER).chunks(0, 4, per_call)):
         replicas, losses = latest, losses + more
     return jax_utils.unreplicate(tuple(replicas)), losses
@@ -42,7 +43,7 @@ def test_a_step_takes_the_mean_of_the_devices_losses_and_statistics():
     """Eight devices with two images each, against one after the other by hand."""
     network, params, stats = start()
     step = make_step(network, optax.sgd(0.0), DATASET)
-    replicas = jax_utils.replicate((params, stats, optax.sgd(0.0).init(params)))
+    replicas = replicate((params, stats, optax.sgd(0.0).init(params)))
     *_, ((_, after, _), _, losses) = advance(step, replicas, DeviceLoader(SPLIT, SAMPLER).chunks(0, 1))
     expected, means = [], []
     for share in SAMPLER.batches(0, 1).reshape(8, 2):
@@ -52,6 +53,18 @@ def test_a_step_takes_the_mean_of_the_devices_losses_and_statistics():
     np.testing.assert_allclose(losses, [np.mean(expected)], rtol=1e-5)
     np.testing.assert_allclose(jax_utils.unreplicate(after)["conv1"]["norm"]["mean"], np.mean(means, 0), rtol=1e-4)
     assert np.any(np.mean(means, 0) != stats["conv1"]["norm"]["mean"])
+
+
+def test_a_step_that_takes_what_another_has_left_is_the_same_program():
+    """JAX traces and compiles anew for arrays that lie on another mesh, though the devices are the same."""
+    network, params, stats = start()
+    traced = []
+    counted = optax.stateless(lambda updates, params: traced.append("once") or updates)
+    step = make_step(network, optax.chain(counted, TX), DATASET)
+    replicas = replicate((params, stats, optax.chain(counted, TX).init(params)))
+    *_, ((_, _, state), _, _) = advance(step, replicas, DeviceLoader(SPLIT, SAMPLER).chunks(0, 2, 1))
+    assert traced == ["once"]
+    assert all(leaf.sharding == of_each_device() for leaf in jax.tree.leaves(state))
 
 
 @pytest.mark.slow

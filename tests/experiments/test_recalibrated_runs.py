@@ -16,6 +16,7 @@ from experiments.config import Config
 from experiments.data import load as data_load
 from experiments.data.in_memory import digits
 from experiments.data.loader import DeviceLoader
+from experiments.data.placement import replicate
 from experiments.data.sampler import Sampler
 from experiments.runs.load import load_run
 from experiments.training import recalibration
@@ -61,7 +62,7 @@ def test_the_statistics_are_those_of_the_training_batches_with_their_augmentatio
     drawn = {"seed": 5, "augment": True}
     found = make_recalibrate(run.network, run.dataset, batch_size=64, **drawn)(_halved(params), params, stats)
     step, sampler = make_step(run.network, optax.sgd(0.0), run.dataset, **drawn), Sampler(5, len(run.dataset.train), 64)
-    replicas = flax.jax_utils.replicate((_halved(params), stats, optax.sgd(0.0).init(params)))
+    replicas = replicate((_halved(params), stats, optax.sgd(0.0).init(params)))
     chunks = list(DeviceLoader(run.dataset.train, sampler).chunks(0, 2, 1))
     means = []
     for chunk in chunks:  # the same batch again and again: its own statistics are left

@@ -8,11 +8,11 @@ from pathlib import Path
 import grain
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from ...errors import RunError, unknown
 from ...runs.folder import differences
 from ..in_memory import tfds_dir
+from ..placement import of_each_device
 from ..sampler import Sampler
 from ..tfds_source import Prepared
 from .batches import PART, TFDS_SPLITS, Parts, split_indices
@@ -207,7 +207,7 @@ class _OnDevices(grain.DatasetIterator):
         super().__init__(stream)
         self._stream = stream
         self._shape = (len(devices), -1)
-        self._sharding = NamedSharding(Mesh(np.array(devices), ("devices",)), PartitionSpec("devices"))
+        self._sharding = of_each_device(devices)
 
     def __next__(self) -> dict[str, jax.Array]:
         shaped = {name: x.reshape(*self._shape, *x.shape[1:]) for name, x in next(self._stream).items()}
