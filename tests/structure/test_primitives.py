@@ -95,6 +95,13 @@ def test_units_pass_through(name):
     assert error(loss(small.fn)(small.params), compact(units, keep, loss(fn)(zeroed)).params) < 1e-4
 
 
+def test_a_rectified_unit_is_zero_in_half_precision_too():
+    """Its mean over the units is exact, as the literal 0 of a relu is known in bfloat16."""
+    fn = lambda p, x: jax.nn.relu(x @ p["a"]).mean(-1, keepdims=True) * (jax.nn.relu(x @ p["a"]) @ p["b"])
+    params, x = jax.tree.map(lambda w: w.astype(jnp.bfloat16), (PARAMS, X))
+    assert not find_units(fn, params, x).sets["a"].reduced
+
+
 def test_rows_that_devices_share_leave_the_units_free_and_split_units_stay():
     data = P("d"), P(), P()
     both = lambda x, a, b: jax.nn.relu(x @ a) @ b

@@ -78,5 +78,5 @@ def constant(coupling: Coupling, array) -> Value:
 
 def scalar(number: Any) -> Value:
     """A literal of the program."""
-    known = float(number) if np.asarray(number).dtype.kind in "biuf" else None
+    known = float(number) if np.asarray(number).dtype.kind in "biufV" else None
     return Value((), (), (), (), known, True, lambda: np.asarray(number))
