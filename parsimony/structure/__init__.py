@@ -19,6 +19,8 @@ from ._files.load import load_compact as load_compact
 from ._files.load import load_opt_state as load_opt_state
 from ._surgery.compact import Compact as Compact
 from ._surgery.compact import compact as compact
+from ._surgery.gates import Gated as Gated
+from ._surgery.gates import gates as gates
 from ._surgery.grow import Grown as Grown
 from ._surgery.grow import grow as grow
 from ._units import Units as Units

@@ -59,7 +59,7 @@ def analyse(fn, params, args) -> Analysis:
             f"{_training_hint(f'{type(error).__name__} {error}')}"
         ) from error
     walk = Walk()
-    statistics = [_is_statistic(name) for name, _ in named_leaves(out)[0]]
+    statistics = [is_statistic(name) for name, _ in named_leaves(out)[0]]
     parameters, frame = interpret(walk, closed, names, statistics=statistics)
     solution = walk.coupling.solve()
     whole = _rigid_axes({name: value.labels for name, value in parameters.items()}, solution)
@@ -88,7 +88,7 @@ def _training_hint(error: str) -> str:
     return f"\n{_TRAINING}"
 
 
-def _is_statistic(name: str) -> bool:
+def is_statistic(name: str) -> bool:
     """Whether a variable is called like the running statistics of BatchNorm."""
     steps = name.split("/")
     return "batch_stats" in steps or (len(steps) > 1 and steps[-1] in ("mean", "var"))
@@ -124,13 +124,13 @@ def interpret(
     inputs = [rigid(var.aval.shape, "an axis of the input") for var in invars[len(names) :]]
     outputs, frame = walk.run(closed, None, [*parameters.values(), *inputs])
     updated = [*statistics, *[False] * (len(outputs) - len(statistics))]
-    for value, is_statistic in sorted(zip(outputs, updated, strict=True), key=lambda pair: not pair[1]):
-        reason = f"running statistics that the function returns. {_TRAINING}" if is_statistic else _OUTPUT
+    for value, running in sorted(zip(outputs, updated, strict=True), key=lambda pair: not pair[1]):
+        reason = f"running statistics that the function returns. {_TRAINING}" if running else _OUTPUT
         for label in value.labels:
             walk.coupling.fix(label, reason)
     for name, value in parameters.items():
         if id(value) not in walk.used:
-            hint = f". {_TRAINING}" if _is_statistic(name) else ""
+            hint = f". {_TRAINING}" if is_statistic(name) else ""
             for label in value.labels:
                 walk.coupling.fix(label, f"the function does not use it{hint}")
     return parameters, frame

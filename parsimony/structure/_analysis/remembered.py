@@ -20,6 +20,11 @@ def analysis_of(units: Units, whole, args) -> Analysis:
     return units._cache[key]
 
 
+def found_analysis(units: Units) -> Analysis | None:
+    """The analysis that the units come from; None where they were read from JSON."""
+    return next(iter(units._cache.values()), None)
+
+
 def remember(units: Units, whole, args, found: Analysis) -> None:
     units._cache[_key(whole, args)] = found
 

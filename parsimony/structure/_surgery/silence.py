@@ -48,12 +48,7 @@ def _audible(units: Units, found: Analysis, ways: dict[str, str]) -> dict[str, s
             for axis in axes:
                 before = zero.get((parameter, axis), np.ones(units.shapes[parameter][axis], bool))
                 zero[parameter, axis] = before & ~_not_zero(found, unit_set, way, parameter, axis)
-    walk = Walk(singular=True)
-    rigid = {(name, a): x for name, labels in found.labels.items() for a, x in enumerate(labels) if isinstance(x, str)}
-    program = jex.ClosedJaxpr(found.frame.jaxpr, found.frame.consts)
-    values, _ = interpret(walk, program, list(units.shapes), rigid, zero)
-    solution = walk.coupling.solve()
-    reasons = solution.inexact_atoms()
+    labels, solution, reasons = inexact(units, found, zero, singular=True)
     heard = {}
     for name in ways:
         unit_set = units.sets[name]
@@ -61,12 +56,30 @@ def _audible(units: Units, found: Analysis, ways: dict[str, str]) -> dict[str, s
             solution.atoms_of(label[unit == unit_set.size - 1])
             for parameter, axes in unit_set.members.items()
             for axis, unit in axes.items()
-            if not isinstance(label := values[parameter].labels[axis], str)
+            if not isinstance(label := labels[parameter][axis], str)
         ]
         reason = next((reasons[atom] for atom in np.concatenate(last).tolist() if atom in reasons), None)
         if reason is not None:
             heard[name] = reason
     return heard
+
+
+def inexact(units: Units, found: Analysis, zero: dict[tuple[str, int], np.ndarray], singular: bool = False):
+    """A second walk: what the program hears of slices if those are zero that `zero` says are.
+
+    Args:
+      zero: {(parameter, axis): for each index whether the slice there is zero}; where it lacks one, all are.
+      singular: as in `Walk`.
+
+    Returns:
+      The labels of each parameter, what the walk found, and of the atoms that are heard by what.
+    """
+    walk = Walk(singular=singular)
+    rigid = {(name, a): x for name, labels in found.labels.items() for a, x in enumerate(labels) if isinstance(x, str)}
+    program = jex.ClosedJaxpr(found.frame.jaxpr, found.frame.consts)
+    values, _ = interpret(walk, program, list(units.shapes), rigid, zero)
+    solution = walk.coupling.solve()
+    return {name: value.labels for name, value in values.items()}, solution, solution.inexact_atoms()
 
 
 def _not_zero(found: Analysis, unit_set: UnitSet, way: str, parameter: str, axis: int) -> np.ndarray:
