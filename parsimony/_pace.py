@@ -54,7 +54,7 @@ def pace(
 ) -> Pace:
     """Arguments for a path that unfolds over a training, whatever the weights do: no λ and no ν to choose.
 
-        sparsity of Γ: from 1 along a line to q at step K₀ = open_by·K, then q        ν = (Σα until K₀)/pull
+        sparsity of Γ: from 1 along a line to q after K₀ = open_by·K steps, then q        ν = (Σα until K₀)/pull
 
     At first nothing is in Γ. Groups enter one after the other, those with the largest ‖V‖ first, until a share q is
     left outside. Then, with `finish`, W is finished inside the support in the same training, so that at its end W = W̃
@@ -83,8 +83,8 @@ def pace(
       >>> pair = pm.pace(1e-3, steps=10_000, sparsity=0.7, finish=False)
       >>> tx = optax.chain(optax.scale_by_adam(), pm.inverse_scale_space(1e-3, **pair))
       >>> own = pm.pace(0.1, steps=1000, sparsity=0.5)
-      >>> round(own["nu"], 3), [round(float(own["sparsity"](k)), 3) for k in (0, 250, 500, 999)], own["finish"]
-      (25.0, [1.0, 0.75, 0.5, 0.5], 500)
+      >>> round(own["nu"], 3), [round(float(own["sparsity"](k)), 3) for k in (0, 249, 499, 999)], own["finish"]
+      (25.0, [0.999, 0.75, 0.5, 0.5], 500)
 
     References:
       See the module; pruning along a schedule is that of Zhu and Gupta (arXiv 1710.01878), here from nothing up.
@@ -112,5 +112,6 @@ def pace(
             "expected a positive rate there."
         )
     nu: Any = time / pull
-    return Pace(nu=nu, sparsity=optax.linear_schedule(1.0, sparsity, opened), sparsity_scope=scope,
-                finish=opened if finish else None)  # fmt: skip
+    line = optax.linear_schedule(1.0, sparsity, opened)
+    after = lambda count: line(count + 1)  # the share after the step of this count: q after K₀ of them
+    return Pace(nu=nu, sparsity=after, sparsity_scope=scope, finish=opened if finish else None)

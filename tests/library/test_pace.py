@@ -153,6 +153,18 @@ def test_a_pace_follows_the_learning_rate():
     assert pm.pace(falls, 100, 0.9, finish=False)["finish"] is None
 
 
+@pytest.mark.parametrize("steps", [2, 10])
+def test_a_finished_support_has_the_sparsity_that_was_asked_for(steps):
+    """However few steps there are: the share after the last one before the finish is q."""
+    tx = pm.split_lbi(0.1, penalty=pm.Lasso(), **pm.pace(0.1, steps, sparsity=0.6))
+    params = {"kernel": jnp.linspace(0.1, 1.0, 100).reshape(10, 10)}
+    state = tx.init(params)
+    for _ in range(steps):
+        updates, state = tx.update(params, state, params)
+        params = optax.apply_updates(params, updates)
+    assert int((params["kernel"] == 0).sum()) == 60
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

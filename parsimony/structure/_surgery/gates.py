@@ -149,9 +149,9 @@ def gates(units: Units, fn: Callable[..., Any], params, *, sets: Sequence[str] |
     found = found_analysis(units)
     if found is None:
         raise ValueError("gates needs the function that the units were found in: call find_units.")
-    own = _own_names(units, params)
+    names = _names_in(units, params)
     exact = [name for name in (units.sets if sets is None else sets) if not units.sets[name].reduced]
-    places, left_out = gate_places(units, found, exact, _no_carriers(units, own))
+    places, left_out = gate_places(units, found, exact, _no_carriers(units, names))
     left_out |= {name: units.sets[name].reason for name in sets or units.sets if units.sets[name].reduced}
     if left_out and (sets is not None or not places):
         name, reason = next(iter(left_out.items()))
@@ -164,7 +164,7 @@ def gates(units: Units, fn: Callable[..., Any], params, *, sets: Sequence[str] |
     slices: dict[str, dict[int, dict[str, np.ndarray]]] = {}
     for name, mine in places.items():
         for (parameter, axis), unit in mine.items():
-            slices.setdefault(own[parameter], {}).setdefault(axis, {})[name] = unit
+            slices.setdefault(names[parameter], {}).setdefault(axis, {})[name] = unit
     dtype = jnp.result_type(jnp.float32, *(jnp.finfo(units.dtypes[p]).dtype for m in places.values() for p, _ in m))
     ones = {name: jnp.ones(units.sets[name].size, dtype) for name in places}
 
@@ -175,27 +175,27 @@ def gates(units: Units, fn: Callable[..., Any], params, *, sets: Sequence[str] |
     return Gated(function, {"gates": ones, "params": params}, left_out, slices)
 
 
-def _own_names(units: Units, params) -> dict[str, str]:
+def _names_in(units: Units, params) -> dict[str, str]:
     """{parameter of the units: its name in `params`}, which may be a part of the tree that the units were found in."""
     check_params(params)
-    own: dict[str, str] = {}
+    names: dict[str, str] = {}
     for name, leaf in named_leaves(params)[0]:
         parameter = belongs(name, units.shapes)
         shape = units.shapes.get(parameter or "")
-        if parameter is None or parameter in own or shape != jnp.shape(leaf):
+        if parameter is None or parameter in names or shape != jnp.shape(leaf):
             raise ValueError(
                 f"parameter {name!r} has shape {jnp.shape(leaf)} in params, but the units were found with "
                 f"{'no such parameter' if shape is None else shape}; call find_units on these parameters."
             )
-        own[parameter] = name
-    return own
+        names[parameter] = name
+    return names
 
 
-def _no_carriers(units: Units, own: dict[str, str]) -> dict[str, str]:
+def _no_carriers(units: Units, names: dict[str, str]) -> dict[str, str]:
     """{parameter: why it cannot carry a gate}."""
     reasons = {}
     for name, dtype in units.dtypes.items():
-        if name not in own:
+        if name not in names:
             reasons[name] = "is not in params"
         elif is_statistic(name):
             reasons[name] = "holds running statistics"
@@ -229,10 +229,10 @@ def _fold(gated_params, ones, slices):
 def _scaled(name: str, leaf, axes: dict[int, dict[str, np.ndarray]], given):
     scaled, shape = leaf, jnp.shape(leaf)
     for axis, unit_of in axes.items():
-        for own, unit in unit_of.items():
+        for set_name, unit in unit_of.items():
             if len(shape) <= axis or shape[axis] != len(unit):
                 raise ValueError(f"parameter {name!r}: expected {len(unit)} indices on axis {axis}, got shape {shape}.")
-            gate = given[own]
+            gate = given[set_name]
             if not np.array_equal(unit, np.arange(len(gate))):
                 gate = jnp.append(gate, jnp.ones((), gate.dtype))[unit]  # the last one is for index −1, no unit
             scaled = scaled * jnp.expand_dims(gate, [a for a in range(len(shape)) if a != axis])
