@@ -1,6 +1,6 @@
 """Structure: which slices of which parameters live and die together in a function, and models without some of them.
 
-fn(params, x) → find_units → choose or keep_from_masks → compact → export
+fn(params, x) → find_units → choose or keep_from_masks → compact → export; or masks → minimise → export
 """
 
 from ._analysis.find import find_units as find_units
@@ -17,6 +17,8 @@ from ._choice.penalty import unit_penalty as unit_penalty
 from ._files.export import export as export
 from ._files.load import load_compact as load_compact
 from ._files.load import load_opt_state as load_opt_state
+from ._minimise.minimise import minimise as minimise
+from ._minimise.minimise import release as release
 from ._surgery.compact import Compact as Compact
 from ._surgery.compact import compact as compact
 from ._surgery.gates import Gated as Gated

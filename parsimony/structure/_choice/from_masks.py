@@ -41,7 +41,7 @@ def keep_from_masks(units: Units, masks, *, conflicts: Literal["error", "keep"] 
     """
     check_units("keep_from_masks(units, masks)", units, masks)
     one_of("conflicts", conflicts, ("error", "keep"))
-    inside = _by_parameter(units, masks)
+    inside = by_parameter(units, masks)
     keep = {
         name: keep for name, unit_set in units.sets.items() if not (keep := _alive(unit_set, inside, conflicts)).all()
     }
@@ -55,7 +55,8 @@ def keep_from_masks(units: Units, masks, *, conflicts: Literal["error", "keep"] 
     return keep
 
 
-def _by_parameter(units: Units, masks) -> dict[str, np.ndarray]:
+def by_parameter(units: Units, masks) -> dict[str, np.ndarray]:
+    """{parameter: mask}, checked to be of the parameters that the units were found in."""
     found = {}
     for name, mask in named_leaves(masks)[0]:
         parameter, mask = belongs(name, units.shapes), np.asarray(mask)

@@ -32,6 +32,8 @@ class Compact:
         enters its arithmetic or its shapes, and the traced program is evaluated with rewritten ones; "none" where the
         units came without a function.
       units, keep: what it was made from.
+      masks: of `minimise`: a tree like `params`, False where a weight is zero because it was masked; else None.
+      kept: of `minimise`: {set: {unit of the whole model: why it stays, though it has no inputs or no readers}}.
 
     Examples:
       >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm
@@ -49,6 +51,8 @@ class Compact:
     route: str
     units: Units = dataclasses.field(repr=False)
     keep: dict[str, np.ndarray] = dataclasses.field(repr=False)
+    masks: Any = dataclasses.field(default=None, repr=False)
+    kept: dict[str, dict[int, str]] = dataclasses.field(default_factory=dict)
 
 
 def compact(units: Units, keep, params, opt_state: optax.OptState | None = None, *, exact: bool = True) -> Compact:
@@ -88,7 +92,7 @@ def compact(units: Units, keep, params, opt_state: optax.OptState | None = None,
     check_units("compact(units, keep, params, opt_state)", units, keep, params, opt_state)
     check_flag("exact", exact)
     keep = units.checked(keep)
-    leaves, treedef = units.matched(params)
+    units.matched(params)
     for name, mask in keep.items():
         if exact and not mask.all() and units.sets[name].reduced:
             raise ValueError(
@@ -97,10 +101,17 @@ def compact(units: Units, keep, params, opt_state: optax.OptState | None = None,
             )
     removed = units.removed(keep)
     _check_passage(units, keep, removed, params)
+    small = cut_tree(units, keep, params)
     places = cut_layouts(removed)
-    small = treedef.unflatten([_cut(leaf, places.get(name, {})) for name, leaf in leaves])
     state = None if opt_state is None else transplant(opt_state, units.shapes, places)
     return Compact(small, state, *resized(units, keep, params, small), units, keep)
+
+
+def cut_tree(units: Units, keep: dict[str, np.ndarray], tree):
+    """Arrays of the parameters' names and shapes without what is removed."""
+    leaves, treedef = named_leaves(tree)
+    places = cut_layouts(units.removed(keep))
+    return treedef.unflatten([_cut(leaf, places.get(name, {})) for name, leaf in leaves])
 
 
 def _check_passage(units: Units, keep, removed, params) -> None:
