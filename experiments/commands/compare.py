@@ -15,9 +15,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import parsimony as pm
+
 from ..comparison.config import GROWING, Comparison
 from ..comparison.results import Job, JobResults
-from ..comparison.runs import finish, macs
+from ..comparison.runs import finish
 from ..comparison.search import Choice, choose, grid, searched, settled, sparsities_run
 from ..comparison.setup import Setup, make_setup
 from ..comparison.summary import Row, summary, to_json
@@ -96,7 +98,7 @@ def record(
     seconds = lambda runs: sum(run.seconds + sum(result.seconds for result in run.results) for run in runs)
     return {"name": name, "configuration": setup.config.settings(), **where} | {
         "parameters": setup.parameters,
-        "macs": macs(setup, {}),
+        "macs": pm.structure.count_at(setup.units, {}, setup.variables).macs,
         "trained": {"trials": len(trials), "final": len(final)},
         "tuned": sorted({run.job.method for run in trials}),
         "training_seconds": {"trials": seconds(trials), "final": seconds(final)},

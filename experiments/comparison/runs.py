@@ -128,7 +128,6 @@ def measure(setup: Setup, job: Job, of: str, sparsity: float | None, order: str,
     leaves, level = jax.tree.leaves(params), setup.config.level
     zeros = lambda ws, whole: 1 - sum(int((w != 0).sum()) for w in ws) / whole
     variables = merge_variables(params, setup.recalibrated(params, None, stats))
-    masks = jax.tree.map(lambda w: np.asarray(w != 0) if w.ndim >= 2 else np.ones(w.shape, bool), params)
     return Result(
         of=of,
         sparsity=sparsity,
@@ -137,23 +136,16 @@ def measure(setup: Setup, job: Job, of: str, sparsity: float | None, order: str,
         test=setup.accuracy(variables, setup.dataset.test) if job.kind == "final" else None,
         zeros=zeros([w for w in leaves if baselines.prunable(w, level)], setup.prunable),
         zeros_of_all=zeros(leaves, setup.parameters),
-        macs=macs(setup, masks),
+        macs=macs(setup, variables),
         **cost,
     )
 
 
-def macs(setup: Setup, masks) -> int | None:
-    """Multiply-adds for one image when the units that no weight makes or reads are gone; None: nothing is left."""
-    try:
-        keep = pm.structure.keep_from_masks(setup.units, masks, conflicts="keep") if masks else {}
-    except ValueError:
-        return None
-    widths = {name: int(kept.sum()) for name, kept in keep.items()}
-    if not all(widths.values()):  # a residual branch without units
-        small = pm.structure.compact(setup.units, keep, setup.variables, exact=False)
-        image = jax.ShapeDtypeStruct((1, *setup.dataset.shape), "float32")
-        return pm.structure.count(small.fn, small.params, image).macs
-    return pm.structure.count_at(setup.units, widths, setup.variables).macs
+def macs(setup: Setup, variables) -> int:
+    """Multiply-adds for one image of the smallest dense network that computes the same."""
+    small = pm.structure.minimise(setup.units, variables, None)
+    image = jax.ShapeDtypeStruct((1, *setup.dataset.shape), "float32")
+    return pm.structure.count(small.fn, small.params, image).macs
 
 
 def format_results(done: JobResults) -> str:

@@ -26,6 +26,7 @@ class Units:
       shapes, dtypes: of each parameter.
       fn: the function, or None when read from JSON without one.
       arguments: shapes and dtypes of the arguments that it was traced with.
+      inputs: whether features of the inputs are units too, see `find_units`.
 
     Examples:
       >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm
@@ -46,6 +47,7 @@ class Units:
     dtypes: dict[str, str]
     fn: Callable[..., Any] | None = dataclasses.field(default=None, repr=False, compare=False)
     arguments: tuple[Any, ...] = dataclasses.field(default=(), repr=False, compare=False)
+    inputs: bool = False
     _cache: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
     def zero(self, keep, params):

@@ -47,8 +47,8 @@ class Analysis:
         return self.solution.copies(np.concatenate(atoms), np.concatenate([[], *number.values()]).astype(int))
 
 
-def analyse(fn, params, args) -> Analysis:
-    """Traces fn(params, *args) without running it."""
+def analyse(fn, params, args, inputs: bool = False) -> Analysis:
+    """Traces fn(params, *args) without running it. `inputs`: as in `find_units`."""
     names = [name for name, _ in named_leaves(params)[0]]
     try:
         closed, out = jax.make_jaxpr(fn, return_shape=True)(params, *args)
@@ -58,14 +58,14 @@ def analyse(fn, params, args) -> Analysis:
             f"{error}\nExpected a function that jax.jit takes, of a tree of parameters and arrays of the shapes given."
             f"{_training_hint(f'{type(error).__name__} {error}')}"
         ) from error
-    walk = Walk()
+    walk = Walk(inputs=inputs)
     statistics = [is_statistic(name) for name, _ in named_leaves(out)[0]]
     parameters, frame = interpret(walk, closed, names, statistics=statistics)
     solution = walk.coupling.solve()
     whole = _rigid_axes({name: value.labels for name, value in parameters.items()}, solution)
     if whole and solution.inexact_atoms():
         # Once more, now that these are known to stay: of a sum over several axes only one can be corrected for.
-        walk = Walk()
+        walk = Walk(inputs=inputs)
         parameters, frame = interpret(walk, closed, names, whole, statistics=statistics)
         solution = walk.coupling.solve()
     order = {key: place for place, key in enumerate(walk.used)}
@@ -73,7 +73,7 @@ def analyse(fn, params, args) -> Analysis:
     by_use = sorted(names, key=lambda name: order.get(id(parameters[name]), len(order)))
     marks = _spread(walk)
     produced = np.logical_or.reduce([marks[role] for role in _ROLES])
-    sets, atoms = unit_sets({name: labels[name] for name in by_use}, solution, produced)
+    sets, atoms = unit_sets({name: labels[name] for name in by_use}, solution, produced, inputs)
     fixed = {name: reasons for name in names if (reasons := _fixed(labels[name], solution))}
     out_tree = jax.tree.structure(out)
     return Analysis(frame, labels, solution, sets, fixed, dict(walk.unknown), atoms, marks, out_tree)

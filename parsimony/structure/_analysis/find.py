@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ..._checks import check_flag
 from ..._state import check_params
 from ..._tree import named_leaves
 from ..._words import shown
@@ -13,7 +14,7 @@ from .analyse import analyse
 from .remembered import remember
 
 
-def find_units(fn, params, *args) -> Units:
+def find_units(fn, params, *args, inputs: bool = False) -> Units:
     """Finds which slices of which parameters live and die together in fn(params, *args).
 
     The function is traced, not run, and every index of every axis of every array gets a label. One rule for each JAX
@@ -28,6 +29,8 @@ def find_units(fn, params, *args) -> Units:
         (running statistics; no dropout), with batch statistics among `params` where there are any.
       params: a tree of arrays or `jax.ShapeDtypeStruct`.
       *args: the other arguments, or their shapes; the same units are found at any batch size.
+      inputs: True also finds the features of the inputs that a kernel reads, such as pixels, as units of that kernel:
+        without one of them its row goes, and the compact function leaves this feature of its input out.
 
     Returns:
       `Units`; `print` shows a table.
@@ -58,10 +61,11 @@ def find_units(fn, params, *args) -> Units:
         swapped = "; the arguments are swapped: find_units(fn, params, x)" if callable(params) else ""
         raise TypeError(f"find_units: expected a function fn(params, x) first, got {shown(fn)}{swapped}.")
     check_params(params)
-    found = analyse(fn, params, args)
+    check_flag("inputs", inputs)
+    found = analyse(fn, params, args, bool(inputs))
     shapes = {name: tuple(jnp.shape(leaf)) for name, leaf in leaves}
     dtypes = {name: str(jax.dtypes.result_type(leaf)) for name, leaf in leaves}
     arguments: Any = structs(args)
-    units = Units(found.sets, found.fixed, found.unknown, shapes, dtypes, fn, arguments)
+    units = Units(found.sets, found.fixed, found.unknown, shapes, dtypes, fn, arguments, bool(inputs))
     remember(units, structs(params), arguments, found)
     return units

@@ -6,7 +6,7 @@ from .._unit_set import UnitSet
 from .coupling import Label, Solution
 
 
-def unit_sets(labels: dict[str, tuple[Label, ...]], solution: Solution, produced: np.ndarray):
+def unit_sets(labels: dict[str, tuple[Label, ...]], solution: Solution, produced: np.ndarray, inputs: bool = False):
     """The units, in sets of those with members of the same kind; and the atoms of each set."""
     places = [
         (name, axis, label)
@@ -42,7 +42,7 @@ def unit_sets(labels: dict[str, tuple[Label, ...]], solution: Solution, produced
             members.setdefault(name, {})[axis] = which
             if produced[label].any():
                 makers.append((name, axis))
-        name = _free_name(next(iter(members)), sets)
+        name = _free_name(next(iter(members)), sets, ".inputs" if inputs and not makers else "")
         reason = next((inexact[a] for a in unique[units].tolist() if a in inexact), "")
         sets[name] = UnitSet(name, len(units), members, reason, tuple(makers))
         atoms[name] = unique[units]
@@ -92,9 +92,9 @@ def _first_of(signature, first) -> np.ndarray:
     return earliest
 
 
-def _free_name(parameter: str, taken) -> str:
+def _free_name(parameter: str, taken, what: str) -> str:
     """A set is called after the layer whose parameter it is found in first."""
-    name = parameter.rpartition("/")[0] or parameter
+    name = (parameter.rpartition("/")[0] or parameter) + what
     number = 2
     free = name
     while free in taken:

@@ -52,10 +52,12 @@ class Walk:
     """Walks a program and collects statements in `coupling`.
 
     `singular`: whether what is not finite at zero, such as a division, counts as inexact there.
+    `inputs`: whether a kernel may leave out features of what is fixed, such as the inputs.
     """
 
-    def __init__(self, singular: bool = False):
+    def __init__(self, singular: bool = False, inputs: bool = False):
         self.singular = singular
+        self.inputs = inputs
         self.coupling = Coupling()
         self.lineage: list[tuple[np.ndarray, np.ndarray]] = []  # nodes that weights hand on to weights made of them
         self.summed: set[tuple[int, int]] = set()  # (id of a value, axis): summed along by the equation at hand

@@ -10,7 +10,7 @@ def analysis_of(units: Units, whole, args) -> Analysis:
     """The analysis of the function at these shapes, remembered."""
     key = _key(whole, args)
     if key not in units._cache:
-        found = analyse(units.fn, whole, args)
+        found = analyse(units.fn, whole, args, units.inputs)
         if {name: s.size for name, s in found.sets.items()} != {name: s.size for name, s in units.sets.items()}:
             raise ValueError(
                 "at these shapes of its arguments the function has other units than those it was compacted by: "

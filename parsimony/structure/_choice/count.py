@@ -115,9 +115,11 @@ def _macs(frame: Frame, narrowing: Narrowing) -> int:
     for eqn, inner in zip(frame.jaxpr.eqns, frame.inner, strict=True):
         match eqn.primitive.name:
             case "dot_general":
-                (contracted, _), _ = eqn.params["dimension_numbers"]
-                left = shape(eqn.invars[0])
-                total += math.prod(shape(eqn.outvars[0])) * math.prod(left[axis] for axis in contracted)
+                (one, other), _ = eqn.params["dimension_numbers"]
+                left, right = (shape(atom) for atom in eqn.invars)
+                # A kernel may read less than there is, see `find_units(inputs=True)`.
+                read = (min(left[a], right[b]) for a, b in zip(one, other, strict=True))
+                total += math.prod(shape(eqn.outvars[0])) * math.prod(read)
             case "ragged_dot_general":
                 (contracted, _), _ = eqn.params["ragged_dot_dimension_numbers"].dot_dimension_numbers
                 left = shape(eqn.invars[0])

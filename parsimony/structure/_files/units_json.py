@@ -8,7 +8,7 @@ import numpy as np
 
 from .._unit_set import UnitSet
 
-_FIELDS = ("sets", "fixed", "unknown", "shapes", "dtypes")
+_FIELDS = ("sets", "fixed", "unknown", "shapes", "dtypes", "inputs")
 
 
 def write(units) -> str:
@@ -22,6 +22,7 @@ def write(units) -> str:
         "unknown": units.unknown,
         "shapes": {name: list(shape) for name, shape in units.shapes.items()},
         "dtypes": units.dtypes,
+        "inputs": units.inputs,
     }
     return json.dumps(data | {"sha256": digest(data)})
 
@@ -94,6 +95,7 @@ def _fields(data: Any) -> dict[str, Any]:
         expect(isinstance(dtype, str) and dtype != "", f"dtypes of {name!r}", "the name of a dtype")
     for name, count in _object(data["unknown"], "unknown").items():
         expect(is_int(count) and count > 0, f"unknown {name!r}", "how often it occurs")
+    expect(isinstance(data["inputs"], bool), "inputs", "true or false")
     fixed = _by_axis(data["fixed"], shapes, "fixed")
     for name, axes in fixed.items():
         for axis, reason in axes.items():
@@ -107,7 +109,10 @@ def _fields(data: Any) -> dict[str, Any]:
     # Last, so that what is wrong is named where that can be seen.
     right = digest({field: data[field] for field in _FIELDS})
     expect(data["sha256"] == right, "sha256", "the digest of the rest; the file was changed, or is damaged")
-    return {"sets": sets, "fixed": fixed, "unknown": data["unknown"], "shapes": shapes, "dtypes": dtypes}
+    return {
+        "sets": sets, "fixed": fixed, "unknown": data["unknown"], "shapes": shapes, "dtypes": dtypes,
+        "inputs": data["inputs"],
+    }  # fmt: skip
 
 
 def _by_axis(value: Any, shapes, where: str) -> dict[str, dict[int, Any]]:

@@ -36,6 +36,7 @@ def minimise(fn, params, masks, *args, opt_state: optax.OptState | None = None) 
     - A unit without inputs is a number c (its bias through the activation). Where it is read by w and a bias b follows,
       b ← b + c·w takes its place. Where none follows, or zeros that pad an image would be read as c, all such units
       become one: w_r ← w_r + Σ_i (c_i/c_r)·w_i.
+    - Features of the inputs that nothing reads go from the kernels, and the program leaves them out of what it reads.
     - What cannot go without another result, such as a channel that a LayerNorm averages over, stays, and `kept` says
       why. A layer that everything passes through keeps a unit.
 
@@ -43,7 +44,7 @@ def minimise(fn, params, masks, *args, opt_state: optax.OptState | None = None) 
     as in `compact`.
 
     Args:
-      fn: fn(params, *args), as in `find_units`, or the `Units` found in it.
+      fn: fn(params, *args), as in `find_units`, or the `Units` found in it, by find_units(..., inputs=True) at best.
       params: the parameters, and batch statistics where there are any.
       masks: a tree of bool arrays like `params` or a part of it, from `pm.select` or `pm.support`, or w != 0 of sparse
         weights; a parameter that it lacks (or None) is kept.
@@ -67,7 +68,8 @@ def minimise(fn, params, masks, *args, opt_state: optax.OptState | None = None) 
       >>> small = pm.structure.minimise(fn, params, masks, jnp.ones((1, 4)))
       >>> small.params["w1"].shape, small.params["b2"].tolist()  # unit 0 was relu(0 + 1) = 1
       ((4, 1), [1.0, 1.0])
-      >>> fn(pm.apply_masks(params, masks), jnp.ones((1, 4))).tolist(), small.fn(small.params, jnp.ones((1, 4))).tolist()
+      >>> masked, x = pm.apply_masks(params, masks), jnp.ones((1, 4))
+      >>> fn(masked, x).tolist(), small.fn(small.params, x).tolist()
       ([[6.0, 6.0]], [[6.0, 6.0]])
 
     References:
@@ -78,7 +80,7 @@ def minimise(fn, params, masks, *args, opt_state: optax.OptState | None = None) 
             "minimise(units, params, masks): expected the Units that find_units returns, and no arguments."
         )
     _check_numbers(params)
-    units = fn if isinstance(fn, Units) else find_units(fn, params, *args)
+    units = fn if isinstance(fn, Units) else find_units(fn, params, *args, inputs=True)
     leaves, treedef = units.matched(params)
     inside = by_parameter(units, masks)
     given: dict[str, Array] = {name: np.asarray(leaf) if is_numeric(leaf) else None for name, leaf in leaves}

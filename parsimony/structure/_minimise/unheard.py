@@ -18,10 +18,10 @@ from .fold import Array, Reasons
 
 Masks = dict[str, np.ndarray]
 """{set: bool for each unit}"""
-_Kind = Literal["whole", "unread", "any"]
+_Kind = Literal["unread", "any"]
 
 
-def unheard(units: Units, found: Analysis, params: dict[str, Array], gone: Masks) -> tuple[Masks, Reasons]:
+def unheard(units: Units, found: Analysis, params: Mapping[str, Array], gone: Masks) -> tuple[Masks, Reasons]:
     """({set: for each unit whether it can go}, {set: {unit: why a candidate cannot}}).
 
     Once all of them are zero with all their members, the program computes what it did.
@@ -31,37 +31,57 @@ def unheard(units: Units, found: Analysis, params: dict[str, Array], gone: Masks
     """
     there = {name: np.asarray(array != 0) for name, array in params.items() if array is not None}
     reasons: Reasons = {}
-    while True:
-        before = _number(gone)
-        # What is zero as a whole first: what is not may be heard by a norm that would not hear the former alone.
-        for kind in ("whole", "unread", "any"):
-            heard: Reasons = {}
-            while _number(more := _candidates(units, there, gone, heard, kind)) > _number(gone):
-                its = _heard(units, found, there, gone, more)
-                for name, why in its.items():
-                    heard.setdefault(name, {}).update(why)
-                if not its:
-                    gone = more
-                    there = {name: array for name, array in zeroed(units, gone, there).items() if array is not None}
+
+    def attempt(allowed: Masks, kind: _Kind) -> Masks:
+        """Adds to `gone` what of the allowed can go, and returns what was heard of it."""
+        nonlocal gone, there
+        lost = {name: np.zeros(len(mask), bool) for name, mask in allowed.items()}
+        while _number(more := _candidates(units, there, gone, allowed, kind)) > _number(gone):
+            heard = _heard(units, found, there, gone, more)
+            if not heard:
+                gone, there = more, _only_arrays(zeroed(units, more, there))
             for name, why in heard.items():
                 reasons.setdefault(name, {}).update(why)
+                lost[name][list(why)] = True
+            allowed = {name: mask & ~lost[name] for name, mask in allowed.items()}
+        return lost
+
+    while True:
+        before = _number(gone)
+        for kind in ("unread", "any"):
+            lost = attempt({name: ~mask for name, mask in gone.items()}, kind)
+            # A norm that hears one channel is not exact without another one either, which it would not hear alone.
+            loud = {name: _loudness(units.sets[name], there) for name in lost}
+            levels = sorted({n for name, mask in lost.items() for n in loud[name][mask].tolist()})
+            for level in levels if len(levels) > 1 else ():
+                attempt({name: mask & (loud[name] == level) for name, mask in lost.items()}, kind)
         if _number(gone) == before:
             return gone, reasons
 
 
-def _number(gone: Masks) -> int:
-    return sum(int(mask.sum()) for mask in gone.values())
+def _number(masks: Masks) -> int:
+    return sum(int(mask.sum()) for mask in masks.values())
 
 
-def _candidates(units: Units, there, gone, heard: Reasons, kind: _Kind) -> Masks:
+def _only_arrays(params: Mapping[str, Array]) -> dict[str, np.ndarray]:
+    return {name: array for name, array in params.items() if array is not None}
+
+
+def _loudness(unit_set: UnitSet, there) -> np.ndarray:
+    """On how many axes of parameters each unit is not zero."""
+    places = [(p, a) for p, axes in unit_set.members.items() for a in axes if p in there]
+    return sum(
+        (unit_set.each(np.logical_or, *place, there[place[0]], False).astype(int) for place in places),
+        np.zeros(unit_set.size, int),
+    )
+
+
+def _candidates(units: Units, there, gone: Masks, allowed: Masks, kind: _Kind) -> Masks:
     """`gone`, and what may go with it."""
-    barred = {
-        name: np.isin(np.arange(unit_set.size), list(heard.get(name, ()))) for name, unit_set in units.sets.items()
-    }
     while True:
         made = _made(units, gone)
         more = {
-            name: gone[name] | (_may_go(unit_set, there, made, kind) & ~barred[name])
+            name: gone[name] | (_may_go(unit_set, there, made, kind) & allowed[name])
             for name, unit_set in units.sets.items()
         }
         if _number(more) == _number(gone):

@@ -5,7 +5,7 @@ import numpy as np
 from .._analysis.analyse import Analysis
 from .._analysis.interpreter import Frame
 from .._analysis.rules.control import CALLS, CHECKPOINTS, CUSTOM_VJPS
-from .narrow import Narrowing
+from .narrow import PRODUCTS, Narrowing
 
 _WALKED = (*CALLS, *CHECKPOINTS, "custom_jvp_call", *CUSTOM_VJPS)
 
@@ -28,6 +28,8 @@ def _reached(frame: Frame, narrowing: Narrowing, arguments: list[bool]) -> list[
     carries = lambda atom: bool(known.get(atom)) if _is_variable(atom) else False
     for eqn, inner in zip(frame.jaxpr.eqns, frame.inner, strict=True):
         into = [carries(atom) and full(atom) for atom in eqn.invars]
+        if eqn.primitive.name in PRODUCTS and not all(map(full, eqn.invars)):
+            into = [False] * len(into)  # a kernel that reads nothing
         if eqn.primitive.name in _WALKED and len(inner) == 1:
             out = _reached(inner[0], narrowing, into)
         else:

@@ -18,6 +18,7 @@ from .._analysis.interpreter import Frame
 from .._analysis.rules.indexing import static_take
 from .._analysis.rules.joins import padded
 from .cutting import Copies, cut
+from .inputs import as_read
 from .removed_slices import slice_rule
 
 
@@ -42,7 +43,7 @@ class Part:
         return self.slice_of(axis)
 
 
-_PRODUCTS = ("dot_general", "conv_general_dilated", "ragged_dot_general")
+PRODUCTS = ("dot_general", "conv_general_dilated", "ragged_dot_general")
 
 
 class Narrowing:
@@ -94,10 +95,12 @@ class Narrowing:
             return [Part(array, value) for array, value in zip(arrays, values, strict=True)]
         if eqn.primitive.name in control.RULES:
             return control.RULES[eqn.primitive.name](self, eqn, operands, values, inner)
+        arrays = as_read(eqn, [part.array for part in operands], [self.copies(part.value) for part in operands])
+        operands = [dataclasses.replace(part, array=array) for part, array in zip(operands, arrays, strict=True)]
         changed = self.parameters(eqn, [part.value for part in operands], values)
         if changed is None:
             return [Part(self._picked(eqn, operands, values[0]), values[0])]
-        if eqn.primitive.name in _PRODUCTS and any(0 in np.shape(part.array) for part in operands[:2]):
+        if eqn.primitive.name in PRODUCTS and any(0 in np.shape(part.array) for part in operands[:2]):
             zeros = jax.numpy.zeros(self.shape(values[0]), eqn.outvars[0].aval.dtype)  # a sum of no terms
             return [Part(zeros, values[0])]
         bound = eqn.primitive.bind(*(part.array for part in operands), **{**eqn.params, **changed})

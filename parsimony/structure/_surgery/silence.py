@@ -74,7 +74,7 @@ def inexact(units: Units, found: Analysis, zero: dict[tuple[str, int], np.ndarra
     Returns:
       The labels of each parameter, what the walk found, and of the atoms that are heard by what.
     """
-    walk = Walk(singular=singular)
+    walk = Walk(singular=singular, inputs=units.inputs)
     rigid = {(name, a): x for name, labels in found.labels.items() for a, x in enumerate(labels) if isinstance(x, str)}
     program = jex.ClosedJaxpr(found.frame.jaxpr, found.frame.consts)
     values, _ = interpret(walk, program, list(units.shapes), rigid, zero)

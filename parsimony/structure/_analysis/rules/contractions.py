@@ -13,7 +13,7 @@ def dot_general(walk, eqn, operands: list[Value]):
     left, right = operands
     (left_sum, right_sum), (left_batch, right_batch) = eqn.params["dimension_numbers"]
     for one, other in zip(left_sum, right_sum, strict=True):
-        _contract(walk, left, one, right, other)
+        _contract(walk, left, one, right, other, walk.inputs)
     labels: list[Label] = []
     zero: list = []
     alike: list[bool] = []
@@ -31,8 +31,13 @@ def dot_general(walk, eqn, operands: list[Value]):
     return Value(shape, tuple(labels), tuple(zero), tuple(alike), None, left.weight and right.weight)
 
 
-def _contract(walk, left: Value, one: int, right: Value, other: int) -> None:
-    label = walk.coupling.unite(left.labels[one], right.labels[other])
+def _contract(walk, left: Value, one: int, right: Value, other: int, inputs: bool = False) -> None:
+    """`inputs`: a kernel need not read all of an axis that is rigid."""
+    loose = inputs and left.weight != right.weight
+    if loose and isinstance((left if right.weight else right).labels[one if right.weight else other], str):
+        label = right.labels[other] if right.weight else left.labels[one]
+    else:
+        label = walk.coupling.unite(left.labels[one], right.labels[other])
     exact = np.logical_or(left.zero[one], right.zero[other])
     walk.coupling.inexact(label, exact, "a product that sums over an axis whose removed part is not zero there")
     _consume(walk, left, one, right, other)
@@ -58,7 +63,7 @@ def conv_general_dilated(walk, eqn, operands: list[Value]):
     (batch, channel), (out, into) = numbers.lhs_spec[:2], numbers.rhs_spec[:2]
     kernel_zero = kernel.zero[out]
     if groups == 1:
-        _contract(walk, data, channel, kernel, into)
+        _contract(walk, data, channel, kernel, into, walk.inputs)
     else:
         inside, outs = data.shape[channel] // groups, kernel.shape[out] // groups
         data_zero = np.broadcast_to(data.zero[channel], (groups * inside,)).reshape(groups, inside)

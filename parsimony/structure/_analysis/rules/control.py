@@ -23,6 +23,14 @@ def bordered_call(walk, eqn, operands: list[Value]):
     return [plain(value) for value in walk.enter(_program(eqn), None, [plain(value) for value in operands])]
 
 
+def own_derivative(walk, eqn, operands: list[Value]):
+    """Of a function with a derivative of its own all inputs are read: the derivative by a kernel has them all."""
+    inputs, walk.inputs = walk.inputs, False
+    results = bordered_call(walk, eqn, operands)
+    walk.inputs = inputs
+    return results
+
+
 def _program(eqn):
     return next(eqn.params[key] for key in ("jaxpr", "call_jaxpr", "call") if key in eqn.params)
 
@@ -123,5 +131,6 @@ RULES = {
     "platform_index": platform_index,
     "call_exported": closed,
     **dict.fromkeys(CALLS, call),
-    **dict.fromkeys([*CHECKPOINTS, "custom_jvp_call", *CUSTOM_VJPS], bordered_call),
+    **dict.fromkeys(CHECKPOINTS, bordered_call),
+    **dict.fromkeys(["custom_jvp_call", *CUSTOM_VJPS], own_derivative),
 }
