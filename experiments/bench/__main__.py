@@ -1,10 +1,11 @@
-"""Speed and memory: `python -m experiments.bench update`, `structure`, `data`, `loop`, `step` or `sweep`."""
+"""Speed and memory: `python -m experiments.bench update`, `structure`, `minimise`, `data`, `loop`, `step`, `sweep`."""
 
 import tyro
 
 from ..startup import start
 from .data import data
 from .loop import loop
+from .minimise import minimise
 from .step import step
 from .structure import structure
 from .sweep import sweep
@@ -13,7 +14,15 @@ from .update import update
 if __name__ == "__main__":
     start()
     tyro.extras.subcommand_cli_from_dict(
-        {"update": update, "structure": structure, "data": data, "loop": loop, "step": step, "sweep": sweep},
+        {
+            "update": update,
+            "structure": structure,
+            "minimise": minimise,
+            "data": data,
+            "loop": loop,
+            "step": step,
+            "sweep": sweep,
+        },
         prog="python -m experiments.bench",
         description=__doc__,
     )

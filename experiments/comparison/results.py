@@ -31,8 +31,8 @@ class Result:
       order: of the cut; "own" where the method makes its zeros itself.
       validation, test: accuracies in [0, 1]; that on the test images of final runs alone.
       zeros, zeros_of_all: share of zeros among the prunable parameters, and among all.
-      macs: multiply-adds for one image when units without inputs or readers are gone; None in records in which a network
-        that was cut through counted as gone.
+      macs: multiply-adds for one image when units without inputs or readers are gone; None: an older record, of a
+        network that was cut through.
       epochs, seconds: of the fine-tuning.
     """
 

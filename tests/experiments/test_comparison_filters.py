@@ -10,6 +10,7 @@ import optax
 import pytest
 from flax import nnx
 
+import parsimony as pm
 from experiments.baselines import network_slimming
 from experiments.comparison import runs, search
 from experiments.comparison.config import Comparison

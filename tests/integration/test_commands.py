@@ -11,7 +11,7 @@ import tyro
 
 from experiments import __main__ as cli
 from experiments import configs
-from experiments.bench import data, loop, step, structure, sweep, update
+from experiments.bench import data, loop, minimise, step, structure, sweep, update
 from helpers.processes import finished, start
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +29,7 @@ TEXTS = {
     for name in configs.names(kind)
 }
 BENCH = {"update": update.update, "structure": structure.structure, "data": data.data, "loop": loop.loop}
-BENCH |= {"sweep": sweep.sweep, "step": step.step}
+BENCH |= {"sweep": sweep.sweep, "step": step.step, "minimise": minimise.minimise}
 
 
 def commands(text: str) -> list[str]:

@@ -1,5 +1,6 @@
-"""Any mask as a small dense program: the outputs of the masked model, no unit without inputs or readers but for a reason."""
+"""Any mask as a small dense program: the outputs of the masked model; what is idle goes, or stays for a reason."""
 
+import itertools
 import tempfile
 
 import jax
@@ -72,7 +73,7 @@ def test_in_float64_it_does_to_twelve_digits(name):
 def mlp(*widths):
     """(params, fn): positive weights throughout, so that every unit is at work."""
     rng = np.random.default_rng(0)
-    shapes = list(zip(widths[:-1], widths[1:], strict=True))
+    shapes = list(itertools.pairwise(widths))
     params = {f"w{i}": jnp.asarray(rng.uniform(0.5, 1, shape), "float32") for i, shape in enumerate(shapes)}
     params |= {f"b{i}": jnp.asarray(rng.uniform(0.5, 1, shape[1]), "float32") for i, shape in enumerate(shapes)}
 

@@ -1,5 +1,7 @@
 """Arrays with some of their indices, where they were: by the host what would be many small compilations."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.core import Tracer
@@ -13,7 +15,7 @@ def cut(array, copies: Copies):
     return taken(array, {axis: np.repeat(np.arange(len(n)), n) for axis, n in enumerate(copies) if n is not None})
 
 
-def taken(array, index: dict[int, np.ndarray]):
+def taken(array: Any, index: dict[int, np.ndarray]) -> Any:
     """The array with these indices of these axes."""
     if not index:
         return array
