@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..._checks import concrete, shown
+from ..._checks import concrete
 from ..._masks import KeepSupportState
 from ..._readout import gammas
 from ..._state import SplitLBIState, nodes, split_lbi_states
 from ..._tree import is_numeric, named_leaves
+from ..._words import shown
 from .._analysis.analyse import Analysis
 from .._analysis.find import find_units
 from .._analysis.remembered import analysis_of
