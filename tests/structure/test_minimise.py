@@ -144,6 +144,21 @@ def test_what_a_normalisation_averages_over_stays_and_is_named():
     assert small.kept == {"embed": {2: "reduce_sum over an axis whose removed part is not zero there"}}
 
 
+def test_nothing_is_moved_away_from_a_unit_that_stays():
+    params, _ = mlp(5, 4, 3)
+
+    def fn(params, x):
+        x = jax.nn.relu(x @ params["w0"] + params["b0"][None])
+        return x @ params["w1"] + params["b1"][None] + x.max(-1, keepdims=True)
+
+    masks = {"w0": np.ones((5, 4), bool)}
+    masks["w0"][:, 0] = False
+    small = check_equal(fn, params, (jnp.ones((2, 5)),), masks, 1e-6)
+    np.testing.assert_array_equal(small.params["w1"], params["w1"])
+    np.testing.assert_array_equal(small.params["b1"], params["b1"])
+    assert list(small.kept) == ["w0"]
+
+
 def test_a_layer_that_everything_passes_through_keeps_a_unit():
     params, fn = mlp(5, 4, 3, 2)
     masks = {"w1": np.zeros((4, 3), bool)}
@@ -175,7 +190,8 @@ def test_features_that_nothing_reads_are_left_out_of_the_input():
             np.testing.assert_allclose(loaded[0](loaded[1], x), small.fn(small.params, x), rtol=1e-6)
 
 
-def test_a_bias_that_is_added_twice_takes_nothing_up_and_a_kernel_that_is_used_twice_keeps_its_rows():
+def test_what_is_used_twice_takes_nothing_up():
+    """A bias, what it is added to, a kernel: in the other place the constant would be there as well, or be gone."""
     params, _ = mlp(5, 4, 3)
     masks = {"w0": np.ones((5, 4), bool)}
     masks["w0"][:, 0] = False
@@ -185,8 +201,13 @@ def test_a_bias_that_is_added_twice_takes_nothing_up_and_a_kernel_that_is_used_t
         x = jax.nn.relu(x @ params["w0"] + params["b0"][None])
         return jax.nn.relu(x @ params["w1"] + params["b1"][None]) + params["b1"][None]
 
-    small = check_equal(shared_bias, params, (x,), masks, 1e-6)
-    assert small.kept == {"w0": {0: "'w1' reads its constant, and no bias of its own follows"}}
+    def sum_used_twice(params, x):
+        x = jax.nn.relu(x @ params["w0"] + params["b0"][None]) @ params["w1"]
+        return jax.nn.relu(x + params["b1"][None]) + x
+
+    for fn in (shared_bias, sum_used_twice):
+        small = check_equal(fn, params, (x,), masks, 1e-6)
+        assert small.kept == {"w0": {0: "'w1' reads its constant, and no bias of its own follows"}}
 
     def shared_kernel(params, x):
         constant, other = (x @ params[name] + params["b0"][None] for name in ("w0", "w2"))

@@ -30,7 +30,8 @@ def find_units(fn, params, *args, inputs: bool = False) -> Units:
       params: a tree of arrays or `jax.ShapeDtypeStruct`.
       *args: the other arguments, or their shapes; the same units are found at any batch size.
       inputs: True also finds the features of the inputs that a kernel reads, such as pixels, as units of that kernel:
-        without one of them its row goes, and the compact function leaves this feature of its input out.
+        without one of them its row goes, and the compact function leaves this feature of its input out. For `minimise`
+        and `keep_from_masks`; `choose` and `unit_penalty` leave them whole.
 
     Returns:
       `Units`; `print` shows a table.

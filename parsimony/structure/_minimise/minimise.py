@@ -51,7 +51,7 @@ def minimise(fn, params, masks, *args, opt_state: optax.OptState | None = None) 
         weights; a parameter that it lacks (or None) is kept.
       *args: the other arguments of fn, or their shapes; none where `fn` is `Units`.
       opt_state: the state of an Optax transformation for `params` or a part of them, moved as by `compact`. Weights
-        that took a constant up are free in the masks of `keep_support`; none is put where Γ is zero.
+        that took a constant up are True in the masks of `keep_support`; those under a penalty of Split LBI take none.
 
     Returns:
       `Compact`, with `masks` and `kept`. To train inside the masks: keep_support(tx, small.masks); to train the zeros
@@ -91,15 +91,11 @@ def minimise(fn, params, masks, *args, opt_state: optax.OptState | None = None) 
     keep, passed = passable(units, found, gone)
     for name, unit in passed:
         reasons.setdefault(name, {})[unit] = "all that there is passes through its layer"
-    free = {
-        name: np.broadcast_to(inside.get(name, True), array.shape) | ((array != 0) & (array != masked[name]))
-        for name, array in new.items()
-        if array is not None
-    }
+    took = {name: (array != 0) & (array != masked[name]) for name, array in new.items() if array is not None}
+    free = {name: inside.get(name, True) | its for name, its in took.items()}
     arrays = [leaf if (array := new[name]) is None else _like(array, leaf) for name, leaf in leaves]
-    state = (
-        None if opt_state is None else _opened(opt_state, lambda name, mask: mask | free[belongs(name, free) or name])
-    )
+    opened = lambda name, mask: mask | took[belongs(name, took) or name]
+    state = None if opt_state is None else _opened(opt_state, opened)
     small = compact(units, keep, treedef.unflatten(arrays), state)
     every = treedef.unflatten([free.get(name, np.ones(np.shape(leaf), bool)) for name, leaf in leaves])
     masks = jax.tree.map(jnp.asarray, cut_tree(units, keep, every))
