@@ -4,6 +4,8 @@ PATH/params.safetensors     the parameters, by name
 PATH/model.stablehlo        the program and its derivative, for `jax.export.deserialize`: call({name: array}, x)
 PATH/model.json             names, shapes, units, what was kept, a SHA-256 of each file and of itself
 PATH/opt_state.safetensors  the optimizer's arrays, where there are any
+
+Or a file of ONNX, for what is not JAX.
 """
 
 import hashlib
@@ -11,7 +13,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +25,7 @@ from ..._words import one_of, shown
 from .._surgery.compact import Compact
 from . import manifest
 from .arrays import leaf, numbers, to_bytes
+from .onnx import to_onnx
 
 
 def export(
@@ -31,27 +34,35 @@ def export(
     *args,
     batch: Literal["any", "fixed"] = "any",
     platforms: Sequence[str] = ("cpu", "cuda", "tpu"),
+    format: Literal["jax", "onnx"] = "jax",
 ) -> Path:
     """Writes a compact model into a new folder: it runs with JAX alone, without the code that made it.
+
+    With format="onnx" it is one file, the program with its parameters inside, which runs without JAX: its inputs and
+    outputs are the arrays of the arguments and of the result. It is written once ONNX Runtime has computed from it
+    what JAX does, to 1e-4 of the largest output, on normally distributed inputs. Optimizer state, units and derivative
+    are in the folder of "jax" alone.
 
     Digests tell damage. They are no signature: load only what comes from somebody you trust, since a program can do
     anything that a program can.
 
     Args:
       small: what `compact` returned.
-      path: a folder that does not exist. It appears as a whole or not at all.
+      path: a folder (format "onnx": a file) that does not exist. It appears as a whole or not at all.
       *args: arguments of small.fn, or their shapes.
       batch: "any": the program takes any size of the first axis of x (and of the arguments that share it); "fixed":
         that of the arguments given.
-      platforms: what the program is lowered for.
+      platforms: what the program of "jax" is lowered for.
+      format: "jax", or "onnx", which needs the extra `onnx` (jax2onnx and ONNX Runtime).
 
     Returns:
-      The folder.
+      The folder, or the file.
 
     Raises:
       FileExistsError: `path` exists.
       ValueError: there is no function (units from JSON alone), it cannot be exported for any batch size, or a leaf has
-        a dtype that a file cannot hold, such as complex64.
+        a dtype that a file cannot hold, such as complex64; ONNX has no form of an operation, or another result.
+      ImportError: format="onnx" without the extra.
 
     Examples:
       >>> import jax, jax.numpy as jnp, numpy as np, parsimony as pm, tempfile
@@ -75,6 +86,12 @@ def export(
     if small.fn is None:
         raise ValueError("this compact model has no function: give Units.from_json(text, fn) the one it was found in.")
     one_of("batch", batch, ("any", "fixed"))
+    one_of("format", format, ("jax", "onnx"))
+    if format == "onnx":
+        size = next((np.shape(x)[0] for x in jax.tree.leaves(args) if np.shape(x)), 1)
+        data = to_onnx(small.fn, small.params, _structs(args, batch), size)
+        _appear(path, lambda temporary: _synced(temporary, data))
+        return path
     from ... import __version__
 
     keys = jax.tree_util.tree_flatten_with_path(small.params)[0]
@@ -103,20 +120,31 @@ def export(
         }
     )
 
+    def write(folder: Path) -> None:
+        folder.mkdir()
+        for name, data in files.items():
+            _synced(folder / name, data)
+
+    _appear(path, write)
+    return path
+
+
+def _appear(path: Path, write: Callable[[Path], None]) -> None:
+    """What `write` writes, a file or a folder, is at `path` as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
-        for name, data in files.items():
-            with open(folder / name, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        folder.chmod(0o755)
-        folder.rename(path)
-    except BaseException:
+        write(folder / path.name)
+        (folder / path.name).rename(path)
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
-        raise
-    return path
+
+
+def _synced(path: Path, data: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _serialized(program) -> tuple[bytes, str]:
@@ -136,6 +164,19 @@ def _program(small: Compact, arrays: dict[str, np.ndarray], random: dict[str, st
         assert small.fn is not None
         return small.fn(treedef.unflatten([leaf(named[name], random.get(name)) for name in arrays]), *args)
 
+    args = _structs(args, batch)
+    named = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in arrays.items()}
+    try:
+        return jax_export.export(jax.jit(by_name), platforms=tuple(platforms))(named, *args)
+    except Exception as error:
+        way_out = " If it needs to know the batch size, write batch='fixed'." if batch == "any" else ""
+        raise ValueError(f"export of the function failed: {type(error).__name__}: {error}{way_out}") from error
+
+
+def _structs(args: tuple, batch: str) -> tuple:
+    """Shapes and dtypes of the arguments; batch="any": with a symbol in the place of the batch size."""
+    from jax import export as jax_export
+
     struct = lambda shape, array: jax.ShapeDtypeStruct(shape, jax.dtypes.result_type(array))
     leaves = jax.tree.leaves(args)
     shapes = [np.shape(x) for x in leaves]
@@ -144,13 +185,7 @@ def _program(small: Compact, arrays: dict[str, np.ndarray], random: dict[str, st
             raise ValueError("batch='any' needs an argument with a batch axis; write batch='fixed'.")
         size, (symbol,) = shapes[0][0], jax_export.symbolic_shape("batch")
         shapes = [(symbol, *shape[1:]) if shape and shape[0] == size else shape for shape in shapes]
-    args = jax.tree.unflatten(jax.tree.structure(args), [struct(*pair) for pair in zip(shapes, leaves, strict=True)])
-    named = {name: struct(array.shape, array) for name, array in arrays.items()}
-    try:
-        return jax_export.export(jax.jit(by_name), platforms=tuple(platforms))(named, *args)
-    except Exception as error:
-        way_out = " If it needs to know the batch size, write batch='fixed'." if batch == "any" else ""
-        raise ValueError(f"export of the function failed: {type(error).__name__}: {error}{way_out}") from error
+    return jax.tree.unflatten(jax.tree.structure(args), [struct(*pair) for pair in zip(shapes, leaves, strict=True)])
 
 
 def _steps(name: str, keypath) -> list[list[Any]]:
