@@ -20,6 +20,7 @@ def test_the_extras_are_those_that_the_documents_speak_of():
         "experiments",
         "prepare",
         "torch",
+        "onnx",
         "tests",
         "lint",
         "docs",
