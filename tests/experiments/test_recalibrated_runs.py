@@ -66,7 +66,7 @@ def test_the_statistics_are_those_of_the_training_batches_with_their_augmentatio
     chunks = list(DeviceLoader(run.dataset.train, sampler).chunks(0, 2, 1))
     means = []
     for chunk in chunks:  # the same batch again and again: its own statistics are left
-        *_, (replicas, _, _) = advance(step, replicas, [chunk] * 150)
+        *_, (replicas, _, _) = advance(step, replicas, [chunk] * 90)
         means.append(flax.jax_utils.unreplicate(replicas[1]))
     expected = jax.tree.map(lambda *each: np.mean(each, 0), *means)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), found, expected)
