@@ -82,8 +82,8 @@ def pace(
       >>> tx = pm.split_lbi(0.1, momentum=0.9, **pm.pace(0.1, steps=10_000, sparsity=0.7))
       >>> pair = pm.pace(1e-3, steps=10_000, sparsity=0.7, finish=False)
       >>> tx = optax.chain(optax.scale_by_adam(), pm.inverse_scale_space(1e-3, **pair))
-      >>> own = pm.pace(0.1, steps=1000, sparsity=0.5)
-      >>> round(own["nu"], 3), [round(float(own["sparsity"](k)), 3) for k in (0, 249, 499, 999)], own["finish"]
+      >>> paced = pm.pace(0.1, steps=1000, sparsity=0.5)
+      >>> round(paced["nu"], 3), [round(float(paced["sparsity"](k)), 3) for k in (0, 249, 499, 999)], paced["finish"]
       (25.0, [0.999, 0.75, 0.5, 0.5], 500)
 
     References:

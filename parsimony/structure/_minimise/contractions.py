@@ -73,10 +73,10 @@ def _sums(weights, axis: int, out: int, rest: list[int], constant, number, eqn, 
 def _terms(reading, weights: Known, axis: int, place: dict[int, int], constant, number, border, ndim):
     """The reader that a sum over an axis of a parameter is, if it has anything to read that is one number."""
     origin = weights.origin
-    own = [] if origin is None else [a for a in origin.axes if a is not None]
-    if origin is None or not constant.any() or len(own) < weights.ndim:
+    its_axes = [] if origin is None else [a for a in origin.axes if a is not None]
+    if origin is None or not constant.any() or len(its_axes) < weights.ndim:
         return ()
-    reader = Reader(origin.name, own[axis], constant, number, border, tuple(own[a] for a in place))
+    reader = Reader(origin.name, its_axes[axis], constant, number, border, tuple(its_axes[a] for a in place))
     reading.readers.append(reader)
-    axes = {to: own[a] for a, to in place.items()}
+    axes = {to: its_axes[a] for a, to in place.items()}
     return (Term(reader, tuple(axes.get(to) for to in range(ndim))),)
