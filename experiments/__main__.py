@@ -33,6 +33,8 @@ USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
                          with dense and with a random mask
   compact RUN            remove units of a run: a smaller, faster model with
                          the same outputs, saved and exported
+  family RUN             several sizes of a run, each inside the next, tuned as
+                         one: a table to choose from
   stop RUN               where a stopping rule ends a recorded path
   report RUN...          one HTML page about one or more runs
   report compare RUN...  picture and Markdown table of comparisons
@@ -113,6 +115,12 @@ def _compact() -> tuple[type, Callable]:
     return CompactOptions, compact
 
 
+def _family() -> tuple[type, Callable]:
+    from .commands.family import FamilyOptions, family
+
+    return FamilyOptions, family
+
+
 def _stop() -> tuple[type, Callable]:
     from .commands.stop import StopOptions, stop
 
@@ -138,7 +146,9 @@ CONFIGURED: dict[str, tuple[type, str, Callable]] = {
     "compare": (Comparison, "compare_digits", _compare),
 }
 # command: gives (class of its options, what it does)
-ON_RUNS = {"prune": _prune, "ticket": _ticket, "compact": _compact, "stop": _stop, "report": _report}
+ON_RUNS = {
+    "prune": _prune, "ticket": _ticket, "compact": _compact, "family": _family, "stop": _stop, "report": _report,
+}  # fmt: skip
 
 
 def _configured(command: str, words: list[str]) -> int:

@@ -15,18 +15,50 @@ import tyro
 import parsimony as pm
 
 from ..bench.timing import in_turn, ratio
+from ..data.dataset import Dataset
 from ..errors import RunError
 from ..plots.text import aligned
 from ..runs.digest import environment
 from ..runs.files import free_file, write_json
 from ..runs.load import Run, load_run
 from ..training.fit import make_fine_tune
-from ..training.network import by_name, frozen, merge_variables, split_variables
+from ..training.network import by_name, merge_variables, split_variables, trainable
 from ..training.step import make_accuracy, validation_and_test
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CutOptions:
+    """What is common to the commands that remove units of a run."""
+
+    order: Literal["entry", "dual", "gamma", "magnitude"] = "dual"
+    """Order in which units are kept, as in parsimony.rank."""
+    scope: Literal["global", "layer"] = "global"
+    """One order of all units, or an equal share of each layer."""
+    round_to: int = 1
+    """Layers keep a multiple of so many units."""
+    minimum: int = 1
+    """Layers keep at least so many units."""
+    protect: tuple[str, ...] = ()
+    """Regular expressions: layers that are kept whole."""
+    learning_rate: float | None = None
+    """The first step of the fine-tuning. None: α of the run."""
+    rounds: int = 30
+    """Rounds of the timing."""
+    data_dir: Path | None = None
+    """Where TFDS keeps its data."""
+
+    def __post_init__(self):
+        if not (self.learning_rate is None or self.learning_rate > 0) or self.rounds < 1:
+            raise ValueError("--learning-rate must be > 0, --rounds ≥ 1.")
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """What `choose` and `family` take of it."""
+        return {key: getattr(self, key) for key in ("order", "scope", "round_to", "minimum", "protect")}
+
+
 @dataclasses.dataclass(frozen=True)
-class CompactOptions:
+class CompactOptions(CutOptions):
     """Removes the units of a run that the path leaves behind; the result goes to RUN/compact.json, the model to
     RUN/compact (compact-2, ...). The size is given by one of --sparsity, --parameters, --macs; by none: the support."""
 
@@ -38,24 +70,8 @@ class CompactOptions:
     """Parameters that may be left: a share in (0, 1), or a number."""
     macs: float | None = None
     """Multiply-adds that may be left: a share in (0, 1), or a number for one image."""
-    order: Literal["entry", "dual", "gamma", "magnitude"] = "dual"
-    """Order in which units are kept, as in parsimony.rank."""
-    scope: Literal["global", "layer"] = "global"
-    """One order of all units, or an equal share of each layer."""
-    round_to: int = 1
-    """Layers keep a multiple of so many units."""
-    minimum: int = 1
-    """Layers keep at least so many units."""
-    protect: tuple[str, ...] = ()
-    """Regular expressions: layers that are kept whole."""
     fine_tune: int = 0
     """Epochs of SGD on the small network; the step falls to zero along a cosine."""
-    learning_rate: float | None = None
-    """The first step of the fine-tuning. None: α of the run."""
-    rounds: int = 30
-    """Rounds of the timing."""
-    data_dir: Path | None = None
-    """Where TFDS keeps its data."""
 
     def __post_init__(self):
         given = [n for n in ("sparsity", "parameters", "macs") if getattr(self, n) is not None]
@@ -63,8 +79,9 @@ class CompactOptions:
             raise ValueError(f"expected one of --sparsity, --parameters, --macs, got {' and '.join(given)}.")
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
             raise ValueError(f"--sparsity: expected a share of the units in [0, 1), got {self.sparsity}.")
-        if self.fine_tune < 0 or not (self.learning_rate is None or self.learning_rate > 0) or self.rounds < 1:
-            raise ValueError("--fine-tune must be ≥ 0, --learning-rate > 0, --rounds ≥ 1.")
+        if self.fine_tune < 0:
+            raise ValueError(f"--fine-tune: expected a number of epochs ≥ 0, got {self.fine_tune}.")
+        super().__post_init__()
 
 
 def compact(arguments: CompactOptions) -> dict[str, Any]:
@@ -104,26 +121,41 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     result: dict[str, Any] = {"run": str(arguments.run), "checkpoint": run.saved[-1], "route": small.route}
     result |= {name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")}
     result["learning_rate"] = arguments.learning_rate or run.config.learning_rate
-    result |= {
-        "units": {name: [s.size, int(keep[name].sum()) if name in keep else s.size] for name, s in units.sets.items()}
-    }
-    result |= {"equality": equality, "accuracy": scores, "size": {}, "latency": {}}
-    for name, (fn, weights) in rows.items():
-        counted = pm.structure.count(fn, weights, image)
-        stored = len(safetensors.numpy.save({key: np.asarray(leaf) for key, leaf in by_name(weights).items()}))
-        result["size"][name] = dataclasses.asdict(counted) | {"bytes on disk": stored}
+    result |= {"units": left(small)}
+    result |= {"equality": equality, "accuracy": scores}
+    result |= {"size": {name: size(row, image) for name, row in rows.items()}, "latency": {}}
     rows["exported"] = pm.structure.load_compact(folder)
-    for batch in (1, 128):
-        images = jnp.asarray(run.dataset.normalised(next(run.dataset.test.parts(batch)).images))
-        calls = {name: functools.partial(jax.jit(fn), weights, images) for name, (fn, weights) in rows.items()}
-        times = in_turn(calls, arguments.rounds)
-        result["latency"][str(batch)] = {name: float(np.median(seconds)) for name, seconds in times.items()} | {
+    for batch, times in latency(rows, run.dataset, arguments.rounds).items():
+        result["latency"][batch] = {name: float(np.median(seconds)) for name, seconds in times.items()} | {
             "speed": ratio(times, "whole", "cut")
         }
     result |= environment()
     write_json(file, result)
     print(table(result), f"\nmodel: {folder}\nwritten: {file}", sep="")
     return result
+
+
+def left(small: pm.structure.Compact) -> dict[str, list[int]]:
+    """{set: [units of the whole network, units that are left]}."""
+    sets, keep = small.units.sets, small.keep
+    return {name: [s.size, int(keep[name].sum()) if name in keep else s.size] for name, s in sets.items()}
+
+
+def size(network: tuple[Any, Any], image) -> dict[str, int]:
+    """What a network, (fn, variables), costs for one image, and the bytes of its safetensors."""
+    fn, variables = network
+    stored = len(safetensors.numpy.save({key: np.asarray(leaf) for key, leaf in by_name(variables).items()}))
+    return dataclasses.asdict(pm.structure.count(fn, variables, image)) | {"bytes on disk": stored}
+
+
+def latency(rows: dict[str, tuple], dataset: Dataset, rounds: int) -> dict[str, dict[str, list[float]]]:
+    """{images in a batch: {name: seconds of each round}} of networks {name: (fn, variables)}, timed in turn."""
+    times = {}
+    for batch in (1, 128):
+        images = jnp.asarray(dataset.normalised(next(dataset.test.parts(batch)).images))
+        calls = {name: functools.partial(jax.jit(fn), variables, images) for name, (fn, variables) in rows.items()}
+        times[str(batch)] = in_turn(calls, rounds)
+    return times
 
 
 def _keep(arguments: CompactOptions, units: pm.structure.Units, params, opt_state) -> dict[str, np.ndarray]:
@@ -136,10 +168,7 @@ def _keep(arguments: CompactOptions, units: pm.structure.Units, params, opt_stat
         if at_most == 1:  # --sparsity 0
             return {}
         if at_most is not None:
-            options: Any = {
-                key: getattr(arguments, key) for key in ("order", "scope", "round_to", "minimum", "protect")
-            }
-            return pm.structure.choose(units, params, opt_state, at_most=at_most, target=target, **options)
+            return pm.structure.choose(units, params, opt_state, at_most=at_most, target=target, **arguments.choice)
     return pm.structure.keep_from_masks(units, pm.support(opt_state))
 
 
@@ -162,8 +191,7 @@ def _tuned(arguments: CompactOptions, run: Run, small, stats):
     """The variables of the small network after fine-tuning."""
     config, epochs = run.config, arguments.fine_tune
     rate = arguments.learning_rate or config.learning_rate
-    # A rewritten program has the statistics that it was traced with; the module itself goes on averaging them.
-    network = run.network if small.route == "module" else frozen(small.fn)
+    network = trainable(run.network, small)
     print(f"fine-tuning for {epochs} epochs", file=sys.stderr)
     fine_tune = make_fine_tune(network, run.dataset, config, rate, epochs, config.seed + 1)
     return merge_variables(*fine_tune(*split_variables(small.params, stats)))

@@ -17,6 +17,7 @@ from ..runs import results, snapshots, stopping
 from ..runs.files import write_whole
 from ..runs.load import Run, load_run
 from . import compact as compact_command
+from . import family as family_command
 from . import prune as prune_command
 from .together import together
 
@@ -80,7 +81,7 @@ def _path(run: Run, record: dict | None) -> list[tuple[str, str]]:
             caption="Accuracy on the held-out images, share of each layer's weights in the support, and both: a point "
             "is a snapshot.")),
     ]  # fmt: skip
-    filters = [name for name in params if "conv" in name]
+    filters = [name for name, layer in params.items() if "conv" in name and "kernel" in layer]
     if filters:
         name, figure = run_plots.first_filters(params, opt_state, filters[0])
         caption = f"Filters of {filters[0]} in the order of entry; the number is the step."
@@ -119,6 +120,9 @@ def _afterwards(run: Run) -> list[tuple[str, str]]:
         parts.append(("Ticket", page.text(_ticket(result))))
     for result in results.of(run.directory, "compact"):
         parts.append(("Compact", page.verbatim(compact_command.table(result))))
+    for result in results.of(run.directory, "family"):
+        drawn = page.charts(charts.family(result), caption="Networks of several sizes, each inside the next.")
+        parts.append(("Family", drawn + page.verbatim(family_command.table(result))))
     return parts
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .run import short
+from .run import FAMILY_KINDS, FAMILY_SIZES, short
 from .svg import Line, chart
 
 Curves = dict[str, list[dict[str, Any]]]
@@ -59,6 +59,20 @@ def cut(sweep: dict[str, Any]) -> str:
             lines.append(Line(f"{order}, fine-tuned" if epochs else order, points, tips, number, style))
     what = ", ".join(sweep["layers"]) or "all layers"
     return chart(f"W cut: {what}, by {sweep['scope']}", "weights removed (%)", "test accuracy (%)", lines)
+
+
+def family(result: dict[str, Any]) -> str:
+    """Test accuracy of the networks of a family against their size."""
+    key, label = FAMILY_SIZES[result["target"]]
+    lines = []
+    for kind in result["members"][0]["accuracy"]:
+        points = [(row["size"][key], 100 * row["accuracy"][kind]["test"]) for row in result["members"]]
+        tips = [
+            f"budget {row['budget']:g}, {x:,} {label}, {y:.2f} %"
+            for row, (x, y) in zip(result["members"], points, strict=True)
+        ]
+        lines.append(Line(FAMILY_KINDS[kind], points, tips))
+    return chart("family", label, "test accuracy (%)", lines, log_x=True)
 
 
 def growth(rounds: dict[str, list[dict[str, Any]]]) -> str:

@@ -14,6 +14,13 @@ from ..training.network import merge_variables
 from . import activation_maximization
 from .style import COLOURS, bare
 
+FAMILY_SIZES = {
+    "units": ("parameters", "parameters"), "parameters": ("parameters", "parameters"),
+    "macs": ("macs", "multiply-adds"), "bytes": ("bytes", "bytes of parameters"),
+}  # fmt: skip
+"""{target of a family: (key of a size, what it is called)}."""
+FAMILY_KINDS = {"cut": "cut", "tuned": "tuned together", "alone": "tuned alone"}
+
 
 def path(directory: Path) -> tuple[str, Figure]:
     """Norm of every group of Γ along the path: a line a group, a panel a layer.
@@ -94,6 +101,23 @@ def widths(rows: list[dict]) -> tuple[str, Figure]:
     for axes in (left, right):
         bare(axes)
     return "widths.png", figure
+
+
+def family(result: dict) -> tuple[str, Figure]:
+    """Test accuracy of the networks of a family against their size."""
+    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    axes = figure.subplots()
+    sizes = [row["size"][FAMILY_SIZES[result["target"]][0]] for row in result["members"]]
+    for kind, colour in zip(result["members"][0]["accuracy"], COLOURS, strict=False):
+        values = [100 * row["accuracy"][kind]["test"] for row in result["members"]]
+        axes.plot(sizes, values, "o-", ms=4, lw=1.2, color=colour, label=FAMILY_KINDS[kind])
+    axes.axhline(100 * result["whole"]["accuracy"]["test"], color="0.5", lw=1, ls="--", label="the whole network")
+    axes.set(xlabel=FAMILY_SIZES[result["target"]][1], ylabel="test accuracy (%)", xscale="log")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=30, ha="right")
+    axes.minorticks_off()
+    axes.legend(frameon=False, fontsize=8)
+    bare(axes)
+    return "family.png", figure
 
 
 def first_filters(params, opt_state, layer: str) -> tuple[str, Figure]:

@@ -17,6 +17,7 @@ TRAINED = {
 GROWN = {"final": {"parameters": int, "test": {"grown": NUMBER, "W̃": NUMBER}, "seconds": NUMBER}}
 ACCURACY = {"validation": NUMBER, "test": NUMBER}
 SIZE = dict.fromkeys(("parameters", "macs", "bytes on disk"), NUMBER)
+MEASURED = {"size": {**SIZE, "bytes": NUMBER}, "latency": {"1": NUMBER, "128": NUMBER}}
 SHAPES = {
     "prune": {
         "layers": [str], "sparsity": [NUMBER], "orders": [str], "scope": str, "level": str, "fine_tune": int,
@@ -32,6 +33,11 @@ SHAPES = {
         "units": {str: [int, int]}, "size": {"whole": SIZE, "cut": SIZE},
         "latency": {str: {"whole": NUMBER, "cut": NUMBER, "speed": [NUMBER, NUMBER, NUMBER]}},
         "equality": {"relative error": NUMBER, "same answers": NUMBER},
+    },
+    "family": {
+        "target": str, "fine_tune": int, "whole": {**MEASURED, "accuracy": ACCURACY}, "chosen": (*NUMBER, type(None)),
+        "members": [{"budget": NUMBER, **MEASURED, "accuracy": {str: ACCURACY}}],
+        "cost": {str: {"steps": NUMBER, "seconds": NUMBER, "compile_seconds": NUMBER}},
     },
     "stop": {
         "rule": str, "sparsity": NUMBER,

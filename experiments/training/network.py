@@ -8,6 +8,8 @@ import jax
 import numpy as np
 from flax import nnx
 
+import parsimony as pm
+
 
 @dataclasses.dataclass(frozen=True)
 class Network:
@@ -45,6 +47,17 @@ def parts_of(module: nnx.Module) -> tuple[Network, dict, dict]:
 def frozen(fn: Callable[..., Any]) -> Network:
     """A function as a network whose statistics stay as they are, in training too: a rewritten program has no others."""
     return Network(fn, lambda params, stats, images, key: (fn(merge_variables(params, stats), images), stats))
+
+
+def trainable(network: Network, small: pm.structure.Compact) -> Network:
+    """What trains a compact network: the module on its arrays, which goes on averaging its statistics, or its program.
+
+    A rewritten program has the statistics that it was traced with.
+    """
+    if small.route == "module":
+        return network
+    assert small.fn is not None  # its units were found in a function
+    return frozen(small.fn)
 
 
 def by_name(tree) -> dict[str, Any]:

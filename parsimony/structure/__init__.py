@@ -9,6 +9,8 @@ from ._choice.choose import rank_units as rank_units
 from ._choice.count import Counts as Counts
 from ._choice.count import count as count
 from ._choice.count import count_at as count_at
+from ._choice.family import Family as Family
+from ._choice.family import family as family
 from ._choice.from_masks import keep_from_masks as keep_from_masks
 from ._choice.growth_policy import next_widths as next_widths
 from ._choice.growth_policy import saturation as saturation

@@ -12,6 +12,7 @@ import pytest
 import parsimony as pm
 from experiments import __main__ as cli
 from experiments.commands import train
+from experiments.commands.family import warn_of_zeros
 from experiments.config import Config
 from experiments.data import load as data_load
 from experiments.data.in_memory import digits
@@ -20,6 +21,7 @@ from experiments.data.placement import replicate
 from experiments.data.sampler import Sampler
 from experiments.runs.load import load_run
 from experiments.training import recalibration
+from experiments.training.family import in_turn
 from experiments.training.network import merge_variables
 from experiments.training.recalibration import make_recalibrate
 from experiments.training.step import advance, make_accuracy, make_step
@@ -36,6 +38,7 @@ CONFIG = Config(
     share=0.4,
     groups="layers",
 )
+IMAGES = np.random.default_rng(0).integers(0, 256, (32, 28, 28, 1)).astype(np.uint8)
 
 
 def enlarged(split):
@@ -115,6 +118,91 @@ def test_records_say_both_numbers_once(directory, capsys):
     scores = json.loads((directory / "compact.json").read_text())["accuracy"]
     assert scores["cut"]["test"] != scores["cut, statistics of W"]["test"]
     assert "with the batch statistics of the whole" in capsys.readouterr().out
+
+
+def test_the_networks_of_a_family_have_statistics_of_their_own_and_are_tuned_as_one(directory, capsys):
+    words = ["--budgets", "0.6", "0.3", "--order", "magnitude", "--fine-tune", "2", "--alone", "--rounds", "1"]
+    assert cli.main(["family", str(directory), *words]) == 0
+    assert "outside of the support" not in capsys.readouterr().err
+    result = json.loads((directory / "family.json").read_text())
+    steps = load_run(directory).sampler.end(2)
+    assert {kind: spent["steps"] for kind, spent in result["cost"].items()} == {
+        "tuned": steps,
+        "alone": pytest.approx(2 * steps, abs=1),
+    }
+    run = load_run(directory)
+    images = run.dataset.normalised(run.dataset.test.images)
+    means = []
+    for row, budget in zip(result["members"], (0.6, 0.3), strict=True):
+        assert row["size"]["macs"] <= budget * result["whole"]["size"]["macs"]
+        assert row["accuracy"]["tuned"]["test"] > row["accuracy"]["cut"]["test"]
+        fn, params = pm.structure.load_compact(row["folder"])
+        right = float(np.mean(np.argmax(fn(params, images), -1) == run.dataset.test.labels))
+        assert right == pytest.approx(row["accuracy"]["tuned"]["test"])
+        assert len(params["conv1"]["norm"]["mean"]) == row["units"]["conv1/conv"][1]
+        means.append(params["conv2"]["norm"]["mean"])
+    assert not np.isin(means[1], means[0]).any()  # the second network's weights are the first one's, its means are not
+    assert (directory / "family.png").stat().st_size > 0
+    assert cli.main(["report", str(directory)]) == 0
+    assert "tuned together" in (directory / "report.html").read_text()
+
+
+def test_the_members_of_a_family_are_trained_in_turn(directory):
+    run = load_run(directory)
+    params, stats, state = run.at()
+    units = pm.structure.find_units(run.network.fn, merge_variables(params, stats), run.dataset.normalised(IMAGES))
+    weights = merge_variables(params, stats)
+    cut = pm.structure.family(units, weights, state, budgets=(18, 9), target="units", scope="layer")
+    network, shared, start = in_turn(run.network, cut, stats)
+    large, small = (member.keep["conv1/conv"] for member in cut.members)
+    outside = ~small[large]  # among the filters that are shared, those that the second network does not have
+    assert outside.any()
+
+    @jax.jit
+    def step(state):
+        loss = lambda params: (lambda logits, new: (jnp.sum(logits**2), new))(
+            *network.forward(params, state, run.dataset.normalised(IMAGES), jax.random.key(0))
+        )
+        return jax.grad(loss, has_aux=True)(shared)
+
+    means = lambda state: [member["conv1"]["norm"]["mean"] for member in state["members"]]
+    for place in (0, 1, 0):
+        grads, after = step(start)
+        seen = np.abs(grads["conv1"]["conv"]["kernel"]).sum((0, 1, 2))[outside] > 0
+        assert seen.all() if place == 0 else not seen.any()
+        moved = [not np.array_equal(*pair) for pair in zip(means(start), means(after), strict=True)]
+        assert moved == [place == 0, place == 1]
+        start = after
+
+
+def test_units_outside_the_support_of_a_finished_run_are_told(directory, capsys):
+    run = load_run(directory)
+    params, stats, state = run.at()
+    units = pm.structure.find_units(run.network.fn, merge_variables(params, stats), run.dataset.normalised(IMAGES))
+    cut = pm.structure.family(units, merge_variables(params, stats), state, budgets=(0.9,), scope="layer")
+    warn_of_zeros(cut, params, state)
+    assert not capsys.readouterr().err
+    empty = optax.tree.set(state, dual=jax.tree.map(jnp.zeros_like, optax.tree.get(state, "dual")))
+    number = sum(map(np.sum, cut.members[0].keep.values()))
+    warn_of_zeros(cut, pm.sparse_params(params, empty), empty)
+    assert f"WARNING: {number} units of the network of 0.9 are outside of the support" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["--budgets", "0.5", "0.5"], 1, "lead to the same model"),
+        (["--budgets", "0.5", "0.0001"], 1, "budgets, 0.0001: at_most=0.0001: the least that this order can leave"),
+        (["--alone", "--fine-tune", "0"], 2, "--fine-tune: expected a number of epochs ≥ 0, with --alone ≥ 1, got 0"),
+    ],
+)
+def test_bad_words_for_a_family_end_in_one_sentence(directory, words, code, message, capsys):
+    try:
+        found = cli.main(["family", str(directory), *words])
+    except SystemExit as stop:
+        found = stop.code
+    assert found == code
+    assert message in " ".join(capsys.readouterr().err.replace("│", "").split())
 
 
 def _halved(params):

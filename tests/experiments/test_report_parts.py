@@ -90,6 +90,7 @@ def test_results_come_in_the_order_in_which_they_were_made_and_other_files_are_l
         ("compact", lambda r: r | {"latency": {"1": {"whole": 1}}}, "'1' of 'latency' of its content has no 'cut'"),
         ("prune", lambda r: r | {"rows": [{}]}, "a part of 'rows' of its content has no 'order'"),
         ("ticket", lambda r: [], r"its content is '\[\]'"),
+        ("family", lambda r: r | {"members": [{}]}, "a part of 'members' of its content has no 'budget'"),
     ],
 )
 def test_a_damaged_result_is_one_sentence(tmp_path, command, change, message):
@@ -105,6 +106,10 @@ def test_a_damaged_result_is_one_sentence(tmp_path, command, change, message):
             "learning_rate": 0.1, "checkpoint": 3, "dense": accuracy,
         },
         "ticket": {},
+        "family": {
+            "target": "macs", "fine_tune": 1, "chosen": None, "cost": {},
+            "whole": {"size": size | {"bytes": 2}, "latency": {"1": 1, "128": 1}, "accuracy": accuracy},
+        },
     }[command]  # fmt: skip
     (tmp_path / f"{command}.json").write_text(json.dumps(change(whole)))
     with pytest.raises(RunError, match=message):

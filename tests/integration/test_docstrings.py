@@ -17,10 +17,10 @@ from helpers.public import PUBLIC
 # What only reads, counts, holds or stores has no method behind it, and needs no references.
 PLAIN = {
     "pm.Rules", "pm.SparsityRow", "pm.SparsitySummary", "pm.apply_masks", "pm.group_norms", "pm.sparsity_summary",
-    "pm.structure.Compact", "pm.structure.Counts", "pm.structure.Grown", "pm.structure.UnitSet", "pm.structure.Units",
-    "pm.structure.choose", "pm.structure.count", "pm.structure.count_at", "pm.structure.export",
-    "pm.structure.keep_from_masks", "pm.structure.load_compact", "pm.structure.load_opt_state",
-    "pm.structure.rank_units",
+    "pm.structure.Compact", "pm.structure.Counts", "pm.structure.Family", "pm.structure.Grown",
+    "pm.structure.UnitSet", "pm.structure.Units", "pm.structure.choose", "pm.structure.count",
+    "pm.structure.count_at", "pm.structure.export", "pm.structure.keep_from_masks", "pm.structure.load_compact",
+    "pm.structure.load_opt_state", "pm.structure.rank_units",
 }  # fmt: skip
 
 

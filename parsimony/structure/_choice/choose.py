@@ -87,7 +87,7 @@ def choose(
     *,
     sparsity: float | None = None,
     at_most: float | None = None,
-    target: Literal["units", "parameters", "macs"] = "units",
+    target: Literal["units", "parameters", "macs", "bytes"] = "units",
     order: Criterion | dict[str, np.ndarray] = "dual",
     scope: Literal["global", "layer"] = "global",
     floor: float = 0.25,
@@ -109,7 +109,7 @@ def choose(
       units, params, opt_state: as in `compact`.
       sparsity: the share of `target` to remove, in (0, 1).
       at_most: in its place, what may be left: a share in (0, 1) of what the whole model has, or a number of at least 1.
-      target: of what: "units"; "parameters" of the function; "macs", its multiply-adds (see `count`).
+      target: of what: "units"; "parameters" of the function, or their "bytes"; "macs", its multiply-adds (see `count`).
       order: see `pm.rank`; or {set: numbers}, smallest first. Without `opt_state`: "magnitude".
       scope: "global": one order of the units of all sets, with the `floor`; "layer": every set gives up the same share,
         which suits orders that do not compare between layers (magnitudes) and hurts small layers.
@@ -136,7 +136,7 @@ def choose(
       [False, True, False, True]
     """
     check_units("choose(units, params, opt_state, sparsity=0.5)", units, params, opt_state)
-    one_of("target", target, ("units", "parameters", "macs"))
+    one_of("target", target, ("units", "parameters", "macs", "bytes"))
     one_of("scope", scope, ("global", "layer"))
     check_count("round_to", round_to)
     if not isinstance(floor, int | float) or isinstance(floor, bool) or not 0 <= floor <= 1:
