@@ -11,6 +11,7 @@ from ._bregman import linbreg as linbreg
 from ._bregman import prox_sgd as prox_sgd
 from ._bregman import rda as rda
 from ._clipping import clip_by_support_norm as clip_by_support_norm
+from ._distillation import distillation_loss as distillation_loss
 from ._forecast import PathForecast as PathForecast
 from ._forecast import path_forecast as path_forecast
 from ._inverse_scale_space import inverse_scale_space as inverse_scale_space

@@ -24,10 +24,11 @@ from ..runs.load import Run, load_run
 from ..training.fit import make_fine_tune
 from ..training.network import by_name, merge_variables, split_variables, trainable
 from ..training.step import make_accuracy, validation_and_test
+from .fine_tuning import FineTuneOptions
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CutOptions:
+class CutOptions(FineTuneOptions):
     """What is common to the commands that remove units of a run."""
 
     order: Literal["entry", "dual", "gamma", "magnitude"] = "dual"
@@ -40,16 +41,13 @@ class CutOptions:
     """Layers keep at least so many units."""
     protect: tuple[str, ...] = ()
     """Regular expressions: layers that are kept whole."""
-    learning_rate: float | None = None
-    """The first step of the fine-tuning. None: α of the run."""
     rounds: int = 30
     """Rounds of the timing."""
-    data_dir: Path | None = None
-    """Where TFDS keeps its data."""
 
     def __post_init__(self):
-        if not (self.learning_rate is None or self.learning_rate > 0) or self.rounds < 1:
-            raise ValueError("--learning-rate must be > 0, --rounds ≥ 1.")
+        if self.rounds < 1:
+            raise ValueError(f"--rounds: expected at least 1, got {self.rounds}.")
+        super().__post_init__()
 
     @property
     def choice(self) -> dict[str, Any]:
@@ -111,7 +109,7 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     sparse = pm.sparse_params(params, opt_state)
     scores["sparse W̃"] = whole(merge_variables(sparse, recalibrated(sparse, params, stats)))
     if arguments.fine_tune:
-        tuned = _tuned(arguments, run, small, own)
+        tuned = _tuned(arguments, run, small, own, variables)
         small = dataclasses.replace(small, params=tuned, opt_state=None)  # it belongs to the weights before
         scores["tuned"] = cut(tuned)
 
@@ -187,11 +185,11 @@ def _compare(run: Run, zeroed, small) -> dict[str, float]:
     return {"relative error": error / scale, "same answers": agree / len(run.dataset.test)}
 
 
-def _tuned(arguments: CompactOptions, run: Run, small, stats):
+def _tuned(arguments: CompactOptions, run: Run, small, stats, variables):
     """The variables of the small network after fine-tuning."""
     config, epochs = run.config, arguments.fine_tune
     rate = arguments.learning_rate or config.learning_rate
-    network = trainable(run.network, small)
+    network = arguments.student(trainable(run.network, small), run, variables)
     print(f"fine-tuning for {epochs} epochs", file=sys.stderr)
     fine_tune = make_fine_tune(network, run.dataset, config, rate, epochs, config.seed + 1)
     return merge_variables(*fine_tune(*split_variables(small.params, stats)))

@@ -23,7 +23,7 @@ from ..runs.load import Run, load_run, penalised
 from ..training import compile_time
 from ..training.family import in_turn
 from ..training.fit import make_fine_tune
-from ..training.network import by_name, equal_arrays, merge_variables, split_variables, trainable
+from ..training.network import Network, by_name, equal_arrays, merge_variables, split_variables, trainable
 from ..training.step import make_accuracy, validation_and_test
 from .compact import CutOptions, latency, left, size
 
@@ -70,11 +70,13 @@ def family(arguments: FamilyOptions) -> dict[str, Any]:
     scores, cost = {"cut": tested([member.params for member in cut.members])}, {}
     small = cut
     if arguments.fine_tune:
-        small, cost["tuned"] = _measured(lambda: _together(arguments, run, cut, stats), run, arguments.fine_tune)
+        small, cost["tuned"] = _measured(
+            lambda: _together(arguments, run, cut, stats, variables), run, arguments.fine_tune
+        )
         scores["tuned"] = tested([member.params for member in small.members])
     if arguments.alone:
         epochs = arguments.fine_tune * len(cut.members)
-        trained, cost["alone"] = _measured(lambda: _alone(arguments, run, cut, stats), run, epochs)
+        trained, cost["alone"] = _measured(lambda: _alone(arguments, run, cut, stats, variables), run, epochs)
         scores["alone"] = tested(trained)
 
     file = free_file(arguments.run, "family")
@@ -150,25 +152,27 @@ def _measured(training: Callable[[], Any], run: Run, epochs: int) -> tuple[Any, 
     return trained, {"steps": run.sampler.end(epochs), **seconds}
 
 
-def _together(arguments: FamilyOptions, run: Run, cut: pm.structure.Family, stats) -> pm.structure.Family:
+def _together(arguments: FamilyOptions, run: Run, cut: pm.structure.Family, stats, variables) -> pm.structure.Family:
     """The family after one training of all its members."""
     network, params, state = in_turn(run.network, cut, stats)
-    params, state = _fine_tune(arguments, run, network, "all together")(params, state)
+    params, state = _fine_tune(arguments, run, network, variables, "all together")(params, state)
     return cut.with_params(merge_variables(params, state["members"][0]))
 
 
-def _alone(arguments: FamilyOptions, run: Run, cut: pm.structure.Family, stats) -> list[dict]:
+def _alone(arguments: FamilyOptions, run: Run, cut: pm.structure.Family, stats, variables) -> list[dict]:
     """The variables of each member after a training of its own."""
     trained = []
     for budget, member in zip(cut.budgets, cut.members, strict=True):
-        fine_tune = _fine_tune(arguments, run, trainable(run.network, member), f"the network of {budget:g} alone")
+        network, what = trainable(run.network, member), f"the network of {budget:g} alone"
+        fine_tune = _fine_tune(arguments, run, network, variables, what)
         trained.append(merge_variables(*fine_tune(*split_variables(member.params, stats))))
     return trained
 
 
-def _fine_tune(arguments: FamilyOptions, run: Run, network, what: str):
+def _fine_tune(arguments: FamilyOptions, run: Run, network: Network, variables, what: str):
     print(f"fine-tuning {what} for {arguments.fine_tune} epochs", file=sys.stderr)
     rate = arguments.learning_rate or run.config.learning_rate
+    network = arguments.student(network, run, variables)
     return make_fine_tune(network, run.dataset, run.config, rate, arguments.fine_tune, run.config.seed + 1)
 
 

@@ -20,12 +20,13 @@ from ..runs.load import Run, load_run, others, penalised
 from ..training.fit import make_fine_tune
 from ..training.network import by_name, merge_variables
 from ..training.step import make_accuracy, validation_and_test
+from .fine_tuning import FineTuneOptions
 
 Criterion = Literal["entry", "dual", "gamma", "magnitude", "area", "random"]
 
 
 @dataclasses.dataclass(frozen=True)
-class PruneOptions:
+class PruneOptions(FineTuneOptions):
     """Accuracy against sparsity of one run, a row an order; written to RUN/prune.json (prune-2.json, ...)."""
 
     run: tyro.conf.Positional[Path]
@@ -43,17 +44,14 @@ class PruneOptions:
     draws."""
     fine_tune: int = 0
     """Epochs of SGD inside the support, after the cut; the step falls to zero along a cosine."""
-    learning_rate: float | None = None
-    """The first step of the fine-tuning. None: α of the run."""
-    data_dir: Path | None = None
-    """Where TFDS keeps its data."""
 
     def __post_init__(self):
         wrong = [s for s in self.sparsity if not 0 <= s < 1]
         if wrong or not self.sparsity:
             raise ValueError(f"--sparsity: expected shares of the weights in [0, 1), got {wrong or 'none'}.")
-        if self.fine_tune < 0 or not (self.learning_rate is None or self.learning_rate > 0):
-            raise ValueError("--fine-tune must be ≥ 0, --learning-rate > 0.")
+        if self.fine_tune < 0:
+            raise ValueError(f"--fine-tune: expected a number of epochs ≥ 0, got {self.fine_tune}.")
+        super().__post_init__()
 
 
 def prune(arguments: PruneOptions) -> dict:
@@ -64,7 +62,8 @@ def prune(arguments: PruneOptions) -> dict:
     protect = others(names, arguments.layers)
     accuracy = make_accuracy(run.network.fn, run.dataset)
     config, rate = run.config, arguments.learning_rate or run.config.learning_rate
-    fine_tune = make_fine_tune(run.network, run.dataset, config, rate, arguments.fine_tune, config.seed + 1)
+    network = arguments.student(run.network, run, merge_variables(params, stats))
+    fine_tune = make_fine_tune(network, run.dataset, config, rate, arguments.fine_tune, config.seed + 1)
     recalibrated = run.recalibrate()
     rows, old = [], {}
     for order in arguments.orders:

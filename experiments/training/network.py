@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from flax import nnx
 
 import parsimony as pm
@@ -15,6 +16,8 @@ import parsimony as pm
 class Network:
     """At inference fn(variables, images): logits. In training forward(params, stats, images, key): (logits, new stats).
 
+    loss(logits, labels): of each image; where `forward` gives more than logits, `loss` takes that.
+
     `params` holds what is trained and `stats` the batch statistics; `variables` is both in one tree
     (`merge_variables`), which the tools of `parsimony.structure` take: a unit has entries in both. All are dicts of
     arrays.
@@ -23,6 +26,7 @@ class Network:
     fn: Callable[..., Any]
     forward: Callable[..., Any]
     graphdef: Any = None
+    loss: Callable[..., Any] = optax.softmax_cross_entropy_with_integer_labels
 
 
 def parts_of(module: nnx.Module) -> tuple[Network, dict, dict]:
@@ -47,6 +51,23 @@ def parts_of(module: nnx.Module) -> tuple[Network, dict, dict]:
 def frozen(fn: Callable[..., Any]) -> Network:
     """A function as a network whose statistics stay as they are, in training too: a rewritten program has no others."""
     return Network(fn, lambda params, stats, images, key: (fn(merge_variables(params, stats), images), stats))
+
+
+def distilled(network: Network, teacher: Callable[[Any], Any], temperature: float, weight: float) -> Network:
+    """The network, learning from another one beside the labels (`pm.distillation_loss`); teacher(images): its logits.
+
+    A teacher sees the images that the student sees, as they are augmented.
+    """
+
+    def forward(params, stats, images, key):
+        logits, stats = network.forward(params, stats, images, key)
+        return (logits, teacher(images)), stats
+
+    def loss(answers, labels):
+        logits, its_logits = answers
+        return pm.distillation_loss(logits, its_logits, labels, temperature, weight)
+
+    return dataclasses.replace(network, forward=forward, loss=loss)
 
 
 def trainable(network: Network, small: pm.structure.Compact) -> Network:

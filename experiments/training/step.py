@@ -41,7 +41,7 @@ def make_update(network: Network, tx, dataset: Dataset, *, seed, augment: bool =
 
     def loss_of(params, stats, images, labels, key):
         logits, stats = network.forward(params, stats, dataset.normalised(images), key)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), stats
+        return network.loss(logits, labels).mean(), stats
 
     loss_and_grad = jax.value_and_grad(loss_of, has_aux=True)
 

@@ -13,6 +13,7 @@ from experiments.bench.structure import structure
 from experiments.commands import train
 from experiments.config import Config
 from experiments.runs.load import load_run
+from experiments.training.network import by_name, distilled
 
 SHORT = Config(epochs=8, checkpoint_every=8, sparsity=None, share=0.3)
 
@@ -55,14 +56,38 @@ def test_fine_tuning_works_on_the_small_network_and_nothing_is_overwritten(direc
         "magnitude",
         "--fine-tune",
         "2",
+        "--distil",
+        "0.9",
         "--rounds",
         "1",
     ]
     assert cli.main(words) == 0
     (name,) = {path.name for path in directory.iterdir() if path.suffix == ".json"} - set(before)
-    scores = json.loads((directory / name).read_text())["accuracy"]
+    result = json.loads((directory / name).read_text())
+    scores = result["accuracy"]
+    assert (result["distil"], result["temperature"]) == (0.9, 4.0)
     assert scores["tuned"]["validation"] >= scores["cut"]["validation"]
     assert scores["tuned"]["test"] > 0.3
+
+
+def test_a_student_learns_from_the_network_that_it_was_cut_from(directory):
+    """With all weight on the teacher the whole network has nothing to learn, and a cut one the same from any labels."""
+    run = load_run(directory)
+    params, stats, state = run.at()
+    part = next(run.dataset.test.parts(64))
+    images, labels = run.dataset.normalised(part.images), part.labels
+    network = distilled(run.network, lambda images: run.network.fn(params, images), temperature=4.0, weight=1.0)
+
+    @jax.jit
+    def gradient(params, labels):
+        loss = lambda params: network.loss(network.forward(params, stats, images, jax.random.key(0))[0], labels).mean()
+        return by_name(jax.grad(loss)(params))
+
+    largest = lambda tree: max(float(abs(leaf).max()) for leaf in tree.values())
+    cut = pm.apply_masks(params, pm.select(params, state, 0.9, order="magnitude"))
+    assert largest(gradient(params, labels)) < 1e-4 * largest(found := gradient(cut, labels))
+    again = gradient(cut, 9 - labels)
+    assert all(np.array_equal(found[name], again[name]) for name in found)
 
 
 @pytest.mark.slow
@@ -81,6 +106,8 @@ def test_the_support_of_a_path_over_units_is_removed_without_a_change(tmp_path):
     [
         (["--sparsity", "1.0"], 2, r"--sparsity: expected a share of the units in [0, 1), got 1.0"),
         (["--sparsity", "0.5", "--macs", "0.5"], 2, "expected one of --sparsity, --parameters, --macs"),
+        (["--distil", "0.5"], 2, "--distil: is about the fine-tuning; give --fine-tune, a number of epochs"),
+        (["--fine-tune", "1", "--distil", "1.5"], 2, "--distil: expected a share in (0, 1], got 1.5"),
         (["--parameters", "3"], 1, "the least that this order can leave is"),
         (["--sparsity", "0.5", "--protect", "convv"], 1, "pattern 'convv' matches no name"),
     ],
