@@ -50,8 +50,11 @@ class Family:
 
     @property
     def params(self):
-        """The parameters of the largest member, of which the others have parts: what one training trains."""
-        return self.members[0].params
+        """The parameters of the largest member, of which the others have parts: what one training trains.
+
+        A copy, which a step may donate.
+        """
+        return _copied(self.members[0].params)
 
     def cut(self, params) -> tuple[Any, ...]:
         """What each member has of the shared parameters, to be called inside of a loss, under jit and grad.
@@ -68,7 +71,7 @@ class Family:
         Raises:
           ValueError: a tree of other names or shapes.
         """
-        aligned(params=self.params, shared=params)
+        aligned(params=self.members[0].params, shared=params)
         leaves, treedef = named_leaves(params)
         units, outer = self.members[0].units, self.members[0].units.removed(self.members[0].keep)
         trees = []
@@ -97,7 +100,7 @@ class Family:
           ValueError: a tree of other names or shapes.
         """
         members = []
-        for member, part in zip(self.members, self.cut(params), strict=True):
+        for member, part in zip(self.members, self.cut(_copied(params)), strict=True):
             if self._recalibrate is not None:
                 again = recalibrated(self._recalibrate, _widened(member.units, member.keep, part))[0]
                 part = compact(member.units, member.keep, again).params
@@ -184,6 +187,10 @@ def family(
             own |= changed
         members.append(compact(units, keep, variables, opt_state))
     return Family(tuple(members), tuple(budget for budget, _ in chosen), frozenset(own), recalibrate)
+
+
+def _copied(tree):
+    return jax.tree.map(lambda leaf: jnp.array(leaf) if isinstance(leaf, jax.Array) else leaf, tree)
 
 
 def _checked(budgets) -> list[float]:
