@@ -7,7 +7,7 @@ import optax
 from ._checks import RANGE, check_part, check_scalar, concrete
 
 
-def distillation_loss(student_logits, teacher_logits, labels, temperature: float = 4.0, weight: float = 0.9):
+def distillation_loss(student_logits, teacher_logits, labels, temperature: float = 2.0, weight: float = 0.9):
     """Cross-entropy with the labels and with the softened answers of a teacher, mixed.
 
         (1 − w)·CE(y, σ(z)) + w·T²·KL(σ(z_t/T) ‖ σ(z/T)),    σ: softmax
@@ -42,9 +42,9 @@ def distillation_loss(student_logits, teacher_logits, labels, temperature: float
       Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531), section 2.
     """
     student_logits, teacher_logits, labels = map(jnp.asarray, (student_logits, teacher_logits, labels))
-    check_scalar("temperature", temperature, "a positive number, such as 4.0")
+    check_scalar("temperature", temperature, "a positive number, such as 2.0")
     if concrete(temperature) and not 0 < temperature <= RANGE[1]:
-        raise ValueError(f"temperature={temperature!r}: expected a positive number, such as 4.0.")
+        raise ValueError(f"temperature={temperature!r}: expected a positive number, such as 2.0.")
     if concrete(weight):
         check_part("weight", weight, "a share in (0, 1]; for the labels alone take their cross-entropy")
     if student_logits.shape != teacher_logits.shape or not student_logits.ndim:

@@ -17,7 +17,7 @@ class FineTuneOptions:
     distil: float | None = None
     """Weight, in (0, 1], of what W before the cut answers, as the teacher of the fine-tuning; the rest is that of the
     labels. None: the labels alone. A step then costs a forward pass of the whole network more."""
-    temperature: float = 4.0
+    temperature: float = 2.0
     """By which the logits of both are divided in that comparison."""
     data_dir: Path | None = None
     """Where TFDS keeps its data."""

@@ -57,7 +57,7 @@ def test_fine_tuning_works_on_the_small_network_and_nothing_is_overwritten(direc
         "--fine-tune",
         "2",
         "--distil",
-        "0.9",
+        "0.5",
         "--rounds",
         "1",
     ]
@@ -65,7 +65,7 @@ def test_fine_tuning_works_on_the_small_network_and_nothing_is_overwritten(direc
     (name,) = {path.name for path in directory.iterdir() if path.suffix == ".json"} - set(before)
     result = json.loads((directory / name).read_text())
     scores = result["accuracy"]
-    assert (result["distil"], result["temperature"]) == (0.9, 4.0)
+    assert (result["distil"], result["temperature"]) == (0.5, 2.0)
     assert scores["tuned"]["validation"] >= scores["cut"]["validation"]
     assert scores["tuned"]["test"] > 0.3
 

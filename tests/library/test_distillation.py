@@ -46,7 +46,7 @@ def test_the_teacher_learns_nothing():
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"temperature": 0}, ValueError, "temperature=0: expected a positive number, such as 4.0"),
+        ({"temperature": 0}, ValueError, "temperature=0: expected a positive number, such as 2.0"),
         ({"temperature": "4"}, TypeError, "temperature='4': expected a positive number"),
         ({"weight": 1.5}, ValueError, r"weight=1.5: expected a share in \(0, 1\]; for the labels alone"),
         ({"teacher_logits": TEACHER[:, :3]}, ValueError, r"shape \(5, 4\), teacher_logits \(5, 3\): expected"),
