@@ -1,8 +1,8 @@
 """The members of a family trained as one network: shared weights, statistics of each, a step for one after the other.
 
-SmallCNN on the digits, five members of 5 to 50 % of the multiply-adds, ten epochs, two seeds of the tuning: mean test accuracy is
-98.17 % where every step is that of one member drawn at random; 98.03 % where it is the mean over all five, at five
-times the cost; 98.03 % for five networks tuned alone. The sum over all five diverges at the run's own step.
+SmallCNN on the digits, five members of 5 to 50 % of the multiply-adds, ten epochs, two seeds of the tuning: mean test
+accuracy is 98.17 % where every step is that of one member drawn at random; 98.03 % where it is the mean over all five,
+at five times the cost; 98.03 % for five networks tuned alone. The sum over all five diverges at the run's own step.
 """
 
 import jax
