@@ -5,7 +5,6 @@ fn(params, x) → find_units → choose or keep_from_masks → compact → expor
 
 from ._analysis.find import find_units as find_units
 from ._choice.choose import choose as choose
-from ._choice.choose import rank_units as rank_units
 from ._choice.count import Counts as Counts
 from ._choice.count import count as count
 from ._choice.count import count_at as count_at
@@ -16,6 +15,7 @@ from ._choice.growth_policy import next_widths as next_widths
 from ._choice.growth_policy import saturation as saturation
 from ._choice.penalty import penalty_of as penalty_of
 from ._choice.penalty import unit_penalty as unit_penalty
+from ._choice.rank_units import rank_units as rank_units
 from ._files.export import export as export
 from ._files.load import load_compact as load_compact
 from ._files.load import load_opt_state as load_opt_state

@@ -16,7 +16,8 @@ from ..._tree import aligned, named_leaves
 from .._surgery.compact import Compact, compact
 from .._surgery.index_map import cut_layouts, spread
 from .._units import Units, check_units
-from .choose import choose, rank_units
+from .choose import choose
+from .rank_units import rank_units
 
 
 @dataclasses.dataclass(frozen=True)
