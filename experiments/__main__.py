@@ -29,6 +29,8 @@ USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
   compare [CONFIG]       tune methods alike, train each with several seeds
   prune RUN              cut a run to several sparsities, by several orders,
                          with and without fine-tuning
+  importance RUN...      cut the units of trained networks by several criteria,
+                         with and without fine-tuning
   ticket RUN             retrain inside the mask of an early epoch; compared
                          with dense and with a random mask
   compact RUN            remove units of a run: a smaller, faster model with
@@ -103,6 +105,12 @@ def _prune() -> tuple[type, Callable]:
     return PruneOptions, prune
 
 
+def _importance() -> tuple[type, Callable]:
+    from .commands.importance import ImportanceOptions, importance
+
+    return ImportanceOptions, importance
+
+
 def _ticket() -> tuple[type, Callable]:
     from .commands.ticket import TicketOptions, ticket
 
@@ -147,7 +155,8 @@ CONFIGURED: dict[str, tuple[type, str, Callable]] = {
 }
 # command: gives (class of its options, what it does)
 ON_RUNS = {
-    "prune": _prune, "ticket": _ticket, "compact": _compact, "family": _family, "stop": _stop, "report": _report,
+    "prune": _prune, "importance": _importance, "ticket": _ticket, "compact": _compact, "family": _family,
+    "stop": _stop, "report": _report,
 }  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from ..runs.files import write_whole
 from ..runs.load import Run, load_run
 from . import compact as compact_command
 from . import family as family_command
+from . import importance as importance_command
 from . import prune as prune_command
 from .together import together
 
@@ -116,6 +117,8 @@ def _afterwards(run: Run) -> list[tuple[str, str]]:
     for sweep in results.of(run.directory, "prune"):
         drawn = page.charts(charts.cut(sweep), caption="The final W, cut in several orders; test images.")
         parts.append(("Cut", drawn + page.verbatim(prune_command.table(sweep))))
+    for result in results.of(run.directory, "importance"):
+        parts.append(("Importance of units", page.verbatim(importance_command.table([result]))))
     for result in results.of(run.directory, "ticket"):
         parts.append(("Ticket", page.text(_ticket(result))))
     for result in results.of(run.directory, "compact"):

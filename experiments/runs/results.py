@@ -24,6 +24,12 @@ SHAPES = {
         "learning_rate": NUMBER, "checkpoint": int, "dense": ACCURACY,
         "rows": [{"order": str, "sparsity": NUMBER, "fine_tune": int, **ACCURACY}],
     },
+    "importance": {
+        "sparsity": [NUMBER], "criteria": [str], "scope": str, "fine_tune": int, "dense": ACCURACY, "units": {str: int},
+        "rows": [{
+            "criterion": str, "weights": str, "sparsity": NUMBER, "fine_tune": int, "kept": {str: int}, **ACCURACY,
+        }],
+    },
     "ticket": {
         "at_epoch": int, "masked_sparsity": NUMBER, "kept": dict, "rewind": str, "epochs": int,
         "dense": ACCURACY, "ticket": ACCURACY, "random": ACCURACY,

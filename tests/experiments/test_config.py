@@ -21,6 +21,7 @@ KINDS = {"train": Config, "grow": Grow, "compare": Comparison}
 NAMES = [(kind, name) for kind in KINDS for name in configs.names(kind)]
 DROPS = {  # the epochs, of so many, after which the measured and the published recipes divide α by ten
     "digits": (120, 90),
+    "lenet_dense": (15, 10),
     "lenet_mnist": (30, 20),
     "lenet_paced": (24, 18),
     "lenet_path": (24, 18),

@@ -107,10 +107,7 @@ def test_the_folder_of_the_demo_holds_what_is_listed(demo):
     """And nothing else, but for what the commands on it have written since."""
     section = TEXTS["experiments/README.md"].split("## What a run folder holds\n")[1].split("\n## ")[0]
     listed = {name for row in re.findall(r"^\| (`.*?) \|", section, re.M) for name in re.findall(r"`([\w.]+)", row)}
-    held = {
-        file.name
-        for file in demo.iterdir()
-        if not re.match(r"\.lock|prune|ticket|compact|family|stop|report", file.name)
-    }
+    written = re.compile(r"\.lock|prune|importance|ticket|compact|family|stop|report")
+    held = {file.name for file in demo.iterdir() if not written.match(file.name)}
     assert listed - held == {"rounds.jsonl", "widths.png", "results.jsonl"}  # of a growth and of a comparison
     assert held <= listed

@@ -1,0 +1,65 @@
+"""Paths from a network that is trained already, and the order of its units that they give.
+
+A path is a training of a few epochs, with the run's momentum and clipping. Its sparsity falls to what is asked for over
+the first half of it, and what is then outside is taken out in the second half (`pm.pace`).
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import optax
+
+import parsimony as pm
+
+from ..runs.load import Run
+from .build import clip
+from .fit import fit
+from .importance import Scores
+from .network import Network, merge_variables
+from .step import make_step
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitPath:
+    """A path of so many epochs: α of what is penalised, the pull, the sparsity at the end and whose it is."""
+
+    epochs: int
+    learning_rate: float
+    pull: float
+    sparsity: float
+    scope: Literal["layer", "global"]
+    weights_rate: float = 0.0
+    """α of the weights beside the gates; 0: they stay as they are."""
+
+
+def gate_path(run: Run, units: pm.structure.Units, params, stats, options: UnitPath) -> tuple[Scores, Any, Any]:
+    """(order, params, stats) by V of a path on one gate a unit; the gates are folded into the weights at its end."""
+    config = run.config
+    gated = pm.structure.gates(units, run.network.forward, params)
+    split_lbi = _split_lbi(run, options, gated.penalty())
+    sgd = optax.chain(clip(config), optax.sgd(options.weights_rate, momentum=config.momentum))
+    both = {"gates": split_lbi, "params": sgd if options.weights_rate else optax.set_to_zero()}
+    tx = optax.partition(both, {"gates": "gates", "params": "params"})
+    network = Network(run.network.fn, gated.fn)
+    theta, stats, state = _trained(run, network, gated.params, stats, tx, options)
+    return pm.rank(theta, state)["gates"], gated.fold(theta), stats
+
+
+def weight_path(run: Run, units: pm.structure.Units, params, stats, options: UnitPath) -> tuple[Scores, Any, Any]:
+    """(order, params, stats) by V of a path on the weights, with the units as groups."""
+    tx = optax.chain(clip(run.config), _split_lbi(run, options, pm.structure.unit_penalty(units)))
+    params, stats, state = _trained(run, run.network, params, stats, tx, options)
+    return pm.structure.rank_units(units, merge_variables(params, stats), state), params, stats
+
+
+def _split_lbi(run: Run, options: UnitPath, penalty) -> optax.GradientTransformation:
+    steps = run.sampler.end(options.epochs)
+    pace = pm.pace(options.learning_rate, steps, options.sparsity, pull=options.pull, scope=options.scope)
+    return pm.split_lbi(options.learning_rate, penalty=penalty, momentum=run.config.momentum, **pace)
+
+
+def _trained(run: Run, network: Network, params, stats, tx, options: UnitPath):
+    config, seed = run.config, run.config.seed + 1
+    step = make_step(network, tx, run.dataset, seed=seed, augment=config.augment)
+    start = params, stats, tx.init(params)
+    return fit(step, *start, run.dataset, options.epochs, config.batch_size, seed)
