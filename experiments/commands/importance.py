@@ -13,6 +13,7 @@ import tyro
 import parsimony as pm
 
 from ..plots.text import aligned
+from ..runs.digest import environment
 from ..runs.files import free_file, write_json
 from ..runs.load import Run, load_run
 from ..training import importance as scores_by
@@ -125,7 +126,8 @@ def _of_run(run: Run, arguments: ImportanceOptions) -> dict[str, Any]:
     result |= {name: value for name, value in vars(arguments).items() if name not in ("runs", "data_dir")}
     result["learning_rate"] = arguments.learning_rate or run.config.learning_rate
     result["units"] = {name: unit_set.size for name, unit_set in units.sets.items()}
-    return result | {"dense": validation_and_test(accuracy, variables, run.dataset), "rows": rows}
+    result |= {"dense": validation_and_test(accuracy, variables, run.dataset), "rows": rows}
+    return result | environment()
 
 
 def _order(criterion: Criterion, run: Run, units: pm.structure.Units, arguments: ImportanceOptions):

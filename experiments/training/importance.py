@@ -56,7 +56,7 @@ def taylor(run: Run, units: pm.structure.Units, variables) -> Scores:
         return jax.tree.map(jnp.square, jax.grad(loss)(gated.params["gates"]))
 
     each = [squares(images, labels) for images, labels in _batches(run)]
-    return {name: -np.sum([one[name] for one in each], axis=0, dtype=np.float64) for name in each[0]}
+    return {name: -np.asarray([one[name] for one in each], np.float64).sum(0) for name in each[0]}
 
 
 def activation(run: Run, units: pm.structure.Units, variables) -> Scores:

@@ -11,11 +11,12 @@ import optax
 
 import parsimony as pm
 
+from ..progress import announce
 from ..runs.load import Run
 from .build import clip
 from .fit import fit
 from .importance import Scores
-from .network import Network, merge_variables
+from .network import Network, by_name, merge_variables
 from .step import make_step
 
 
@@ -38,10 +39,11 @@ def gate_path(run: Run, units: pm.structure.Units, params, stats, options: UnitP
     gated = pm.structure.gates(units, run.network.forward, params)
     split_lbi = _split_lbi(run, options, gated.penalty())
     sgd = optax.chain(clip(config), optax.sgd(options.weights_rate, momentum=config.momentum))
-    both = {"gates": split_lbi, "params": sgd if options.weights_rate else optax.set_to_zero()}
+    both: Any = {"gates": split_lbi, "params": sgd if options.weights_rate else optax.set_to_zero()}
     tx = optax.partition(both, {"gates": "gates", "params": "params"})
     network = Network(run.network.fn, gated.fn)
     theta, stats, state = _trained(run, network, gated.params, stats, tx, options)
+    _tell_emptied(pm.support(state)["gates"], options)
     return pm.rank(theta, state)["gates"], gated.fold(theta), stats
 
 
@@ -49,7 +51,20 @@ def weight_path(run: Run, units: pm.structure.Units, params, stats, options: Uni
     """(order, params, stats) by V of a path on the weights, with the units as groups."""
     tx = optax.chain(clip(run.config), _split_lbi(run, options, pm.structure.unit_penalty(units)))
     params, stats, state = _trained(run, run.network, params, stats, tx, options)
+    inside = by_name(pm.support(state))
+    makers = {name: [place[0] for place in units.sets[name].makers if place[0] in inside] for name in units.sets}
+    _tell_emptied({name: inside[of[0]] for name, of in makers.items() if of}, options)
     return pm.structure.rank_units(units, merge_variables(params, stats), state), params, stats
+
+
+def _tell_emptied(inside: dict[str, Any], options: UnitPath) -> None:
+    """Where it is so: a normalisation undoes a factor of all that it reads, and the loss does not hold such a layer."""
+    emptied = [name for name, mask in inside.items() if not mask.any()]
+    if emptied:
+        announce(
+            f"WARNING: the path left no unit of {', '.join(emptied)} at a sparsity of {options.sparsity:g}, and its "
+            "weights are of no use; give --scope layer, in which the units of a layer compete with each other alone"
+        )
 
 
 def _split_lbi(run: Run, options: UnitPath, penalty) -> optax.GradientTransformation:

@@ -118,3 +118,11 @@ def test_a_path_that_leaves_nothing_of_the_budget_is_an_error(directory, capsys)
     with pytest.raises(SystemExit):
         cli.main(["importance", str(directory), "--fine-tune", "1", "--path-epochs", "2"])
     assert "at most the 1 epochs of" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_path_that_empties_a_layer_says_so(capsys):
+    options = unit_paths.UnitPath(1, 0.05, 2.0, 0.5, "global")
+    unit_paths._tell_emptied({"conv1": np.array([True, False]), "conv2": np.ones(2, bool)}, options)
+    assert not capsys.readouterr().out
+    unit_paths._tell_emptied({"conv1": np.zeros(2, bool), "conv2": np.ones(2, bool)}, options)
+    assert "no unit of conv1 at a sparsity of 0.5" in capsys.readouterr().out
