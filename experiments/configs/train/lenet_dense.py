@@ -3,7 +3,8 @@
 python -m experiments train lenet_dense
 python -m experiments importance RUN
 
-The coupling is below rounding and nothing enters.
+The coupling is below rounding and nothing enters. Expect, over three seeds, 98.87 ± 0.07 % for W; of 70 % of its units
+removed without fine-tuning, 93.15 ± 1.08 % by the path on gates and 85.64 ± 2.38 % by magnitude.
 """
 
 import dataclasses
