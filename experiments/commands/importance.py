@@ -21,6 +21,7 @@ from ..training.fit import make_fine_tune
 from ..training.network import merge_variables, split_variables
 from ..training.step import make_accuracy, validation_and_test
 from ..training.unit_paths import UnitPath, gate_path, weight_path
+from .fine_tuning import FineTuneOptions
 
 Criterion = Literal["magnitude", "activation", "taylor", "gates", "weights", "random"]
 PATHS = {"gates": gate_path, "weights": weight_path}
@@ -28,7 +29,7 @@ OF_PATH = "of the path"
 
 
 @dataclasses.dataclass(frozen=True)
-class ImportanceOptions:
+class ImportanceOptions(FineTuneOptions):
     """Cuts trained networks by several criteria, whole units, and fine-tunes each cut alike; written to
     RUN/importance.json (importance-2.json, ...), with several runs also their mean and deviation."""
 
@@ -44,8 +45,6 @@ class ImportanceOptions:
     gradient times gate, squared, a batch at a time. gates, weights: by V of a path on gates, or on the weights."""
     fine_tune: int = 2
     """Epochs after the cut; of a path, those that it has taken are not left for it. The step falls along a cosine."""
-    learning_rate: float | None = None
-    """The first step of the fine-tuning. None: α of the run."""
     path_epochs: int = 1
     """Epochs of a path."""
     path_sparsity: float = 0.7
@@ -57,10 +56,9 @@ class ImportanceOptions:
     """α of the weights beside the gates; 0 leaves them as they are."""
     pull: float = 2.0
     """How far a unit that the loss does not hold fades until the path is open, e⁻ᵖ."""
-    data_dir: Path | None = None
-    """Where TFDS keeps its data."""
 
     def __post_init__(self):
+        super().__post_init__()
         if not self.runs:
             raise ValueError("importance: expected at least one run folder.")
         wrong = [share for share in self.sparsity if not 0 < share < 1]
@@ -68,8 +66,8 @@ class ImportanceOptions:
             raise ValueError(f"--sparsity: expected shares of the units in (0, 1), got {wrong or 'none'}.")
         if not (0 < self.path_sparsity < 1 and self.gates_rate > 0 and self.weights_rate >= 0 and self.pull > 0):
             raise ValueError("--path-sparsity must be in (0, 1), --gates-rate and --pull > 0, --weights-rate ≥ 0.")
-        if self.fine_tune < 0 or not (self.learning_rate is None or self.learning_rate > 0):
-            raise ValueError("--fine-tune must be ≥ 0, --learning-rate > 0.")
+        if self.fine_tune < 0:
+            raise ValueError("--fine-tune must be ≥ 0.")
         if self.path_epochs < 1 or (self.fine_tune < self.path_epochs and self.fine_tune and self._has_path()):
             raise ValueError(
                 f"--path-epochs {self.path_epochs}: expected at least 1, and at most the {self.fine_tune} epochs of "
@@ -100,7 +98,7 @@ def _of_run(run: Run, arguments: ImportanceOptions) -> dict[str, Any]:
     image = jax.ShapeDtypeStruct((1, *run.dataset.shape), "float32")
     units = pm.structure.find_units(run.network.fn, variables, image)
     accuracy = make_accuracy(run.network.fn, run.dataset)
-    cut, tune = _cutting(run, units), _tuning(run, arguments)
+    cut, tune = _cutting(run, units), _tuning(run, arguments, variables)
     rows = []
     for criterion in arguments.criteria:
         order, starts, taken = _order(criterion, run, units, arguments)
@@ -169,13 +167,14 @@ def _cutting(run: Run, units: pm.structure.Units):
     return cut
 
 
-def _tuning(run: Run, arguments: ImportanceOptions) -> Callable[[int], Callable]:
+def _tuning(run: Run, arguments: ImportanceOptions, variables) -> Callable[[int], Callable]:
     """tune(epochs): the fine-tuning of so many, compiled once."""
+    network = arguments.student(run.network, run, variables)
     rate, compiled = arguments.learning_rate or run.config.learning_rate, {}
 
     def tune(epochs: int):
         if epochs not in compiled:
-            compiled[epochs] = make_fine_tune(run.network, run.dataset, run.config, rate, epochs, run.config.seed + 1)
+            compiled[epochs] = make_fine_tune(network, run.dataset, run.config, rate, epochs, run.config.seed + 1)
         return compiled[epochs]
 
     return tune
