@@ -94,7 +94,7 @@ def family(arguments: FamilyOptions) -> dict[str, Any]:
     result |= {"members": [], "cost": cost}
     for place, (budget, member) in enumerate(zip(small.budgets, small.members, strict=True)):
         folder = pm.structure.export(member, file.with_suffix("") / f"{arguments.target}-{budget:g}", image)
-        own = {kind: scores_of[place] for kind, scores_of in scores.items()}
+        shares = {kind: scores_of[place] for kind, scores_of in scores.items()}
         row = {
             "budget": budget,
             "route": member.route,
@@ -102,7 +102,7 @@ def family(arguments: FamilyOptions) -> dict[str, Any]:
             "units": left(member),
             **of(repr(budget)),
         }
-        result["members"].append(row | {"accuracy": own})
+        result["members"].append(row | {"accuracy": shares})
     result["chosen"] = choose(result, run.config.validation)
     result |= environment()
     write_json(file, result)

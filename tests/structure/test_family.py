@@ -74,7 +74,7 @@ def test_statistics_are_those_of_each_members_weights_before_and_after_a_trainin
     params = with_statistics(WEIGHTS)
     units = pm.structure.find_units(normalised, params, X[:1])
     made = family(units, params, budgets=(6, 3), target="units", order={"w": np.arange(8)}, recalibrate=with_statistics)
-    assert made.own == {"scale"}
+    assert made.unshared == {"scale"}
     step = jax.jit(lambda shared: {**shared, "w": 2 * shared["w"]}, donate_argnums=0)
     tuned = step(made.params)  # the family outlives that
     for one, weights in ((made, made.params), (made.with_params(tuned), tuned)):

@@ -27,7 +27,7 @@ class Family:
     Attributes:
       members: a `Compact` for each budget.
       budgets: what each was allowed, in the order of the members.
-      own: names of the parameters that each member has for itself (its batch statistics); all others are shared.
+      unshared: names of the parameters that each member has for itself (its batch statistics).
 
     Examples:
       >>> import jax, jax.numpy as jnp, parsimony as pm
@@ -46,7 +46,7 @@ class Family:
 
     members: tuple[Compact, ...]
     budgets: tuple[float, ...]
-    own: frozenset[str]
+    unshared: frozenset[str]
     _recalibrate: Callable[[Any], Any] | None = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
@@ -61,7 +61,7 @@ class Family:
         """What each member has of the shared parameters, to be called inside of a loss, under jit and grad.
 
         The gradient of Σₖ Lₖ(cut(W)ₖ) is in each entry the sum over the members that have it. Parameters that are
-        `own` are those of the member, whatever `params` has there.
+        `unshared` are those of the member, whatever `params` has there.
 
         Args:
           params: a tree like `Family.params`.
@@ -82,7 +82,7 @@ class Family:
                 for name, axes in units.removed(member.keep).items()
             }
             places, its = cut_layouts(gone), dict(named_leaves(member.params)[0])
-            parts = [its[name] if name in self.own else spread(x, places.get(name, {}), 0) for name, x in leaves]
+            parts = [its[name] if name in self.unshared else spread(x, places.get(name, {}), 0) for name, x in leaves]
             trees.append(treedef.unflatten(parts))
         return tuple(trees)
 
@@ -180,14 +180,14 @@ def family(
                 f"budgets: {budget!r} and {smaller!r} of the {target} lead to the same model; take budgets that are "
                 "further apart, or leave one of them out."
             )
-    members, own = [], set()
+    members, unshared = [], set()
     for _, keep in chosen:
         variables = params
         if recalibrate is not None:
             variables, changed = recalibrated(recalibrate, units.zero(keep, params))
-            own |= changed
+            unshared |= changed
         members.append(compact(units, keep, variables, opt_state))
-    return Family(tuple(members), tuple(budget for budget, _ in chosen), frozenset(own), recalibrate)
+    return Family(tuple(members), tuple(budget for budget, _ in chosen), frozenset(unshared), recalibrate)
 
 
 def _copied(tree):
