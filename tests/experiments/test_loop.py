@@ -13,7 +13,7 @@ from experiments.data.augment import crop_and_flip
 from experiments.data.dataset import Dataset, Split
 from experiments.data.load import load
 from experiments.data.loader import DeviceLoader
-from experiments.data.placement import of_each_device, replicate
+from experiments.data.placement import replicate
 from experiments.data.sampler import Sampler
 from experiments.errors import RunError
 from experiments.training.network import frozen, merge_variables, parts_of, split_variables
@@ -62,9 +62,10 @@ def test_a_step_that_takes_what_another_has_left_is_the_same_program():
     counted = optax.stateless(lambda updates, params: traced.append("once") or updates)
     step = make_step(network, optax.chain(counted, TX), DATASET)
     replicas = replicate((params, stats, optax.chain(counted, TX).init(params)))
-    *_, ((_, _, state), _, _) = advance(step, replicas, DeviceLoader(SPLIT, SAMPLER).chunks(0, 2, 1))
+    assert (
+        len([*advance(step, replicas, DeviceLoader(SPLIT, SAMPLER).chunks(0, 2, 1))]) == 3
+    )  # two, and the last losses
     assert traced == ["once"]
-    assert all(leaf.sharding == of_each_device() for leaf in jax.tree.leaves(state))
 
 
 @pytest.mark.slow
