@@ -62,9 +62,7 @@ def test_a_step_that_takes_what_another_has_left_is_the_same_program():
     counted = optax.stateless(lambda updates, params: traced.append("once") or updates)
     step = make_step(network, optax.chain(counted, TX), DATASET)
     replicas = replicate((params, stats, optax.chain(counted, TX).init(params)))
-    assert (
-        len([*advance(step, replicas, DeviceLoader(SPLIT, SAMPLER).chunks(0, 2, 1))]) == 3
-    )  # two, and the last losses
+    assert len([*advance(step, replicas, DeviceLoader(SPLIT, SAMPLER).chunks(0, 2, 1))]) == 3
     assert traced == ["once"]
 
 
