@@ -68,6 +68,8 @@ class CompactOptions(CutOptions):
     """Parameters that may be left: a share in (0, 1), or a number."""
     macs: float | None = None
     """Multiply-adds that may be left: a share in (0, 1), or a number for one image."""
+    refit: int = 0
+    """Training images by which what reads the removed units is fitted to what it gave, before any fine-tuning."""
     fine_tune: int = 0
     """Epochs of SGD on the small network; the step falls to zero along a cosine."""
 
@@ -79,6 +81,8 @@ class CompactOptions(CutOptions):
             raise ValueError(f"--sparsity: expected a share of the units in [0, 1), got {self.sparsity}.")
         if self.fine_tune < 0:
             raise ValueError(f"--fine-tune: expected a number of epochs ≥ 0, got {self.fine_tune}.")
+        if self.refit < 0:
+            raise ValueError(f"--refit: expected a number of images ≥ 0, got {self.refit}.")
         super().__post_init__()
 
 
@@ -106,6 +110,9 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     scores = {"whole": whole(variables), "cut": cut(small.params)}
     if own is not stats:
         scores["cut, statistics of W"] = whole(units.zero(keep, variables))
+    if arguments.refit:
+        own, small = _refitted(arguments, run, small, variables, stats)
+        scores["refitted"] = cut(small.params)
     sparse = pm.sparse_params(params, opt_state)
     scores["sparse W̃"] = whole(merge_variables(sparse, recalibrated(sparse, params, stats)))
     if arguments.fine_tune:
@@ -185,6 +192,15 @@ def _compare(run: Run, zeroed, small) -> dict[str, float]:
     return {"relative error": error / scale, "same answers": agree / len(run.dataset.test)}
 
 
+def _refitted(arguments: CompactOptions, run: Run, small: pm.structure.Compact, variables, stats):
+    """(batch statistics, the small network) once its readers make up for what was removed."""
+    images = run.dataset.normalised(next(run.dataset.train.parts(arguments.refit)).images)
+    weights, _ = split_variables(pm.structure.refit(small.units, small.keep, variables, images).params, stats)
+    own = run.recalibrate()(weights, split_variables(variables, stats)[0], stats)
+    params = pm.structure.compact(small.units, small.keep, merge_variables(weights, own)).params
+    return own, dataclasses.replace(small, params=params, opt_state=None)  # it belongs to the weights before
+
+
 def _tuned(arguments: CompactOptions, run: Run, small, stats, variables):
     """The variables of the small network after fine-tuning."""
     config, epochs = run.config, arguments.fine_tune
@@ -203,6 +219,8 @@ def table(result: dict[str, Any]) -> str:
     if "cut, statistics of W" in scores:
         old = scores["cut, statistics of W"]["test"]
         lines.append(("  with the batch statistics of the whole", "", f"{old:.2%}", ""))
+    if "refitted" in scores:
+        lines.append(("  readers refitted", "", f"{scores['refitted']['test']:.2%}", ""))
     if "tuned" in scores:
         lines.append(("  fine-tuned", "", f"{scores['tuned']['test']:.2%}", ""))
     for key, label in (("parameters", "parameters"), ("macs", "multiply-adds"), ("bytes on disk", "bytes on disk")):

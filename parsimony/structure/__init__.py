@@ -21,6 +21,8 @@ from ._files.load import load_compact as load_compact
 from ._files.load import load_opt_state as load_opt_state
 from ._minimise.minimise import minimise as minimise
 from ._minimise.minimise import release as release
+from ._refit.refit import Refitted as Refitted
+from ._refit.refit import refit as refit
 from ._surgery.compact import Compact as Compact
 from ._surgery.compact import compact as compact
 from ._surgery.gates import Gated as Gated

@@ -54,6 +54,8 @@ def test_fine_tuning_works_on_the_small_network_and_nothing_is_overwritten(direc
         "layer",
         "--order",
         "magnitude",
+        "--refit",
+        "300",
         "--fine-tune",
         "2",
         "--distil",
@@ -66,6 +68,7 @@ def test_fine_tuning_works_on_the_small_network_and_nothing_is_overwritten(direc
     result = json.loads((directory / name).read_text())
     scores = result["accuracy"]
     assert (result["distil"], result["temperature"]) == (0.5, 2.0)
+    assert scores["refitted"]["test"] > scores["cut"]["test"]
     assert scores["tuned"]["validation"] >= scores["cut"]["validation"]
     assert scores["tuned"]["test"] > 0.3
 
@@ -108,6 +111,7 @@ def test_the_support_of_a_path_over_units_is_removed_without_a_change(tmp_path):
         (["--sparsity", "0.5", "--macs", "0.5"], 2, "expected one of --sparsity, --parameters, --macs"),
         (["--distil", "0.5"], 2, "--distil: is about the fine-tuning; give --fine-tune, a number of epochs"),
         (["--fine-tune", "1", "--distil", "1.5"], 2, "--distil: expected a share in (0, 1], got 1.5"),
+        (["--refit", "-1"], 2, "--refit: expected a number of images ≥ 0, got -1"),
         (["--parameters", "3"], 1, "the least that this order can leave is"),
         (["--sparsity", "0.5", "--protect", "convv"], 1, "pattern 'convv' matches no name"),
     ],

@@ -15,7 +15,7 @@ from .._analysis.rules.control import CALLS, CHECKPOINTS, CUSTOM_VJPS
 from .._analysis.rules.elementwise import IDENTITIES
 from .known import Known, Origin, Reader
 
-_ENTERED = (*CALLS, *CHECKPOINTS, "custom_jvp_call", *CUSTOM_VJPS)
+ENTERED = (*CALLS, *CHECKPOINTS, "custom_jvp_call", *CUSTOM_VJPS)
 _TRANSPARENT = ("broadcast_in_dim", "reshape", "squeeze", "transpose", "convert_element_type")
 
 
@@ -63,7 +63,7 @@ class Reading:
         name = eqn.primitive.name
         if name in IDENTITIES:
             return operands
-        if name in _ENTERED:
+        if name in ENTERED:
             program = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr", "call") if key in eqn.params)
             closed = hasattr(program, "consts")
             return self._run(program.jaxpr if closed else program, program.consts if closed else [], operands)

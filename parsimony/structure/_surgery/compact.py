@@ -93,18 +93,24 @@ def compact(units: Units, keep, params, opt_state: optax.OptState | None = None,
     check_flag("exact", exact)
     keep = units.checked(keep)
     units.matched(params)
-    for name, mask in keep.items():
-        if exact and not mask.all() and units.sets[name].reduced:
-            raise ValueError(
-                f"removing units of {name!r} is not exact: {units.sets[name].reason}. Leave this set whole, or accept "
-                "other outputs with compact(..., exact=False) and train on."
-            )
+    if exact:
+        check_exact(units, keep)
     removed = units.removed(keep)
     _check_passage(units, keep, removed, params)
     small = cut_tree(units, keep, params)
     places = cut_layouts(removed)
     state = None if opt_state is None else transplant(opt_state, units.shapes, places)
     return Compact(small, state, *resized(units, keep, params, small), units, keep)
+
+
+def check_exact(units: Units, keep: dict[str, np.ndarray]) -> None:
+    """Raises if a removal does not leave the outputs of the model with zeros."""
+    for name, mask in keep.items():
+        if not mask.all() and units.sets[name].reduced:
+            raise ValueError(
+                f"removing units of {name!r} is not exact: {units.sets[name].reason}. Leave this set whole, or accept "
+                "other outputs with compact(..., exact=False) and train on."
+            )
 
 
 def cut_tree(units: Units, keep: dict[str, np.ndarray], tree):
