@@ -1,5 +1,7 @@
 """The readers of what a cut leaves, fitted to what they gave: exact where it can be, a minimum where it cannot."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,6 +114,7 @@ def test_what_has_no_reader_of_its_own_is_named_and_left_as_the_cut_leaves_it():
     jax.tree.map(np.testing.assert_array_equal, refitted.params, its.zero(keep, tied))
 
 
+WRONG: Any = WEIGHTS
 KEEP = {"several": np.arange(6) < 4}
 SHAPE = jax.ShapeDtypeStruct(X.shape, X.dtype)
 
@@ -119,7 +122,7 @@ SHAPE = jax.ShapeDtypeStruct(X.shape, X.dtype)
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
-        (lambda: refit(WEIGHTS, KEEP, UNITS, X), TypeError, r"expected the Units that find_units returns"),
+        (lambda: refit(WRONG, KEEP, UNITS, X), TypeError, r"expected the Units that find_units returns"),
         (lambda: refit(UNITS, KEEP, WEIGHTS), ValueError, r"refit needs inputs after params"),
         (lambda: refit(UNITS, KEEP, WEIGHTS, SHAPE), TypeError, r"argument '0' is a shape without numbers"),
         (lambda: refit(UNITS, KEEP, WEIGHTS, X, ridge=0), ValueError, r"ridge=0: expected a positive, finite number"),
