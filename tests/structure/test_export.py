@@ -35,6 +35,16 @@ def test_it_comes_back_with_the_same_outputs_at_any_batch_size(name, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
 
 
+def test_a_loop_over_the_batch_is_as_long_as_the_batch(tmp_path):
+    """Image by image, as a convolution on a CPU takes them; the program of the small model has the loop too."""
+    params = {"w1": jnp.ones((4, 6)), "w2": jnp.ones((6, 3))}
+    fn = lambda p, x: jax.lax.map(lambda row: jax.nn.relu(row @ p["w1"]) @ p["w2"] / len(p["w2"]), x)
+    small = compact(find_units(fn, params, jnp.ones((2, 4))), {"w1": np.arange(6) < 2}, params)
+    assert small.route == "jaxpr"
+    loaded, its = load_compact(export(small, tmp_path / "model", jnp.ones((2, 4))))
+    np.testing.assert_allclose(loaded(its, jnp.ones((5, 4))), np.full((5, 3), 8 / 6), rtol=1e-6)
+
+
 def rotary(x):
     """Neighbouring features as the two coordinates of a point that is turned by its position."""
     angle = jnp.arange(x.shape[1])[:, None] / 10.0 ** jnp.arange(x.shape[-1] // 2)[None]

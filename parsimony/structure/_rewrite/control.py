@@ -51,9 +51,9 @@ def scan(narrowing, eqn, operands, values, inner):
         outputs = body(*arrays[:consts], *carry, *element)
         return outputs[:carried], outputs[carried:]
 
-    carry, stacked = lax.scan(
-        step, arrays[consts:n], arrays[n:], params["length"], params["reverse"], params["unroll"]
-    )  # fmt: skip
+    # A length that is told has to be a number; over a symbolic batch JAX takes it from the arrays.
+    length = None if arrays[n:] else params["length"]
+    carry, stacked = lax.scan(step, arrays[consts:n], arrays[n:], length, params["reverse"], params["unroll"])
     return _parts([*carry, *stacked], values)
 
 
