@@ -8,9 +8,11 @@ from pathlib import Path
 # Before the first import of JAX, in every worker of pytest-xdist too. XLA takes the last of two equal flags.
 os.environ["JAX_PLATFORMS"] = "cpu"
 
-# Compiling takes most of the time of the tests. These two flags make it a third quicker and give the same bits; at
-# level 0 multiplications and additions would no longer be contracted, and the bits would be others.
-QUICK = "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false"
+# Compiling takes most of the time of the tests. These flags make it a third quicker and give the same bits; at level 0
+# multiplications and additions would no longer be contracted, and the bits would be others.
+QUICK = (
+    "--xla_backend_optimization_level=1 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
 
 
 def known(flags: str) -> bool:
@@ -21,7 +23,8 @@ def known(flags: str) -> bool:
 
 
 if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker has what the process that started it has found
-    flags = [os.environ.get("XLA_FLAGS", ""), QUICK if known(QUICK) else "", "--xla_force_host_platform_device_count=8"]
+    quick = [QUICK] if known(QUICK) else filter(known, QUICK.split())
+    flags = [os.environ.get("XLA_FLAGS", ""), *quick, "--xla_force_host_platform_device_count=8"]
     os.environ["XLA_FLAGS"] = " ".join(filter(None, flags))
 
 # Many tests compile the same program: what one has compiled the others take, in this run and the next. JAX does not

@@ -14,8 +14,18 @@ from experiments.runs import snapshots
 WORDS = ("train", "--epochs", "12", "--checkpoint-every", "1", "--snapshots", "2")
 
 
+IMPATIENT = (
+    "-c",
+    (
+        "import sys; from experiments.training import distributed; distributed.HEARTBEAT = 8\n"
+        "from experiments.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    ),
+)
+"""The experiments, in which a process counts as dead after 8 seconds and not after 30; JAX waits busily."""
+
+
 def start(
-    directory: Path, *more: str, devices: int = 1, words=WORDS, before=(), keeps: bool = True
+    directory: Path, *more: str, devices=1, words=WORDS, before=(), program=("-m", "experiments"), keeps: bool = True
 ) -> subprocess.Popen:
     """A run on simulated devices. It takes what the tests have compiled; what is to be killed must not add to it."""
     environment = {
@@ -23,7 +33,7 @@ def start(
         "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0" if keeps else "1e9",
     }
-    command = [*before, sys.executable, "-m", "experiments", *words, "--run-dir", str(directory), *more]
+    command = [*before, sys.executable, *program, *words, "--run-dir", str(directory), *more]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -16,7 +16,7 @@ from experiments.errors import RunError
 from experiments.runs import snapshots
 from experiments.runs.load import load_run
 from experiments.training import distributed, native_errors
-from helpers.processes import finished, start, wait_for
+from helpers.processes import IMPATIENT, finished, start, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -25,14 +25,17 @@ WORDS = ("train", "--epochs", "2", "--drops")
 LONG = ("train", "--epochs", "200", "--drops", "--checkpoint-every", "1")
 
 
-def pair(directory, words, of_second=None):
-    """Two processes of two devices each; `of_second`: what `start` gets for the second instead."""
+def pair(directory, words, of_second=None, **of_both):
+    """Two processes of two devices each; `of_both`: what `start` gets besides, `of_second`: what for the second."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     together = ("--coordinator", address, "--processes", "2", "--process")
-    own = {"devices": 2, "words": words}
-    return [start(directory, *together, "0", **own), start(directory, *together, "1", **own | (of_second or {}))]
+    of_both |= {"devices": 2, "words": words}
+    return [
+        start(directory, *together, "0", **of_both),
+        start(directory, *together, "1", **of_both | (of_second or {})),
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +66,7 @@ def test_two_processes_of_two_devices_train_as_one_of_four(tmp_path, alone, way)
 
 def test_when_a_process_dies_the_other_ends_and_a_restart_resumes(tmp_path):
     """By however many processes: here by one."""
-    first, second = pair(tmp_path / "run", LONG)
+    first, second = pair(tmp_path / "run", LONG, program=IMPATIENT)
     wait_for(first, lambda: len(snapshots.curve(tmp_path / "run")) >= 3)
     second.kill()
     second.communicate()

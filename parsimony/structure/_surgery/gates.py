@@ -125,10 +125,13 @@ def gates(units: Units, fn: Callable[..., Any], params, *, sets: Sequence[str] |
       >>> both = {"gates": path, "params": optax.sgd(1e-3)}
       >>> tx = optax.partition(both, {"gates": "gates", "params": "params"})
       >>> theta, state = gated.params, tx.init(gated.params)
-      >>> for _ in range(100):
+      >>> @jax.jit
+      ... def step(theta, state):
       ...     grads = jax.grad(lambda theta: jnp.mean((gated.fn(theta, x) - 10.0) ** 2))(theta)
       ...     updates, state = tx.update(grads, state, theta)
-      ...     theta = optax.apply_updates(theta, updates)
+      ...     return optax.apply_updates(theta, updates), state
+      >>> for _ in range(100):
+      ...     theta, state = step(theta, state)
       >>> keep = pm.select(theta, state, sparsity=0.5)["gates"]  # {set: bool for each unit}
       >>> small = pm.structure.compact(units, keep, gated.fold(theta))
       >>> keep["w1"].tolist(), small.params["w1"].shape
