@@ -23,6 +23,7 @@ from ..runs.files import free_file, write_json
 from ..runs.load import Run, load_run
 from ..training.fit import make_fine_tune
 from ..training.network import by_name, merge_variables, split_variables, trainable
+from ..training.recalibration import without
 from ..training.step import make_accuracy, validation_and_test
 from .fine_tuning import FineTuneOptions
 
@@ -96,9 +97,7 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     recalibrated = run.recalibrate()
     try:
         keep = _keep(arguments, units, variables, opt_state)
-        zeroed = units.zero(keep, variables)
-        own = recalibrated(split_variables(zeroed, stats)[0], params, stats)
-        zeroed = units.zero(keep, merge_variables(params, own))
+        zeroed, own = without(units, keep, params, stats, recalibrated)
         small = pm.structure.compact(units, keep, merge_variables(params, own), opt_state)
     except ValueError as error:
         raise RunError(str(error)) from None
@@ -126,7 +125,7 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     result: dict[str, Any] = {"run": str(arguments.run), "checkpoint": run.saved[-1], "route": small.route}
     result |= {name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")}
     result["learning_rate"] = arguments.learning_rate or run.config.learning_rate
-    result |= {"units": left(small)}
+    result |= {"units": left(units, keep)}
     result |= {"equality": equality, "accuracy": scores}
     result |= {"size": {name: size(row, image) for name, row in rows.items()}, "latency": {}}
     rows["exported"] = pm.structure.load_compact(folder)
@@ -140,10 +139,9 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     return result
 
 
-def left(small: pm.structure.Compact) -> dict[str, list[int]]:
+def left(units: pm.structure.Units, keep) -> dict[str, list[int]]:
     """{set: [units of the whole network, units that are left]}."""
-    sets, keep = small.units.sets, small.keep
-    return {name: [s.size, int(keep[name].sum()) if name in keep else s.size] for name, s in sets.items()}
+    return {name: [s.size, int(keep[name].sum()) if name in keep else s.size] for name, s in units.sets.items()}
 
 
 def size(network: tuple[Any, Any], image) -> dict[str, int]:

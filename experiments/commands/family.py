@@ -99,7 +99,7 @@ def family(arguments: FamilyOptions) -> dict[str, Any]:
             "budget": budget,
             "route": member.route,
             "folder": str(folder),
-            "units": left(member),
+            "units": left(member.units, member.keep),
             **of(repr(budget)),
         }
         result["members"].append(row | {"accuracy": shares})

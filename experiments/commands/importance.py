@@ -19,8 +19,10 @@ from ..runs.load import Run, load_run
 from ..training import importance as scores_by
 from ..training.fit import make_fine_tune
 from ..training.network import merge_variables, split_variables
+from ..training.recalibration import without
 from ..training.step import make_accuracy, validation_and_test
 from ..training.unit_paths import UnitPath, gate_path, weight_path
+from .compact import left
 from .fine_tuning import FineTuneOptions
 
 Criterion = Literal["magnitude", "activation", "taylor", "gates", "weights", "random"]
@@ -104,7 +106,7 @@ def _of_run(run: Run, arguments: ImportanceOptions) -> dict[str, Any]:
         order, starts, taken = _order(criterion, run, units, arguments)
         for sparsity in arguments.sparsity:
             keep = pm.structure.choose(units, variables, order=order, sparsity=sparsity, scope=arguments.scope)
-            size = {name: int(keep[name].sum()) if name in keep else s.size for name, s in units.sets.items()}
+            size = {name: number for name, (_, number) in left(units, keep).items()}
             for weights, start in starts.items():
                 if weights == OF_PATH and sparsity < arguments.path_sparsity:
                     continue  # more units are out of them already
@@ -156,11 +158,9 @@ def _cutting(run: Run, units: pm.structure.Units):
     recalibrated = run.recalibrate()
 
     def cut(keep, params, stats):
-        whole = merge_variables(params, stats)
-        zeroed = split_variables(units.zero(keep, whole), stats)[0]
-        own = recalibrated(zeroed, params, stats)
-        zeroed, own = split_variables(units.zero(keep, merge_variables(params, own)), stats)
-        ones = jax.tree.map(lambda leaf: np.ones(np.shape(leaf), np.float32), whole)
+        variables, _ = without(units, keep, params, stats, recalibrated)
+        zeroed, own = split_variables(variables, stats)
+        ones = jax.tree.map(lambda leaf: np.ones(np.shape(leaf), np.float32), variables)
         masks = split_variables(units.zero(keep, ones), stats)[0]
         return jax.tree.map(lambda mask: np.asarray(mask) > 0, masks), zeroed, own
 

@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from ..config import Config
+from ..data.placement import AXIS
 from ..errors import RunError
 from ..runs.digest import code_digest
 from . import native_errors
@@ -105,7 +106,7 @@ def agreement() -> Callable[[bool], bool]:
     """
     if jax.process_count() == 1:
         return lambda asking: asking
-    count = jax.pmap(lambda asking: jax.lax.psum(asking, "devices"), axis_name="devices")
+    count = jax.pmap(lambda asking: jax.lax.psum(asking, AXIS), axis_name=AXIS)
     before: list[jax.Array] = []
 
     def asked(asking: bool) -> bool:

@@ -19,7 +19,7 @@ from ..data.dataset import Dataset, Split
 from ..data.loader import make_loader
 from ..data.placement import AXIS, shard
 from ..data.sampler import Sampler
-from .network import Network, equal_arrays
+from .network import Network, equal_arrays, merge_variables, split_variables
 from .step import training_batch
 
 IMAGES = 2048
@@ -66,3 +66,10 @@ def _batches(split, sampler: Sampler) -> list[tuple[Any, np.int32]]:
         return [(split.images[own], np.int32(number)) for number, own in enumerate(index)]
     with contextlib.closing(make_loader(split, sampler, 1)) as loader:
         return [(np.asarray(images), number[0]) for images, _, _, number in loader.chunks(0, count)]
+
+
+def without(units: pm.structure.Units, keep, params, stats, recalibrated):
+    """(variables with the other units at zero, their batch statistics); `recalibrated`: of `make_recalibrate`."""
+    zeroed = units.zero(keep, merge_variables(params, stats))
+    own = recalibrated(split_variables(zeroed, stats)[0], params, stats)
+    return units.zero(keep, merge_variables(params, own)), own

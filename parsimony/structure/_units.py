@@ -5,9 +5,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
+from .._checks import concrete
 from .._state import check_params
 from .._tree import named_leaves
 from .._words import listed, nearest, shown
@@ -177,6 +179,15 @@ def check_units(call: str, units, *others) -> None:
             f"{call.partition('(')[0]}: expected the Units that find_units returns, got {shown(units)}: "
             f"{swapped}call {call}."
         )
+
+
+def check_numbers(where: str, trees: dict[str, Any], why: str = "") -> None:
+    """Rejects shapes and tracers in the place of arrays; `trees`: {what a leaf is: a tree of them}."""
+    for what, tree in trees.items():
+        for name, leaf in named_leaves(tree)[0]:
+            if isinstance(leaf, jax.ShapeDtypeStruct | jax.core.Tracer):
+                kind = "a shape without numbers" if concrete(leaf) else "traced"
+                raise TypeError(f"{where}: {what} {name!r} is {kind}; expected arrays{why}. Call it outside of jit.")
 
 
 def check_widths(units: Units, widths) -> None:

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..._checks import concrete
 from ..._masks import KeepSupportState
 from ..._readout import gammas
 from ..._state import SplitLBIState, nodes, split_lbi_states
@@ -21,7 +20,7 @@ from .._choice.from_masks import by_parameter
 from .._rewrite.cutting import back, on_host
 from .._surgery.compact import Compact, compact, cut_tree
 from .._surgery.opt_state import belongs
-from .._units import Units, structs
+from .._units import Units, check_numbers, structs
 from .fold import Array, Reasons, fold
 from .passage import passable
 from .reading import Reading
@@ -80,7 +79,7 @@ def minimise(fn, params, masks, *args, opt_state: optax.OptState | None = None) 
         raise ValueError(
             "minimise(units, params, masks): expected the Units that find_units returns, and no arguments."
         )
-    _check_numbers(params)
+    check_numbers("minimise", {"parameter": params}, ", since their values tell which units can go")
     units = fn if isinstance(fn, Units) else find_units(fn, params, *args, inputs=True)
     leaves, treedef = units.matched(params)
     inside = by_parameter(units, masks)
@@ -208,13 +207,3 @@ def _kept(units: Units, params: dict[str, Array], gone, passed, reasons: Reasons
 
 
 _OTHERWISE = "its constant is read by something else than a sum over a parameter that is used once"
-
-
-def _check_numbers(params) -> None:
-    for name, leaf in named_leaves(params)[0]:
-        if isinstance(leaf, jax.ShapeDtypeStruct | jax.core.Tracer):
-            what = "a shape without numbers" if concrete(leaf) else "traced"
-            raise TypeError(
-                f"minimise: parameter {name!r} is {what}; expected arrays, since their values tell which units can go. "
-                "Call it outside of jit."
-            )

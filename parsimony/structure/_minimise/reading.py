@@ -11,11 +11,10 @@ from jax.extend import core as jex
 
 from .._analysis.analyse import Analysis
 from .._analysis.equation import as_function
-from .._analysis.rules.control import CALLS, CHECKPOINTS, CUSTOM_VJPS
+from .._analysis.rules.control import ENTERED, called
 from .._analysis.rules.elementwise import IDENTITIES
 from .known import Known, Origin, Reader
 
-ENTERED = (*CALLS, *CHECKPOINTS, "custom_jvp_call", *CUSTOM_VJPS)
 _TRANSPARENT = ("broadcast_in_dim", "reshape", "squeeze", "transpose", "convert_element_type")
 
 
@@ -64,9 +63,8 @@ class Reading:
         if name in IDENTITIES:
             return operands
         if name in ENTERED:
-            program = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr", "call") if key in eqn.params)
-            closed = hasattr(program, "consts")
-            return self._run(program.jaxpr if closed else program, program.consts if closed else [], operands)
+            program = called(eqn)
+            return self._run(program.jaxpr, program.consts, operands)
         if name not in _TRANSPARENT:
             self.count(operands)
         numbers = self._numbers(eqn, operands)

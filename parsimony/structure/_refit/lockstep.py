@@ -13,8 +13,8 @@ import numpy as np
 from jax.extend import core as jex
 
 from .._analysis.equation import as_function
+from .._analysis.rules.control import ENTERED, called
 from .._analysis.rules.elementwise import IDENTITIES
-from .._minimise.reading import ENTERED
 from .readers import reader
 from .ridge import Fit, fitted
 
@@ -67,9 +67,8 @@ class Lockstep:
         if name in IDENTITIES:
             return operands
         if name in ENTERED:
-            program = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr", "call") if key in eqn.params)
-            closed = hasattr(program, "consts")
-            return self.run(program.jaxpr if closed else program, program.consts if closed else [], operands)
+            program = called(eqn)
+            return self.run(program.jaxpr, program.consts, operands)
         function = as_function(eqn)
         whole = function(*(value.whole for value in operands))
         cut = whole

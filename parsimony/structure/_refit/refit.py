@@ -8,12 +8,12 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from ..._checks import check_positive, concrete
+from ..._checks import check_positive
 from ..._tree import named_leaves
 from .._analysis.remembered import analysis_of
 from .._minimise.reading import Reading
 from .._surgery.compact import check_exact
-from .._units import Units, check_units, structs
+from .._units import Units, check_numbers, check_units, structs
 from .lockstep import Lockstep, Origin, Pair, inputs_go
 
 
@@ -96,7 +96,7 @@ def refit(units: Units, keep, params, *args, ridge: float = 1e-3) -> Refitted:
     if units.fn is None or not args:
         what = "units with their function" if units.fn is None else "inputs after params"
         raise ValueError(f"refit needs {what}: call refit(units, keep, params, x) with units from find_units.")
-    _check_numbers(params, args)
+    check_numbers("refit", {"parameter": params, "argument": list(args)})
     check_exact(units, keep)
     found = analysis_of(units, structs(params), structs(args))
     # Parameters that are used several times have several sums to fit.
@@ -140,11 +140,3 @@ def _left_out(units: Units, keep, walk: Lockstep) -> dict[str, str]:
         if lost and not any(map(inputs_go, gone)):
             left[name] = "its units are read by no dense layer or convolution over a parameter that is used once"
     return left
-
-
-def _check_numbers(params, args) -> None:
-    for what, tree in (("parameter", params), ("argument", list(args))):
-        for name, leaf in named_leaves(tree)[0]:
-            if isinstance(leaf, jax.ShapeDtypeStruct | jax.core.Tracer):
-                kind = "a shape without numbers" if concrete(leaf) else "traced"
-                raise TypeError(f"refit: {what} {name!r} is {kind}; expected arrays. Call it outside of jit.")

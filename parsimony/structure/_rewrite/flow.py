@@ -4,10 +4,8 @@ import numpy as np
 
 from .._analysis.analyse import Analysis
 from .._analysis.interpreter import Frame
-from .._analysis.rules.control import CALLS, CHECKPOINTS, CUSTOM_VJPS
+from .._analysis.rules.control import ENTERED
 from .narrow import PRODUCTS, Narrowing
-
-_WALKED = (*CALLS, *CHECKPOINTS, "custom_jvp_call", *CUSTOM_VJPS)
 
 
 def passes(found: Analysis, keep: dict[str, np.ndarray]) -> bool:
@@ -30,7 +28,7 @@ def _reached(frame: Frame, narrowing: Narrowing, arguments: list[bool]) -> list[
         into = [carries(atom) and full(atom) for atom in eqn.invars]
         if eqn.primitive.name in PRODUCTS and not all(map(full, eqn.invars)):
             into = [False] * len(into)  # a kernel that reads nothing
-        if eqn.primitive.name in _WALKED and len(inner) == 1:
+        if eqn.primitive.name in ENTERED and len(inner) == 1:
             out = _reached(inner[0], narrowing, into)
         else:
             out = [any(into)] * len(eqn.outvars)

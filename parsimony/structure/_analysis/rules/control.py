@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+from jax.extend import core as jex
 
 from ..abstract import Value, rigid
 
@@ -16,11 +17,11 @@ def plain(value: Value) -> Value:
 
 def call(walk, eqn, operands: list[Value]):
     """A call is walked through with what is known of its operands."""
-    return walk.enter(_program(eqn), None, operands)
+    return walk.enter(called(eqn), None, operands)
 
 
 def bordered_call(walk, eqn, operands: list[Value]):
-    return [plain(value) for value in walk.enter(_program(eqn), None, [plain(value) for value in operands])]
+    return [plain(value) for value in walk.enter(called(eqn), None, [plain(value) for value in operands])]
 
 
 def own_derivative(walk, eqn, operands: list[Value]):
@@ -31,8 +32,10 @@ def own_derivative(walk, eqn, operands: list[Value]):
     return results
 
 
-def _program(eqn):
-    return next(eqn.params[key] for key in ("jaxpr", "call_jaxpr", "call") if key in eqn.params)
+def called(eqn) -> jex.ClosedJaxpr:
+    """The program of an equation that is `ENTERED`."""
+    program = next(eqn.params[key] for key in ("jaxpr", "call_jaxpr", "call") if key in eqn.params)
+    return program if isinstance(program, jex.ClosedJaxpr) else jex.ClosedJaxpr(program, [])
 
 
 def scan_counts(eqn) -> tuple[int, int]:
@@ -123,6 +126,8 @@ def closed(walk, eqn, operands: list[Value]):
 CALLS = ("jit", "pjit", "closed_call", "core_call", "composite", "custom_vmap_call")
 CHECKPOINTS = ("remat2", "remat", "checkpoint")
 CUSTOM_VJPS = ("custom_vjp_call", "custom_vjp_call_jaxpr")
+ENTERED = (*CALLS, *CHECKPOINTS, "custom_jvp_call", *CUSTOM_VJPS)
+"""What hands its operands to one program, and gives the results of it."""
 
 RULES = {
     "scan": scan,
