@@ -31,8 +31,8 @@ from ._checks import (
     transformation,
 )
 from ._dual_step import recovery_is_exact, step_leaf
-from ._finish import at_rest, check_can_finish, cut_outside, frozen
-from ._penalties.penalty import Penalty, gamma_of, strength_of_each
+from ._finish import at_rest, check_can_finish, cut_behind, frozen
+from ._penalties.penalty import Penalty, strength_of_each
 from ._penalties.rules import Rules, check_penalty, resolve
 from ._penalties.unit_penalty import UnitPenalty
 from ._sparsity_target import SparsityScope, check_sparsity, strength_at_start, strength_like, threshold_at
@@ -84,9 +84,10 @@ def inverse_scale_space(
         parameter, or all those that share units, has that share and a T of its own, and keeps one group at least.
         Networks with normalisation need this: the coupling shrinks a layer's groups together, and a share of all
         together would leave whole layers empty.
-      finish: None for the pair of a dense W and a sparse W̃. Or the number of steps after which W is finished inside
-        the support: what is outside Γ is exactly zero from then on, the coupling ends and V stays, so that W = W̃ has
-        the sparsity reached by then.
+      finish: None for the pair of a dense W and a sparse W̃. Or K₀, the number of steps after which W is finished inside
+        the support, which needs a `sparsity`. Until then W loses the groups that are far behind, those with
+        ‖V_g‖ ≤ (k/K₀)T under the threshold T of step k. From then on what is outside Γ is exactly zero, the coupling
+        ends and V stays, so that W = W̃ has the sparsity reached by then.
       accumulator_dtype: least precision of V (a float64 parameter has a float64 V). V gains about α|W|/ν a step;
         a million such steps add up to within 1e-4 of their sum in float32, and to two digits in bfloat16.
 
@@ -129,6 +130,11 @@ def inverse_scale_space(
     check_sparsity(sparsity, sparsity_scope)
     if finish is not None:
         check_count("finish", finish, "the steps before W is finished inside the support, an int ≥ 1, or None")
+        if sparsity is None:
+            raise ValueError(
+                f"finish={finish!r} needs a sparsity, e.g. sparsity=0.9: what W loses on the way is told by the threshold "
+                "that gives it. W of fixed strengths stays dense; read W̃ by pm.sparse_params."
+            )
 
     def init_fn(params) -> Any:
         check_params(params)
@@ -179,15 +185,14 @@ def inverse_scale_space(
             (-(jnp.asarray(kappa, h.dtype) * jnp.asarray(alpha, h.dtype)) * h).astype(w.dtype) if is_numeric(w) else h
             for h, w in zip(treedef.flatten_up_to(totals), weights, strict=True)
         ]
-        if finish is not None:
-            gammas = [
-                omega and gamma_of(omega, v, kappa, t) for omega, v, t in zip(penalties, duals, each, strict=True)
-            ]
-            new_updates = cut_outside(over, gammas, new_updates, weights)
         dual = treedef.unflatten([v for v, _ in steps])
         if sparsity is not None:
             wanted = threshold_at(penalty, dual, sparsity, state.count, sparsity_scope)
             strength = frozen(over, state.strength, wanted)
+        if finish is not None:
+            part = jnp.minimum((state.count + 1) / finish, 1.0)
+            thresholds = strength_of_each(strength, len(duals))
+            new_updates = cut_behind(part, penalty, dual, thresholds, new_updates, weights)
         new_state = SplitLBIState(
             count=optax.safe_increment(state.count),
             time=add(state.time, dual_alpha, state.count),

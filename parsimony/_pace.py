@@ -57,8 +57,9 @@ def pace(
         sparsity of Γ: from 1 along a line to q after K₀ = open_by·K steps, then q        ν = (Σα until K₀)/pull
 
     At first nothing is in Γ. Groups enter one after the other, those with the largest ‖V‖ first, until a share q is
-    left outside. Then, with `finish`, W is finished inside the support in the same training, so that at its end W = W̃
-    has the sparsity q; without it, W stays dense and W̃ is read by `sparse_params`.
+    left outside. With `finish`, W meanwhile loses the groups that will not enter, those that are farthest behind first
+    (‖V‖ ≤ (k/K₀)T), and is finished inside the support in the same training, so that at its end W = W̃ has the sparsity
+    q; without it, W stays dense and W̃ is read by `sparse_params`.
 
     Args:
       learning_rate: α of the step, a number or a schedule.
@@ -67,7 +68,7 @@ def pace(
       open_by: share of the steps, in (0, 1], after which the path is open.
       pull: p > 0. Default 2 with `finish`; 5 without, since W̃ is then only as good as what is outside has faded. A
         larger pull costs W more and makes W̃ more like it; without `finish`, the longer the training the larger.
-      finish: whether W is finished inside the support after the path has opened. A clip before it in a chain is that of
+      finish: whether W is finished inside the support once the path is open. A clip before it in a chain is that of
         `clip_by_support_norm`: scaled by the norm of all gradients, those inside would be left with little.
       scope: as `sparsity_scope` of `inverse_scale_space`. "layer": every layer has the sparsity q.
 

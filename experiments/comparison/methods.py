@@ -41,8 +41,8 @@ class Method:
     narrow: bool = False
 
 
-def _clipped(plan: Plan, *parts, finish: int | None = None):
-    return optax.chain(pm.clip_by_support_norm(plan.clip_norm, finish), *parts)
+def _clipped(plan: Plan, *parts):
+    return optax.chain(optax.clip_by_global_norm(plan.clip_norm), *parts)
 
 
 def kernels(params):
@@ -147,7 +147,7 @@ def _paced(scope: Literal["global", "layer"]):
             weight_decay_mask=kernels,
             **pace,
         )
-        return _clipped(plan, core, finish=pace["finish"])
+        return optax.chain(pm.clip_by_support_norm(plan.clip_norm), core)
 
     return make
 

@@ -145,19 +145,18 @@ def paced(config: Config, sampler: Sampler) -> dict[str, Any]:
 
 def optimizer(config: Config, sampler: Sampler, penalty: pm.Rules) -> optax.GradientTransformationExtraArgs:
     """Split LBI with momentum, its path recorded."""
-    pace = paced(config, sampler)
     split_lbi = pm.split_lbi(
         lr_schedule(config, sampler),
         config.kappa,
         penalty=penalty,
-        **pace,
+        **paced(config, sampler),
         momentum=config.momentum,
         nesterov=config.nesterov,
         weight_decay=config.weight_decay or None,
         dual_learning_rate=dual_rate(config, sampler),
     )
-    return pm.record_path(optax.chain(clip(config, pace.get("finish")), split_lbi))
+    return pm.record_path(optax.chain(clip(config), split_lbi))
 
 
-def clip(config: Config, finish: int | None = None) -> optax.GradientTransformation:
-    return optax.identity() if config.clip_norm == math.inf else pm.clip_by_support_norm(config.clip_norm, finish)
+def clip(config: Config) -> optax.GradientTransformation:
+    return optax.identity() if config.clip_norm == math.inf else pm.clip_by_support_norm(config.clip_norm)

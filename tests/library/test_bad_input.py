@@ -140,7 +140,7 @@ def test_an_update_with_trees_that_do_not_match_names_the_leaf(make, grads, para
 
 
 def test_a_clip_to_the_support_needs_the_weights_of_the_gradient():
-    tx = pm.clip_by_support_norm(1.0, finish=10)
+    tx = pm.clip_by_support_norm(1.0)
     with pytest.raises(ValueError, match=r"call tx.update\(grads, opt_state, params\)"):
         tx.update(PARAMS, tx.init(PARAMS))
     with pytest.raises(ValueError, match=r"'conv1/bias' is \(4,\) in params, missing in grads"):

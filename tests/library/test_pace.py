@@ -20,6 +20,7 @@ PARAMS = {
 GOAL = jax.tree.map(lambda w: 1.5 * w + 0.01, PARAMS)
 PENALTY = pm.Rules([("first", pm.GroupLasso(-1)), ("second", pm.Lasso())])
 OPENED, STEPS, SHARE = 40, 60, 0.75
+FINISH = OPENED + 1  # the schedule is at SHARE in the step with the count OPENED
 
 
 def trained(tx, steps=STEPS):
@@ -89,15 +90,27 @@ def test_the_members_of_a_unit_share_a_threshold():
 
 
 def test_w_is_finished_inside_the_support():
-    runs = trained(pm.record_path(paced(finish=OPENED + 5)))
-    before, at_once, end = runs[OPENED + 4], runs[OPENED + 5], runs[-1]
-    assert zeros(before[0]) == {"first": 0, "second": 0}
-    for params, state in (at_once, end):
+    runs = trained(pm.record_path(paced(finish=FINISH)))
+    opened, end = runs[OPENED], runs[-1]
+    for params, state in (opened, end):
         assert zeros(params) == {"first": SHARE, "second": SHARE}
         inside = pm.support(state)
         for name in PARAMS:
             np.testing.assert_array_equal(params[name], pm.sparse_params(params, state)[name])
-            np.testing.assert_array_equal(inside[name], pm.support(before[1])[name])  # the support stays
+            np.testing.assert_array_equal(inside[name], pm.support(opened[1])[name])  # the support stays
+
+
+def test_until_the_path_is_open_w_loses_what_is_behind():
+    """W_g = 0 after step k where ‖V_g‖ ≤ (k/K₀)T; single weights, far apart, go little by little."""
+    left = []
+    for k, (params, state) in enumerate(trained(paced(finish=FINISH))[:FINISH], start=1):
+        strengths, dual = optax.tree.get(state, "strength"), optax.tree.get(state, "dual")
+        for name, omega in (("first", pm.GroupLasso(-1)), ("second", pm.Lasso())):
+            kept = omega.prox(dual[name] / (k / FINISH * strengths[name])) != 0
+            np.testing.assert_array_equal(params[name] != 0, kept)
+        left.append(zeros(params))
+    weights = [share["second"] for share in left]
+    assert 0 < weights[5] < weights[15] < weights[25] < weights[-1] == SHARE == left[-1]["first"]
 
 
 def test_inside_the_support_the_finish_is_plain_momentum():
@@ -112,9 +125,19 @@ def test_inside_the_support_the_finish_is_plain_momentum():
         np.testing.assert_allclose(updates[name], jnp.where(inside[name], expected[name], 0), rtol=1e-5, atol=1e-6)
 
 
+def test_what_starts_from_zero_is_not_behind():
+    """It has no V yet."""
+    params = {"kernel": jnp.zeros((4, 4)).at[0].set(1.0)}
+    tx = pm.split_lbi(0.1, penalty=pm.Lasso(), **pm.pace(0.1, 100, sparsity=0.5))
+    updates, _ = tx.update({"kernel": jnp.ones((4, 4))}, tx.init(params), params)
+    assert jnp.all(optax.apply_updates(params, updates)["kernel"] != 0)
+
+
 def test_a_finish_needs_weights_that_can_be_zero():
+    with pytest.raises(ValueError, match=r"finish=5 needs a sparsity"):
+        pm.split_lbi(0.1, finish=5)
     with pytest.raises(ValueError, match="NuclearNorm"):
-        pm.split_lbi(0.1, penalty=pm.NuclearNorm(), finish=5).init({"kernel": jnp.ones((4, 4))})
+        pm.split_lbi(0.1, penalty=pm.NuclearNorm(), sparsity=0.5, finish=5).init({"kernel": jnp.ones((4, 4))})
     wrong: list[Any] = [0, 2.5, True]
     for value in wrong:
         with pytest.raises(ValueError, match=r"finish=.*expected the steps"):
