@@ -132,8 +132,8 @@ def inverse_scale_space(
         check_count("finish", finish, "the steps before W is finished inside the support, an int ≥ 1, or None")
         if sparsity is None:
             raise ValueError(
-                f"finish={finish!r} needs a sparsity, e.g. sparsity=0.9: what W loses on the way is told by the threshold "
-                "that gives it. W of fixed strengths stays dense; read W̃ by pm.sparse_params."
+                f"finish={finish!r} needs a sparsity, e.g. sparsity=0.9: its threshold says what W loses on the way. "
+                "W of fixed strengths stays dense; read W̃ by pm.sparse_params."
             )
 
     def init_fn(params) -> Any:
