@@ -32,7 +32,15 @@ DROPS = {  # the epochs, of so many, after which the measured and the published 
     "alexnet_imagenet": (150, 30, 60, 90, 120),
 }
 INTERVALS = {"compare_digits": 20} | dict.fromkeys(
-    ("compare_lenet", "compare_lenet_weights", "compare_lenet300", "compare_lenet300_equal", "compare_optimizers"), 100
+    (
+        "compare_lenet",
+        "compare_lenet_weights",
+        "compare_lenet300",
+        "compare_lenet300_equal",
+        "compare_lenet300_paced",
+        "compare_optimizers",
+    ),
+    100,
 )
 
 
