@@ -25,6 +25,8 @@ class DataOptions:
     batch by batch, in random crops that are mirrored or not."""
     images: int | None = None
     """Training images to use, the first after those held out are taken away; None: all."""
+    image_size: int | None = None
+    """Height and width to which images are averaged down when they are loaded; None: as they are."""
     validation: int = 180
     """Images held out of the training set; the curves are measured on them."""
     augment: bool = False

@@ -1,4 +1,4 @@
-"""Speed and memory: `python -m experiments.bench update`, `structure`, `minimise`, `data`, `loop`, `step`, `sweep`."""
+"""Speed and memory: `python -m experiments.bench update`, `structure`, `times`, `minimise`, `data`, `loop`, ..."""
 
 import tyro
 
@@ -9,6 +9,7 @@ from .minimise import minimise
 from .step import step
 from .structure import structure
 from .sweep import sweep
+from .times import times
 from .update import update
 
 if __name__ == "__main__":
@@ -17,6 +18,7 @@ if __name__ == "__main__":
         {
             "update": update,
             "structure": structure,
+            "times": times,
             "minimise": minimise,
             "data": data,
             "loop": loop,

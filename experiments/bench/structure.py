@@ -28,7 +28,7 @@ def structure(rounds: int = 20, seed: int = 0) -> None:
     _analysis()
     networks = {"LeNet": LeNet, "ResNet-20": ResNet}
     for name, network in networks.items():
-        fn, params = _evaluated(network(rngs=nnx.Rngs(seed)))
+        fn, params = evaluated(network(rngs=nnx.Rngs(seed)))
         image = jnp.ones((1, *network.image_shape))
         units = pm.structure.find_units(fn, params, image)
         rows: dict[str, Any] = {"whole": (fn, params)}
@@ -50,7 +50,7 @@ def structure(rounds: int = 20, seed: int = 0) -> None:
                 )
 
 
-def _evaluated(network: nnx.Module):
+def evaluated(network: nnx.Module):
     """fn(params, images) at inference, and its parameters with the batch statistics."""
     parts, params, stats = parts_of(network)
     return parts.fn, merge_variables(params, stats)
@@ -67,7 +67,7 @@ def _analysis() -> None:
 
     cases = {
         "a chain of 100,000 units": (apply, chain, jnp.ones((1, 16))),
-        "ResNet-110": (*_evaluated(ResNet(110, rngs=nnx.Rngs(0))), jnp.ones((1, 32, 32, 3))),
+        "ResNet-110": (*evaluated(ResNet(110, rngs=nnx.Rngs(0))), jnp.ones((1, 32, 32, 3))),
     }
     for name, (fn, params, x) in cases.items():
         begin = time.perf_counter()

@@ -25,41 +25,13 @@ from ..training.fit import make_fine_tune
 from ..training.network import by_name, merge_variables, split_variables, trainable
 from ..training.recalibration import without
 from ..training.step import make_accuracy, validation_and_test
-from .fine_tuning import FineTuneOptions
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CutOptions(FineTuneOptions):
-    """What is common to the commands that remove units of a run."""
-
-    order: Literal["entry", "dual", "gamma", "magnitude"] = "dual"
-    """Order in which units are kept, as in parsimony.rank."""
-    scope: Literal["global", "layer"] = "global"
-    """One order of all units, or an equal share of each layer."""
-    round_to: int = 1
-    """Layers keep a multiple of so many units."""
-    minimum: int = 1
-    """Layers keep at least so many units."""
-    protect: tuple[str, ...] = ()
-    """Regular expressions: layers that are kept whole."""
-    rounds: int = 30
-    """Rounds of the timing."""
-
-    def __post_init__(self):
-        if self.rounds < 1:
-            raise ValueError(f"--rounds: expected at least 1, got {self.rounds}.")
-        super().__post_init__()
-
-    @property
-    def choice(self) -> dict[str, Any]:
-        """What `choose` and `family` take of it."""
-        return {key: getattr(self, key) for key in ("order", "scope", "round_to", "minimum", "protect")}
+from .cut_options import CutOptions
 
 
 @dataclasses.dataclass(frozen=True)
 class CompactOptions(CutOptions):
     """Removes the units of a run that the path leaves behind; the result goes to RUN/compact.json, the model to
-    RUN/compact (compact-2, ...). The size is given by one of --sparsity, --parameters, --macs; by none: the support."""
+    RUN/compact (compact-2, ...). One of --sparsity, --parameters, --macs, --ms gives the size; none: the support."""
 
     run: tyro.conf.Positional[Path]
     """Folder of a trained run."""
@@ -69,15 +41,17 @@ class CompactOptions(CutOptions):
     """Parameters that may be left: a share in (0, 1), or a number."""
     macs: float | None = None
     """Multiply-adds that may be left: a share in (0, 1), or a number for one image."""
+    ms: float | None = None
+    """Milliseconds on this device that a batch of --images may take: a share in (0, 1), or a number."""
     refit: int = 0
     """Training images by which what reads the removed units is fitted to what it gave, before any fine-tuning."""
     fine_tune: int = 0
     """Epochs of SGD on the small network; the step falls to zero along a cosine."""
 
     def __post_init__(self):
-        given = [n for n in ("sparsity", "parameters", "macs") if getattr(self, n) is not None]
+        given = [n for n in ("sparsity", "parameters", "macs", "ms") if getattr(self, n) is not None]
         if len(given) > 1:
-            raise ValueError(f"expected one of --sparsity, --parameters, --macs, got {' and '.join(given)}.")
+            raise ValueError(f"expected one of --sparsity, --parameters, --macs, --ms, got {' and '.join(given)}.")
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
             raise ValueError(f"--sparsity: expected a share of the units in [0, 1), got {self.sparsity}.")
         if self.fine_tune < 0:
@@ -93,7 +67,7 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     params, stats, opt_state = run.at()
     variables = merge_variables(params, stats)
     image = jax.ShapeDtypeStruct((1, *run.dataset.shape), "float32")
-    units = pm.structure.find_units(run.network.fn, variables, image)
+    units = arguments.units(run, variables, "units" if arguments.ms is None else "ms")
     recalibrated = run.recalibrate()
     try:
         keep = _keep(arguments, units, variables, opt_state)
@@ -162,10 +136,11 @@ def latency(rows: dict[str, tuple], dataset: Dataset, rounds: int) -> dict[str, 
 
 
 def _keep(arguments: CompactOptions, units: pm.structure.Units, params, opt_state) -> dict[str, np.ndarray]:
-    wanted: list[tuple[Literal["units", "parameters", "macs"], float | None]] = [
+    wanted: list[tuple[Literal["units", "parameters", "macs", "ms"], float | None]] = [
         ("units", None if arguments.sparsity is None else 1 - arguments.sparsity),
         ("parameters", arguments.parameters),
         ("macs", arguments.macs),
+        ("ms", arguments.ms),
     ]
     for target, at_most in wanted:
         if at_most == 1:  # --sparsity 0

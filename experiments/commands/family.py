@@ -25,7 +25,8 @@ from ..training.family import in_turn
 from ..training.fit import make_fine_tune
 from ..training.network import Network, by_name, equal_arrays, merge_variables, split_variables, trainable
 from ..training.step import make_accuracy, validation_and_test
-from .compact import CutOptions, latency, left, size
+from .compact import latency, left, size
+from .cut_options import CutOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +38,8 @@ class FamilyOptions(CutOptions):
     """Folder of a trained run; one of --no-finish has weights outside of its support, too."""
     budgets: tuple[float, ...] = (0.5, 0.35, 0.25, 0.15, 0.1)
     """What each network may have of the target: a share in (0, 1), or a number."""
-    target: Literal["units", "parameters", "macs", "bytes"] = "macs"
-    """Units, parameters, their bytes, or multiply-adds for one image."""
+    target: Literal["units", "parameters", "macs", "bytes", "ms"] = "macs"
+    """Units, parameters, their bytes, multiply-adds for one image, or milliseconds here for a batch of --images."""
     fine_tune: int = 10
     """Epochs of SGD for all together, a step for one after the other; its length falls to zero along a cosine."""
     alone: bool = False
@@ -57,7 +58,7 @@ def family(arguments: FamilyOptions) -> dict[str, Any]:
     params, stats, opt_state = run.at()
     variables = merge_variables(params, stats)
     image = jax.ShapeDtypeStruct((1, *run.dataset.shape), "float32")
-    units = pm.structure.find_units(run.network.fn, variables, image)
+    units = arguments.units(run, variables, arguments.target)
     how: Any = {"budgets": arguments.budgets, "target": arguments.target, "recalibrate": _statistics(run, stats)}
     try:
         cut = pm.structure.family(units, variables, opt_state, **how, **arguments.choice)

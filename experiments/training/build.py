@@ -27,7 +27,15 @@ def load_data(config: Config) -> tuple[Dataset, Sampler]:
     devices, shape = jax.device_count(), models.image_shape(config.model)
     if config.batch_size % devices:
         raise RunError(f"batch_size {config.batch_size} does not divide among {devices} devices.")
-    dataset = load(config.dataset, config.validation, config.data_dir, config.images, shape[0], config.workers)
+    dataset = load(
+        config.dataset,
+        config.validation,
+        config.data_dir,
+        config.images,
+        shape[0],
+        config.workers,
+        image_size=config.image_size,
+    )
     sampler = checked_sampler(dataset, config.dataset, config.model, config.seed, config.batch_size)
     steps = sampler.size // sampler.batch_size
     if config.snapshots > steps:

@@ -16,6 +16,8 @@ from ._choice.growth_policy import saturation as saturation
 from ._choice.penalty import penalty_of as penalty_of
 from ._choice.penalty import unit_penalty as unit_penalty
 from ._choice.rank_units import rank_units as rank_units
+from ._choice.time_table import TimeTable as TimeTable
+from ._choice.time_table import stopwatch as stopwatch
 from ._files.export import export as export
 from ._files.load import load_compact as load_compact
 from ._files.load import load_opt_state as load_opt_state

@@ -1,7 +1,6 @@
 """The README and the pages in docs/: their Python runs from top to bottom; the reference has every public name once."""
 
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,17 +8,8 @@ import optax
 import pytest
 
 import parsimony as pm
+from helpers.pages import PAGES, ROOT, blocks
 from helpers.public import PUBLIC
-
-ROOT = Path(__file__).parents[2]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
-
-
-def blocks(page: Path):
-    """(line of its first statement, code) of each Python block of a page."""
-    text = page.read_text()
-    for found in re.finditer(r"^```python\n(.*?)^```$", text, re.M | re.S):
-        yield text.count("\n", 0, found.start(1)), found[1]
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ PLAIN = {
     "pm.structure.Compact", "pm.structure.Counts", "pm.structure.Family", "pm.structure.Grown",
     "pm.structure.UnitSet", "pm.structure.Units", "pm.structure.choose", "pm.structure.count",
     "pm.structure.count_at", "pm.structure.export", "pm.structure.keep_from_masks", "pm.structure.load_compact",
-    "pm.structure.load_opt_state", "pm.structure.rank_units",
+    "pm.structure.load_opt_state", "pm.structure.rank_units", "pm.structure.stopwatch",
 }  # fmt: skip
 
 

@@ -9,11 +9,13 @@ import numpy as np
 
 from ..._checks import check_count, check_not_nan, check_share
 from ..._selection import Criterion
-from ..._words import check_patterns, check_protect, one_of
+from ..._words import check_patterns, check_protect, one_of, shown
 from .._analysis.remembered import analysis_of
 from .._units import Units, check_units, structs
 from .count import counts
-from .rank_units import rank_units
+from .milliseconds import Milliseconds, in_time, widened
+from .rank_units import rank_units, ranks
+from .time_table import TimeTable
 
 
 def choose(
@@ -23,7 +25,7 @@ def choose(
     *,
     sparsity: float | None = None,
     at_most: float | None = None,
-    target: Literal["units", "parameters", "macs", "bytes"] = "units",
+    target: Literal["units", "parameters", "macs", "bytes", "ms"] = "units",
     order: Criterion | dict[str, np.ndarray] = "dual",
     scope: Literal["global", "layer"] = "global",
     floor: float = 0.25,
@@ -31,6 +33,7 @@ def choose(
     minimum: float | dict[str, float] = 1,
     maximum: float | dict[str, float] | None = None,
     protect: Sequence[str] = (),
+    times: TimeTable | None = None,
 ) -> dict[str, np.ndarray]:
     """The units to keep so that the model has at most a given size, the last of the order removed first.
 
@@ -41,11 +44,18 @@ def choose(
     With floor = 0 the order alone decides, and may leave a layer that is in use with a single unit; with floor = 1
     every set keeps the same share, as in the scope "layer".
 
+    Time does not fall evenly with the width. For "ms", after the fewest units whose removal suffices are gone, the sets
+    are widened again as far as the time allows, the one with the smallest share of its units first, by steps and to the
+    next multiples of 4, 8, 16 and 32: a width of 16 that takes no longer than 13 is taken. The model that is chosen was
+    measured as a whole; where it takes more than 2 % too long, the choice is made again with that in mind.
+
     Args:
       units, params, opt_state: as in `compact`.
       sparsity: the share of `target` to remove, in (0, 1).
       at_most: in its place, what may be left: a share in (0, 1) of what the whole model has, or a number of at least 1.
-      target: of what: "units"; "parameters" of the function, or their "bytes"; "macs", its multiply-adds (see `count`).
+      target: of what: "units"; "parameters" of the function, or their "bytes"; "macs", its multiply-adds (see `count`);
+        "ms", its time on the default device for arguments as those of `find_units` (give that a batch of the size that
+        counts), predicted from measured parts (see `TimeTable`).
       order: see `pm.rank`; or {set: numbers}, smallest first. Without `opt_state`: "magnitude".
       scope: "global": one order of the units of all sets, with the `floor`; "layer": every set gives up the same share,
         which suits orders that do not compare between layers (magnitudes) and hurts small layers.
@@ -55,6 +65,7 @@ def choose(
         number} by set, the first that matches its name (1 for the others).
       maximum: a set keeps at most so many; likewise.
       protect: regular expressions; sets whose names they match are kept whole. So are sets that are `reduced`.
+      times: for "ms": the table to use and to fill; None: that of this process.
 
     Returns:
       {set: bool for each unit}, for `compact`; sets that are kept whole are left out.
@@ -72,11 +83,13 @@ def choose(
       [False, True, False, True]
     """
     check_units("choose(units, params, opt_state, sparsity=0.5)", units, params, opt_state)
-    one_of("target", target, ("units", "parameters", "macs", "bytes"))
+    one_of("target", target, ("units", "parameters", "macs", "bytes", "ms"))
     one_of("scope", scope, ("global", "layer"))
     check_count("round_to", round_to)
     if not isinstance(floor, int | float) or isinstance(floor, bool) or not 0 <= floor <= 1:
         raise ValueError(f"floor={floor!r}: expected a share in [0, 1]; 0 for the order alone.")
+    if times is not None and (target != "ms" or not isinstance(times, TimeTable)):
+        raise ValueError(f"times={shown(times)}, target={target!r}: expected a TimeTable, with target='ms'.")
     at_most = _allowed(sparsity, at_most, target)
     check_protect(protect, list(units.sets))
     given = order if isinstance(order, dict) else rank_units(units, params, opt_state, order)
@@ -93,21 +106,33 @@ def choose(
 
     bounds = _bounds(units, scores, minimum, maximum)
     places = _places(scores, scope)
-    measure = _measure(units, params, target)
-    goal = at_most * measure({}) if at_most < 1 else at_most
     total = sum(map(len, scores.values()))
     cut = lambda removed: _keep(places, removed, floor if scope == "global" else 0.0, round_to, bounds)
-    if (least := measure(cut(total))) > goal:
-        asked = f"at_most={at_most!r}" if sparsity is None else f"sparsity={sparsity!r}"
-        raise ValueError(
-            f"{asked}: the least that this order can leave is {least:,} of {measure({}):,} {target} "
-            f"(minimum={minimum!r}, round_to={round_to}, {len(scores)} of {len(units.sets)} sets)."
-        )
-    low, high = -1, total  # the fewest units whose removal suffices, in (low, high]
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if measure(cut(middle)) <= goal else (middle, high)
-    return {name: mask for name, mask in cut(high).items() if not mask.all()}
+
+    def fewest(measure) -> dict[str, np.ndarray]:
+        """Of the order, the fewest units whose removal suffices."""
+        if (least := measure(cut(total))) > goal:
+            asked = f"at_most={at_most!r}" if sparsity is None else f"sparsity={sparsity!r}"
+            raise ValueError(
+                f"{asked}: the least that this order can leave is {least:,.9g} of {measure({}):,.9g} {target} "
+                f"(minimum={minimum!r}, round_to={round_to}, {len(scores)} of {len(units.sets)} sets)."
+            )
+        low, high = -1, total  # in (low, high]
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if measure(cut(middle)) <= goal else (middle, high)
+        return cut(high)
+
+    if target == "ms":
+        model = Milliseconds(_with_function(units, target), params, times)
+        goal = at_most * model.measured({}) if at_most < 1 else at_most
+        widest = lambda measure: widened(fewest(measure), places, lambda k: measure(k) <= goal, round_to, bounds)
+        keep = in_time(model, goal, widest)
+    else:
+        measure = _measure(units, params, target)
+        goal = at_most * measure({}) if at_most < 1 else at_most
+        keep = fewest(measure)
+    return {name: mask for name, mask in keep.items() if not mask.all()}
 
 
 def _allowed(sparsity, at_most, target: str) -> float:
@@ -154,14 +179,9 @@ def _by_set(units: Units, where: str, rules) -> dict[str, int]:
 def _places(scores: dict[str, np.ndarray], scope: str) -> dict[str, np.ndarray]:
     """For each unit its place in the one order in which units are kept."""
     if scope == "layer":  # each set by itself, in equal shares
-        scores = {name: (_ranks(x) + 0.5) / len(x) for name, x in scores.items()}
-    place = _ranks(np.concatenate(list(scores.values())))
+        scores = {name: (ranks(x) + 0.5) / len(x) for name, x in scores.items()}
+    place = ranks(np.concatenate(list(scores.values())))
     return dict(zip(scores, np.split(place, np.cumsum([len(x) for x in scores.values()])[:-1]), strict=True))
-
-
-def _ranks(x: np.ndarray) -> np.ndarray:
-    """The place of each in ascending order, ties as they stand."""
-    return np.argsort(np.argsort(x, kind="stable"))
 
 
 def _keep(
@@ -176,7 +196,7 @@ def _keep(
         left = math.ceil((1 - floor) * int((place < total - removed).sum()) + floor * alike - 1e-9)
         left = min(max(left, least), most)
         left = min(-(-left // round_to) * round_to, len(place))
-        keep[name] = _ranks(place) < left
+        keep[name] = ranks(place) < left
     return keep
 
 
@@ -184,8 +204,12 @@ def _measure(units: Units, params, target: str) -> Callable[[dict[str, np.ndarra
     if target == "units":
         total = sum(unit_set.size for unit_set in units.sets.values())
         return lambda keep: total - sum(int((~mask).sum()) for mask in keep.values())
+    whole = structs(params)
+    found = analysis_of(_with_function(units, target), whole, units.arguments)
+    return lambda keep: getattr(counts(found, whole, keep), target)
+
+
+def _with_function(units: Units, target: str) -> Units:
     if units.fn is None or not units.arguments:
         raise ValueError(f"target={target!r} needs the function: these units came from JSON; call find_units.")
-    whole = structs(params)
-    found = analysis_of(units, whole, units.arguments)
-    return lambda keep: getattr(counts(found, whole, keep), target)
+    return units

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -115,7 +116,7 @@ def family(
     opt_state: optax.OptState | None = None,
     *,
     budgets: Sequence[float],
-    target: Literal["units", "parameters", "macs", "bytes"] = "macs",
+    target: Literal["units", "parameters", "macs", "bytes", "ms"] = "macs",
     order: Criterion | dict[str, np.ndarray] = "dual",
     recalibrate: Callable[[Any], Any] | None = None,
     **options: Any,
@@ -132,12 +133,12 @@ def family(
       units, params, opt_state: as in `compact`.
       budgets: what each model may have of the target: shares in (0, 1) of what the whole model has, or numbers of at
         least 1; in any order.
-      target: see `choose`.
+      target: see `choose`; for "ms" budgets are all shares, or all milliseconds.
       order: see `choose`; the same for all.
       recalibrate: params → params with batch statistics of these weights, `pm.recalibrate` inside, called for each
         member with the parameters of all units that it does not have at zero. What it changes is each member's own.
         None where the function has no statistics.
-      **options: `scope`, `floor`, `round_to`, `minimum`, `maximum`, `protect`, as in `choose`.
+      **options: `scope`, `floor`, `round_to`, `minimum`, `maximum`, `protect`, `times`, as in `choose`.
 
     Returns:
       `Family`.
@@ -162,17 +163,24 @@ def family(
     """
     check_units("family(units, params, opt_state, budgets=(0.5, 0.25))", units, params, opt_state)
     budgets = _checked(budgets)
+    if target == "ms" and min(budgets) < 1 <= max(budgets):
+        raise ValueError(
+            f"budgets={tuple(budgets)}: expected shares in (0, 1) alone or milliseconds of at least 1 alone."
+        )
     if recalibrate is not None and not callable(recalibrate):
         raise TypeError(f"recalibrate={shown(recalibrate)}: expected a function, params → params, or None.")
     if not isinstance(order, dict):
         order = rank_units(units, params, opt_state, order)
-    chosen = []
-    for budget in budgets:
+    chosen, widest = [], {}
+    for budget in sorted(budgets, key=float, reverse=True):
+        within = options | ({"maximum": widest | _rules(options.get("maximum"))} if widest else {})
         try:
-            keep = choose(units, params, opt_state, at_most=budget, target=target, order=order, **options)
+            keep = choose(units, params, opt_state, at_most=budget, target=target, order=order, **within)
         except ValueError as error:
             raise ValueError(f"budgets, {budget!r}: {error}") from None
         chosen.append((budget, keep))
+        if target == "ms":  # which may take units back, and not beyond the larger model
+            widest = {f"^{re.escape(name)}$": int(mask.sum()) for name, mask in keep.items()}
     chosen.sort(key=lambda pair: _removed_units(pair[1]))
     for (budget, keep), (smaller, less) in itertools.pairwise(chosen):
         if _removed_units(keep) == _removed_units(less):
@@ -188,6 +196,11 @@ def family(
             unshared |= changed
         members.append(compact(units, keep, variables, opt_state))
     return Family(tuple(members), tuple(budget for budget, _ in chosen), frozenset(unshared), recalibrate)
+
+
+def _rules(maximum) -> dict[str, float]:
+    """A bound for all sets, or by name, as rules by name."""
+    return maximum if isinstance(maximum, dict) else {} if maximum is None else {"": maximum}
 
 
 def _copied(tree):

@@ -66,6 +66,11 @@ def rank_units(units: Units, params, opt_state=None, order: Criterion = "dual") 
     return found
 
 
+def ranks(x: np.ndarray) -> np.ndarray:
+    """The place of each in ascending order, ties as they stand."""
+    return np.argsort(np.argsort(x, kind="stable"))
+
+
 def _rms(unit_set: UnitSet, leaves: dict[str, Any]) -> np.ndarray:
     """Of all that makes each unit."""
     squares = lambda place: np.square(np.asarray(leaves[place[0]], np.float64))

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jax.extend import core as jex
 
-from .._analysis.equation import as_function
+from .._analysis.equation import as_function, interpreted
 from .._analysis.rules.control import ENTERED, called
 
 MOST = 64
@@ -66,16 +66,7 @@ def plain(program) -> Callable[..., list[Any]]:
     Runtime rejects, and it pads no array whose batch axis is a symbol.
     """
 
-    def run(*args):
-        values = dict(zip(program.jaxpr.constvars, program.consts, strict=True))
-        values |= dict(zip(program.jaxpr.invars, args, strict=True))
-        read = lambda atom: atom.val if isinstance(atom, jex.Literal) else values[atom]
-        for eqn in program.jaxpr.eqns:
-            results = _results(eqn, [read(atom) for atom in eqn.invars])
-            values |= dict(zip(eqn.outvars, results, strict=True))
-        return [read(atom) for atom in program.jaxpr.outvars]
-
-    return run
+    return interpreted(program, _results)
 
 
 def _results(eqn, operands: list) -> list:
