@@ -45,6 +45,8 @@ class CompactOptions(CutOptions):
     """Milliseconds on this device that a batch of --images may take: a share in (0, 1), or a number."""
     refit: int = 0
     """Training images by which what reads the removed units is fitted to what it gave, before any fine-tuning."""
+    int8: bool = False
+    """Also the small network with weights and activations of 8 bits (the extra `int8`), to a folder beside it."""
     fine_tune: int = 0
     """Epochs of SGD on the small network; the step falls to zero along a cosine."""
 
@@ -103,6 +105,11 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     result |= {"equality": equality, "accuracy": scores}
     result |= {"size": {name: size(row, image) for name, row in rows.items()}, "latency": {}}
     rows["exported"] = pm.structure.load_compact(folder)
+    if arguments.int8:
+        rows["int8"] = _eight_bits(small, image, folder)
+        accuracy = make_accuracy(rows["int8"][0], run.dataset)
+        scores["int8"] = validation_and_test(accuracy, rows["int8"][1], run.dataset)
+        result["size"]["int8"] = size(rows["int8"], image)
     for batch, times in latency(rows, run.dataset, arguments.rounds).items():
         result["latency"][batch] = {name: float(np.median(seconds)) for name, seconds in times.items()} | {
             "speed": ratio(times, "whole", "cut")
@@ -111,6 +118,16 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     write_json(file, result)
     print(table(result), f"\nmodel: {folder}\nwritten: {file}", sep="")
     return result
+
+
+def _eight_bits(small: pm.structure.Compact, image, folder: Path) -> tuple[Any, Any]:
+    """(fn, variables) of the network with 8 bits, written beside the other."""
+    try:
+        quantised = pm.structure.quantise(small, image)
+    except (ImportError, ValueError) as error:
+        raise RunError(f"--int8: {error}") from None
+    pm.structure.export(quantised, folder.with_name(f"{folder.name}-int8"), image)
+    return quantised.fn, quantised.params
 
 
 def left(units: pm.structure.Units, keep) -> dict[str, list[int]]:
@@ -217,5 +234,14 @@ def table(result: dict[str, Any]) -> str:
             f"compact against zeroed, test set: relative error {equality['relative error']:.1e}, "
             f"same answers {equality['same answers']:.2%}; W̃ has {scores['sparse W̃']['test']:.2%}",
             aligned(lines),
+            *_line_of_int8(result),
         ]
     )
+
+
+def _line_of_int8(result: dict[str, Any]) -> list[str]:
+    if "int8" not in result["size"]:
+        return []
+    score, stored = result["accuracy"]["int8"]["test"], result["size"]["int8"]["bytes on disk"]
+    times = ", ".join(f"{1e3 * seconds['int8']:.3f} ms, batch {batch}" for batch, seconds in result["latency"].items())
+    return [f"int8, weights and activations: test accuracy {score:.2%}; {stored:,} bytes on disk; {times}"]

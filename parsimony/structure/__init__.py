@@ -31,5 +31,6 @@ from ._surgery.gates import Gated as Gated
 from ._surgery.gates import gates as gates
 from ._surgery.grow import Grown as Grown
 from ._surgery.grow import grow as grow
+from ._surgery.quantise import quantise as quantise
 from ._units import Units as Units
 from ._units import UnitSet as UnitSet

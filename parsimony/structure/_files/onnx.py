@@ -16,7 +16,7 @@ from jax import lax
 from jax.extend import core as jex
 
 from .._analysis.equation import as_function, interpreted
-from .._analysis.rules.control import ENTERED, called
+from .._analysis.rules.control import entered
 
 MOST = 64
 """Slices that stand for a pooling; larger windows are left to the converter."""
@@ -73,10 +73,9 @@ def _results(eqn, operands: list) -> list:
     name, params = eqn.primitive.name, eqn.params
     if name == "platform_index":
         return [jnp.int32(0)]  # nothing reads it: of the branches for platforms the default is taken
-    if name == "cond" and (platforms := params.get("branches_platforms")) is not None:
-        return plain(dict(zip(platforms, params["branches"], strict=True))[None])(*operands[1:])
-    if name in ENTERED:
-        return plain(called(eqn))(*operands)
+    if (inside := entered(eqn)) is not None:
+        program, first = inside
+        return plain(program)(*operands[first:])
     if name in _POOLS and math.prod(params["window_dimensions"]) <= MOST and set(params["base_dilation"]) == {1}:
         return [_pooled(operands[0], _POOLS[name], params)]
     if name == "pad" and all(low >= 0 and high >= 0 and not between for low, high, between in params["padding_config"]):

@@ -38,6 +38,16 @@ def called(eqn) -> jex.ClosedJaxpr:
     return program if isinstance(program, jex.ClosedJaxpr) else jex.ClosedJaxpr(program, [])
 
 
+def entered(eqn) -> tuple[jex.ClosedJaxpr, int] | None:
+    """The program that an equation runs on its operands from the one of this place on; None where it is no call.
+
+    Of branches for platforms it is the default.
+    """
+    if eqn.primitive.name == "cond" and (platforms := eqn.params.get("branches_platforms")) is not None:
+        return dict(zip(platforms, eqn.params["branches"], strict=True))[None], 1
+    return (called(eqn), 0) if eqn.primitive.name in ENTERED else None
+
+
 def scan_counts(eqn) -> tuple[int, int]:
     """How many operands of a scan are constants and how many its carry; the rest have an axis that the body lacks."""
     body = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
