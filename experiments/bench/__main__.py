@@ -3,6 +3,7 @@
 import tyro
 
 from ..startup import start
+from .by_time import by_time
 from .data import data
 from .loop import loop
 from .minimise import minimise
@@ -19,6 +20,7 @@ if __name__ == "__main__":
             "update": update,
             "structure": structure,
             "times": times,
+            "by_time": by_time,
             "minimise": minimise,
             "data": data,
             "loop": loop,

@@ -71,7 +71,7 @@ def test_the_front_page_is_one_page():
 
 def test_all_pages_but_these_have_code():
     """`test_commands.py` looks after the command lines of the others."""
-    without = {"coming-from", "contributing", "experiments", "results"}
+    without = {"contributing", "experiments", "results"}
     assert {page.stem for page in PAGES if not list(blocks(page))} == without
 
 

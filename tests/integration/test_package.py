@@ -21,6 +21,7 @@ def test_the_extras_are_those_that_the_documents_speak_of():
         "prepare",
         "torch",
         "onnx",
+        "int8",
         "tests",
         "lint",
         "docs",

@@ -123,7 +123,7 @@ def test_members_of_a_family_by_time_lie_inside_each_other():
         assert table.measured(member.fn, member.params, *args) <= budget * whole
     for larger, smaller in itertools.pairwise(made.members):
         assert all((smaller.keep[name] <= mask).all() for name, mask in larger.keep.items())
-    with pytest.raises(ValueError, match=r"budgets=\(0.5, 2\): expected shares in \(0, 1\) alone or milliseconds"):
+    with pytest.raises(ValueError, match=r"budgets=\(0.5, 2\): expected shares in \(0, 1\) alone, or numbers"):
         family(units, params, budgets=(0.5, 2), target="ms", order="magnitude", times=table)
 
 

@@ -164,16 +164,16 @@ def family(
     check_units("family(units, params, opt_state, budgets=(0.5, 0.25))", units, params, opt_state)
     budgets = _checked(budgets)
     if target == "ms" and min(budgets) < 1 <= max(budgets):
-        raise ValueError(
-            f"budgets={tuple(budgets)}: expected shares in (0, 1) alone or milliseconds of at least 1 alone."
-        )
+        raise ValueError(f"budgets={tuple(budgets)}: expected shares in (0, 1) alone, or numbers of at least 1 alone.")
     if recalibrate is not None and not callable(recalibrate):
         raise TypeError(f"recalibrate={shown(recalibrate)}: expected a function, params → params, or None.")
     if not isinstance(order, dict):
         order = rank_units(units, params, opt_state, order)
     chosen, widest = [], {}
     for budget in sorted(budgets, key=float, reverse=True):
-        within = options | ({"maximum": widest | _rules(options.get("maximum"))} if widest else {})
+        within: dict[str, Any] = dict(options)
+        if widest:
+            within["maximum"] = widest | _rules(options.get("maximum"))
         try:
             keep = choose(units, params, opt_state, at_most=budget, target=target, order=order, **within)
         except ValueError as error:
