@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 import sys
 from pathlib import Path
 from typing import Any, Literal
@@ -58,6 +59,8 @@ class CompactOptions(CutOptions):
             raise ValueError(f"--sparsity: expected a share of the units in [0, 1), got {self.sparsity}.")
         if self.fine_tune < 0:
             raise ValueError(f"--fine-tune: expected a number of epochs ≥ 0, got {self.fine_tune}.")
+        if self.int8 and importlib.util.find_spec("qwix") is None:
+            raise ValueError("--int8: needs qwix: pip install 'parsimony-lbi[int8]'.")
         if self.refit < 0:
             raise ValueError(f"--refit: expected a number of images ≥ 0, got {self.refit}.")
         super().__post_init__()
@@ -124,7 +127,7 @@ def _eight_bits(small: pm.structure.Compact, image, folder: Path) -> tuple[Any, 
     """(fn, variables) of the network with 8 bits, written beside the other."""
     try:
         quantised = pm.structure.quantise(small, image)
-    except (ImportError, ValueError) as error:
+    except ValueError as error:
         raise RunError(f"--int8: {error}") from None
     pm.structure.export(quantised, folder.with_name(f"{folder.name}-int8"), image)
     return quantised.fn, quantised.params

@@ -1,6 +1,7 @@
 """`compact`: a trained run becomes a small network on disk, with a table of what it costs."""
 
 import dataclasses
+import importlib.util
 import json
 
 import jax
@@ -15,6 +16,8 @@ from experiments.config import Config
 from experiments.runs.load import load_run
 from experiments.training.network import by_name, distilled
 
+QWIX = importlib.util.find_spec("qwix") is not None
+WITHOUT_QWIX = pytest.mark.skipif(QWIX, reason="the extra `int8` is installed")
 SHORT = Config(epochs=8, checkpoint_every=8, sparsity=None, share=0.3)
 
 
@@ -41,6 +44,18 @@ def test_a_run_is_cut_checked_saved_exported_and_timed(directory, capsys):
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == result["size"]["cut"]["parameters"]
     stored = (directory / "compact/params.safetensors").stat().st_size
     assert stored == result["size"]["cut"]["bytes on disk"]
+
+
+@pytest.mark.skipif(not QWIX, reason="qwix, the extra `int8`, is not installed")
+def test_a_network_of_eight_bits_is_written_beside_the_other(directory, capsys):
+    words = ["compact", str(directory), "--sparsity", "0.5", "--refit", "300", "--int8", "--rounds", "1"]
+    assert cli.main(words) == 0
+    file = max(directory.glob("compact*.json"), key=lambda path: path.stat().st_mtime)
+    result = json.loads(file.read_text())
+    assert abs(result["accuracy"]["int8"]["test"] - result["accuracy"]["refitted"]["test"]) < 0.02  # 7 of 360 images
+    stored = (file.with_name(f"{file.stem}-int8") / "params.safetensors").stat().st_size
+    assert stored == result["size"]["int8"]["bytes on disk"] < 0.35 * result["size"]["cut"]["bytes on disk"]
+    assert f"{stored:,} bytes on disk" in capsys.readouterr().out
 
 
 def test_fine_tuning_works_on_the_small_network_and_nothing_is_overwritten(directory):
@@ -112,6 +127,9 @@ def test_the_support_of_a_path_over_units_is_removed_without_a_change(tmp_path):
         (["--distil", "0.5"], 2, "--distil: is about the fine-tuning; give --fine-tune, a number of epochs"),
         (["--fine-tune", "1", "--distil", "1.5"], 2, "--distil: expected a share in (0, 1], got 1.5"),
         (["--refit", "-1"], 2, "--refit: expected a number of images ≥ 0, got -1"),
+        (["--images", "0"], 2, "--images: expected at least 1, got 0"),
+        (["--ms", "0.001", "--images", "2"], 1, "at_most=0.001: the least that this order can leave is"),
+        pytest.param(["--int8"], 2, "--int8: needs qwix: pip install 'parsimony-lbi[int8]'", marks=WITHOUT_QWIX),
         (["--parameters", "3"], 1, "the least that this order can leave is"),
         (["--sparsity", "0.5", "--protect", "convv"], 1, "pattern 'convv' matches no name"),
     ],

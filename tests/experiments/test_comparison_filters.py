@@ -16,11 +16,13 @@ from experiments.comparison import runs, search
 from experiments.comparison.config import Comparison
 from experiments.comparison.results import Job
 from experiments.comparison.setup import make_setup
+from experiments.config import Config
 from experiments.data import load as data_load
 from experiments.data.dataset import Split
 from experiments.data.in_memory import digits
 from experiments.errors import RunError
 from experiments.models import models, takes
+from experiments.training.build import load_data
 from experiments.training.network import by_name, merge_variables
 
 FILTERS = Comparison(
@@ -155,3 +157,5 @@ def test_images_are_averaged_down_once_for_networks_that_take_any_size():
     assert logits.shape == (2, 10)
     with pytest.raises(RunError, match="imagenet2012 is cropped to the size of the model"):
         data_load.load("imagenet2012", 10, image_size=64)
+    with pytest.raises(RunError, match="model small_cnn takes images of another size"):  # a run asks for the same
+        load_data(Config(image_size=4))
