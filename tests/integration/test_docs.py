@@ -77,7 +77,8 @@ def test_all_pages_but_these_have_code():
 
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md", ROOT / "experiments" / "README.md"], ids=lambda p: p.name)
 def test_a_link_to_a_file_leads_to_one(page):
-    for target in re.findall(r"\]\((?!http|#)([^)#]+)", page.read_text()):
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
+    for target in re.findall(r"\]\((?!http|#)([^)#]+)", prose):
         assert (page.parent / target).exists(), target
 
 
