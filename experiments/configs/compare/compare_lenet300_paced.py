@@ -2,8 +2,8 @@
 
 python -m experiments compare compare_lenet300_paced
 
-The row that `compare_lenet300_equal` lacks, with as many trials at the same sparsity: α and decay are searched, pull and
-opening are the defaults of `pm.pace`. 30 runs. Expect 97.90 ± 0.12 % at 98 % zeros and 97.59 ± 0.13 % at 99 %.
+The row that `compare_lenet300_equal` lacks, with as many trials at the same sparsity: α and decay are searched, pull
+and opening are the defaults of `pm.pace`. 30 runs. Expect 97.90 ± 0.12 % at 98 % zeros and 97.59 ± 0.13 % at 99 %.
 """
 
 import dataclasses
