@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import numpy as np
@@ -52,7 +52,8 @@ def by_time(
     widths = [unit_set.size for unit_set in units.sets.values()]
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}; batches of {images}, {clock.__name__}")
     print(f"whole: {whole:.3f} ms, test accuracy {accuracy(fn, variables):.2%}; units {widths}", flush=True)
-    for target, share in [*(("ms", share) for share in ms), *(("macs", share) for share in macs)]:
+    wanted: list[tuple[Literal["ms", "macs"], float]] = [("ms", share) for share in ms]
+    for target, share in wanted + [("macs", share) for share in macs]:
         keep = pm.structure.choose(
             units, variables, opt_state, at_most=share, target=target, times=table if target == "ms" else None
         )
