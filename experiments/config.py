@@ -15,22 +15,28 @@ ELSEWHERE = (
     "data_dir", "run_dir", "workers", "parallel", "coordinator", "processes", "process", "checkpoint_minutes",
 )  # fmt: skip
 
+TEXTS = ("python_docs",)
+"""The data sets of text, in which the label of each character is the next one."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions:
     """What is learned from."""
 
-    dataset: Literal["digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet2012"] = "digits"
-    """digits: scikit-learn's handwritten digits, embedded. The others: through TFDS; imagenet2012 is read from disk
-    batch by batch, in random crops that are mirrored or not."""
+    dataset: Literal[
+        "digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "imagenet2012", "python_docs",
+    ] = "digits"  # fmt: skip
+    """digits: scikit-learn's handwritten digits, embedded. python_docs: the text of Python's own help, of which each
+    character is to be told by those before it. The others: through TFDS; imagenet2012 is read from disk batch by batch,
+    in random crops that are mirrored or not."""
     images: int | None = None
-    """Training images to use, the first after those held out are taken away; None: all."""
+    """Training images, or pieces of text, to use: the first after those held out are taken away; None: all."""
     image_size: int | None = None
     """Height and width to which images are averaged down when they are loaded; None: as they are."""
     validation: int = 180
-    """Images held out of the training set; the curves are measured on them."""
+    """Images, or pieces of text, held out of the training set; the curves are measured on them."""
     augment: bool = False
-    """Random crops of images padded by 4, and flips; not for ImageNet, which has its own."""
+    """Random crops of images padded by 4, and flips; not for ImageNet, which has its own, nor for text."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +46,7 @@ class ModelOptions:
     model: Literal[
         "small_cnn", "tiny_cnn", "lenet", "lenet300", "vgg16", "vgg19", "resnet8", "resnet20", "resnet32", "resnet44",
         "resnet56", "resnet110", "resnet18_cifar", "resnet50_cifar", "wrn22_2", "mobilenetv2", "alexnet", "resnet18",
-        "resnet34", "resnet50", "vit_ti16",
+        "resnet34", "resnet50", "vit_ti16", "gpt_nano", "gpt_micro", "gpt_mini",
     ] = "small_cnn"  # fmt: skip
     """Its name in experiments/models."""
     widths: tuple[int, ...] = ()
@@ -58,6 +64,8 @@ class OptimizerOptions:
     """Passes over the training images, laid end to end: a batch may hold the end of one and the start of the next."""
     batch_size: int = 128
     """Images a step, over all devices together."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """What is made of the loss gradient before the step: its momentum, or Adam (b1: the momentum, b2 = 0.99)."""
     learning_rate: float = 0.05
     """α."""
     drops: tuple[float, ...] = (0.75,)
@@ -162,7 +170,7 @@ class MachineOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Config(MachineOptions, RunOptions, PathOptions, OptimizerOptions, ModelOptions, DataOptions):  # from the last on
-    """One training run: data, model, and Split LBI with momentum."""
+    """One training run: data, model, and Split LBI."""
 
     FIXED: ClassVar[tuple[str, ...]] = ()
     """Fields of which there is no choice, and which `--help` leaves out."""
@@ -177,6 +185,11 @@ class Config(MachineOptions, RunOptions, PathOptions, OptimizerOptions, ModelOpt
             raise ValueError(f"workers: expected a number ≥ 0, or None, got {self.workers}.")
         if self.augment and self.dataset == "imagenet2012":
             raise ValueError("augment: the crops of imagenet2012 are random already; leave it out.")
+        if self.dataset in TEXTS and (self.augment or self.stop == "one_se"):
+            raise ValueError(
+                f"{'augment: is for images' if self.augment else 'stop: one_se needs the error of an accuracy'}; "
+                f"{self.dataset} is a text: leave it out."
+            )
         if self.images is not None and self.images < 1:
             raise ValueError(f"images: expected at least 1, or None, got {self.images}.")
         if any(width < 1 for width in self.widths):

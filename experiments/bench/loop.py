@@ -85,7 +85,7 @@ def loop(
 
 def made_up(model: str, images: int) -> Dataset:
     """Random images of a model's size with random labels."""
-    rng, shape = np.random.default_rng(0), models.image_shape(model)
+    rng, shape = np.random.default_rng(0), models.input_shape(model)
     split = Split(rng.integers(0, 256, (images, *shape), np.uint8), rng.integers(0, 10, images))
     return Dataset(split, split, split, 255, (127.0,) * shape[-1], (64.0,) * shape[-1])
 

@@ -14,7 +14,7 @@ import parsimony as pm
 from ..comparison.setup import make_setup
 from ..configs import load
 from ..training.network import merge_variables
-from ..training.step import make_accuracy
+from ..training.step import make_metric
 from ..training.sweep import train
 from .timing import in_turn, ratio
 
@@ -37,7 +37,7 @@ def minimise(
     config = dataclasses.replace(load("compare", name).config, methods=("linbreg",), epochs=epochs, data_dir=data_dir)
     setup = make_setup(config)
     image = jax.ShapeDtypeStruct((1, *setup.dataset.shape), "float32")
-    images = jnp.asarray(setup.dataset.normalised(next(setup.dataset.test.parts(128)).images))
+    images = jnp.asarray(setup.dataset.normalised(next(setup.dataset.test.parts(128)).inputs))
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}; linbreg at {sparsity:.1%} zeros, {setting}")
     for seed in range(seeds):
         numbers = {key: np.float32(value) for key, value in (setting | {"sparsity": sparsity}).items()}
@@ -48,7 +48,7 @@ def minimise(
         small = pm.structure.minimise(setup.network.fn, variables, None, image)
         rows = {"sparse": (setup.network.fn, variables), "small": (small.fn, small.params)}
         counts = {row: pm.structure.count(*pair, image) for row, pair in rows.items()}
-        accuracy = lambda fn, weights: make_accuracy(fn, setup.dataset)(weights, setup.dataset.test)
+        accuracy = lambda fn, weights: make_metric(fn, setup.dataset)(weights, setup.dataset.test)
         scores = {row: accuracy(*pair) for row, pair in rows.items()}
         calls = {row: functools.partial(jax.jit(fn), weights, images) for row, (fn, weights) in rows.items()}
         speed, low, high = ratio(in_turn(calls, rounds), "sparse", "small")

@@ -90,7 +90,7 @@ def _of_torch(model: str, batch_size: int):
     from .torch_networks import Training  # here: PyTorch is optional
 
     dataset = made_up(model, batch_size)
-    training = Training(model, dataset.normalised(dataset.train.images), dataset.train.labels)
+    training = Training(model, dataset.normalised(dataset.train.inputs), dataset.train.labels)
     training.step()
     return training
 

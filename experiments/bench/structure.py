@@ -29,7 +29,7 @@ def structure(rounds: int = 20, seed: int = 0) -> None:
     networks = {"LeNet": LeNet, "ResNet-20": ResNet}
     for name, network in networks.items():
         fn, params = evaluated(network(rngs=nnx.Rngs(seed)))
-        image = jnp.ones((1, *network.image_shape))
+        image = jnp.ones((1, *network.input_shape))
         units = pm.structure.find_units(fn, params, image)
         rows: dict[str, Any] = {"whole": (fn, params)}
         for left in (0.75, 0.5, 0.25):
@@ -37,7 +37,7 @@ def structure(rounds: int = 20, seed: int = 0) -> None:
             small = pm.structure.compact(units, keep, params)
             rows[f"{left:.0%} of the units"] = (small.fn, small.params)
         macs = {row: pm.structure.count(*pair, image).macs for row, pair in rows.items()}
-        images = jnp.asarray(np.random.default_rng(seed).random((128, *network.image_shape)), jnp.float32)
+        images = jnp.asarray(np.random.default_rng(seed).random((128, *network.input_shape)), jnp.float32)
         for batch in (1, 128):
             calls = {row: functools.partial(jax.jit(fn), params, images[:batch]) for row, (fn, params) in rows.items()}
             times = in_turn(calls, rounds)

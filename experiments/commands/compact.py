@@ -18,6 +18,7 @@ import parsimony as pm
 from ..bench.timing import in_turn, ratio
 from ..data.dataset import Dataset
 from ..errors import RunError
+from ..metrics import metric_named
 from ..plots.text import aligned
 from ..runs.digest import environment
 from ..runs.files import free_file, write_json
@@ -25,7 +26,7 @@ from ..runs.load import Run, load_run
 from ..training.fit import make_fine_tune
 from ..training.network import by_name, merge_variables, split_variables, trainable
 from ..training.recalibration import without
-from ..training.step import make_accuracy, validation_and_test
+from ..training.step import make_metric, validation_and_test
 from .cut_options import CutOptions
 
 
@@ -71,7 +72,7 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     run = load_run(arguments.run, arguments.data_dir)
     params, stats, opt_state = run.at()
     variables = merge_variables(params, stats)
-    image = jax.ShapeDtypeStruct((1, *run.dataset.shape), "float32")
+    example = run.dataset.example
     units = arguments.units(run, variables, "units" if arguments.ms is None else "ms")
     recalibrated = run.recalibrate()
     try:
@@ -82,7 +83,7 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
         raise RunError(str(error)) from None
     equality = _compare(run, zeroed, small)
     whole, cut = (
-        functools.partial(validation_and_test, make_accuracy(fn, run.dataset), dataset=run.dataset)
+        functools.partial(validation_and_test, make_metric(fn, run.dataset), dataset=run.dataset)
         for fn in (run.network.fn, small.fn)
     )
     scores = {"whole": whole(variables), "cut": cut(small.params)}
@@ -99,14 +100,14 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
         scores["tuned"] = cut(tuned)
 
     file = free_file(arguments.run, "compact")
-    folder = pm.structure.export(small, file.with_suffix(""), image)
+    folder = pm.structure.export(small, file.with_suffix(""), example)
     rows = {"whole": (run.network.fn, variables), "cut": (small.fn, small.params)}
     result: dict[str, Any] = {"run": str(arguments.run), "checkpoint": run.saved[-1], "route": small.route}
     result |= {name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")}
     result["learning_rate"] = arguments.learning_rate or run.config.learning_rate
     result |= {"units": left(units, keep)}
-    result |= {"equality": equality, "accuracy": scores}
-    result |= {"size": {name: size(row, image) for name, row in rows.items()}, "latency": {}}
+    result |= {"equality": equality, "metric": run.dataset.metric.name, run.dataset.metric.name: scores}
+    result |= {"size": {name: size(row, example) for name, row in rows.items()}, "latency": {}}
     rows["exported"] = pm.structure.load_compact(folder)
     if arguments.int8:
         rows["int8"] = _eight_bits(small, image, folder)
@@ -138,18 +139,18 @@ def left(units: pm.structure.Units, keep) -> dict[str, list[int]]:
     return {name: [s.size, int(keep[name].sum()) if name in keep else s.size] for name, s in units.sets.items()}
 
 
-def size(network: tuple[Any, Any], image) -> dict[str, int]:
-    """What a network, (fn, variables), costs for one image, and the bytes of its safetensors."""
+def size(network: tuple[Any, Any], example) -> dict[str, int]:
+    """What a network, (fn, variables), costs for one example, and the bytes of its safetensors."""
     fn, variables = network
     stored = len(safetensors.numpy.save({key: np.asarray(leaf) for key, leaf in by_name(variables).items()}))
-    return dataclasses.asdict(pm.structure.count(fn, variables, image)) | {"bytes on disk": stored}
+    return dataclasses.asdict(pm.structure.count(fn, variables, example)) | {"bytes on disk": stored}
 
 
 def latency(rows: dict[str, tuple], dataset: Dataset, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """{images in a batch: {name: seconds of each round}} of networks {name: (fn, variables)}, timed in turn."""
+    """{examples in a batch: {name: seconds of each round}} of networks {name: (fn, variables)}, timed in turn."""
     times = {}
     for batch in (1, 128):
-        images = jnp.asarray(dataset.normalised(next(dataset.test.parts(batch)).images))
+        images = jnp.asarray(dataset.normalised(next(dataset.test.parts(batch)).inputs))
         calls = {name: functools.partial(jax.jit(fn), variables, images) for name, (fn, variables) in rows.items()}
         times[str(batch)] = in_turn(calls, rounds)
     return times
@@ -173,21 +174,22 @@ def _keep(arguments: CompactOptions, units: pm.structure.Units, params, opt_stat
 def _compare(run: Run, zeroed, small) -> dict[str, float]:
     """Outputs of the small network and of the whole one with the removed units at zero, on the test set."""
     whole_fn, small_fn = jax.jit(run.network.fn), jax.jit(small.fn)
-    error, scale, agree = 0.0, 0.0, 0
+    error, scale, agree, answers = 0.0, 0.0, 0, 0
     for part in run.dataset.test.parts(500):
-        x = run.dataset.normalised(part.images)
+        x = run.dataset.normalised(part.inputs)
         whole, narrow = np.asarray(whole_fn(zeroed, x)), np.asarray(small_fn(small.params, x))
         error = max(error, float(np.abs(whole - narrow).max()))
         scale = max(scale, float(np.abs(whole).max()))
         agree += int((whole.argmax(-1) == narrow.argmax(-1)).sum())
+        answers += part.labels.size
     if error > 1e-4 * scale:
         raise RunError(f"the compact network differs from the zeroed one by {error / scale:.1e}; nothing was written.")
-    return {"relative error": error / scale, "same answers": agree / len(run.dataset.test)}
+    return {"relative error": error / scale, "same answers": agree / answers}
 
 
 def _refitted(arguments: CompactOptions, run: Run, small: pm.structure.Compact, variables, stats):
     """(batch statistics, the small network) once its readers make up for what was removed."""
-    images = run.dataset.normalised(next(run.dataset.train.parts(arguments.refit)).images)
+    images = run.dataset.normalised(next(run.dataset.train.parts(arguments.refit)).inputs)
     weights, _ = split_variables(pm.structure.refit(small.units, small.keep, variables, images).params, stats)
     own = run.recalibrate()(weights, split_variables(variables, stats)[0], stats)
     params = pm.structure.compact(small.units, small.keep, merge_variables(weights, own)).params
@@ -206,16 +208,18 @@ def _tuned(arguments: CompactOptions, run: Run, small, stats, variables):
 
 def table(result: dict[str, Any]) -> str:
     """Before and after."""
-    size, scores, latency = result["size"], result["accuracy"], result["latency"]
+    metric = metric_named(result)
+    size, scores, latency = result["size"], result[metric.name], result["latency"]
+    test = lambda kind: metric.text(scores[kind]["test"])
     lines = [("", "whole", "cut", "whole/cut")]
-    lines.append(("test accuracy", f"{scores['whole']['test']:.2%}", f"{scores['cut']['test']:.2%}", ""))
-    if "cut, statistics of W" in scores:
-        old = scores["cut, statistics of W"]["test"]
-        lines.append(("  with the batch statistics of the whole", "", f"{old:.2%}", ""))
-    if "refitted" in scores:
-        lines.append(("  readers refitted", "", f"{scores['refitted']['test']:.2%}", ""))
-    if "tuned" in scores:
-        lines.append(("  fine-tuned", "", f"{scores['tuned']['test']:.2%}", ""))
+    lines.append((f"test {metric.name}", test("whole"), test("cut"), ""))
+    for kind, label in (
+        ("cut, statistics of W", "with the batch statistics of the whole"),
+        ("refitted", "readers refitted"),
+        ("tuned", "fine-tuned"),
+    ):
+        if kind in scores:
+            lines.append((f"  {label}", "", test(kind), ""))
     for key, label in (("parameters", "parameters"), ("macs", "multiply-adds"), ("bytes on disk", "bytes on disk")):
         whole, cut = size["whole"][key], size["cut"][key]
         lines.append((label, f"{whole:,}", f"{cut:,}", f"{whole / cut:.2f}"))
@@ -235,7 +239,7 @@ def table(result: dict[str, Any]) -> str:
         [
             f"units kept: {kept}; route: {result['route']}",
             f"compact against zeroed, test set: relative error {equality['relative error']:.1e}, "
-            f"same answers {equality['same answers']:.2%}; W̃ has {scores['sparse W̃']['test']:.2%}",
+            f"same answers {equality['same answers']:.2%}; W̃ has {test('sparse W̃')}",
             aligned(lines),
             *_line_of_int8(result),
         ]

@@ -14,6 +14,7 @@ import tyro
 import parsimony as pm
 
 from ..errors import RunError
+from ..metrics import ACCURACY, metric_named
 from ..plots import run as run_plots
 from ..plots.text import aligned
 from ..runs import stopping
@@ -24,7 +25,7 @@ from ..training import compile_time
 from ..training.family import in_turn
 from ..training.fit import make_fine_tune
 from ..training.network import Network, by_name, equal_arrays, merge_variables, split_variables, trainable
-from ..training.step import make_accuracy, validation_and_test
+from ..training.step import make_metric, validation_and_test
 from .compact import latency, left, size
 from .cut_options import CutOptions
 
@@ -57,7 +58,7 @@ def family(arguments: FamilyOptions) -> dict[str, Any]:
     run = load_run(arguments.run, arguments.data_dir)
     params, stats, opt_state = run.at()
     variables = merge_variables(params, stats)
-    image = jax.ShapeDtypeStruct((1, *run.dataset.shape), "float32")
+    example, metric = run.dataset.example, run.dataset.metric
     units = arguments.units(run, variables, arguments.target)
     how: Any = {"budgets": arguments.budgets, "target": arguments.target, "recalibrate": _statistics(run, stats)}
     try:
@@ -65,9 +66,9 @@ def family(arguments: FamilyOptions) -> dict[str, Any]:
     except ValueError as error:
         raise RunError(str(error)) from None
     warn_of_zeros(cut, params, opt_state)
-    accuracies = [make_accuracy(member.fn, run.dataset) for member in cut.members]
-    tested = lambda trees: [validation_and_test(a, x, run.dataset) for a, x in zip(accuracies, trees, strict=True)]
-    dense = make_accuracy(run.network.fn, run.dataset)
+    measures = [make_metric(member.fn, run.dataset) for member in cut.members]
+    tested = lambda trees: [validation_and_test(m, x, run.dataset) for m, x in zip(measures, trees, strict=True)]
+    dense = make_metric(run.network.fn, run.dataset)
     scores, cost = {"cut": tested([member.params for member in cut.members])}, {}
     small = cut
     if arguments.fine_tune:
@@ -85,16 +86,16 @@ def family(arguments: FamilyOptions) -> dict[str, Any]:
     rows = {"whole": (run.network.fn, variables), **rows}
     times = latency(rows, run.dataset, arguments.rounds)
     of = lambda name: {
-        "size": size(rows[name], image),
+        "size": size(rows[name], example),
         "latency": {batch: float(np.median(seconds[name])) for batch, seconds in times.items()},
     }
     result: dict[str, Any] = {"run": str(arguments.run), "checkpoint": run.saved[-1]}
     result |= {name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")}
     result["learning_rate"] = arguments.learning_rate or run.config.learning_rate
-    result["whole"] = of("whole") | {"accuracy": validation_and_test(dense, variables, run.dataset)}
-    result |= {"members": [], "cost": cost}
+    result["whole"] = of("whole") | {metric.name: validation_and_test(dense, variables, run.dataset)}
+    result |= {"members": [], "cost": cost, "metric": metric.name}
     for place, (budget, member) in enumerate(zip(small.budgets, small.members, strict=True)):
-        folder = pm.structure.export(member, file.with_suffix("") / f"{arguments.target}-{budget:g}", image)
+        folder = pm.structure.export(member, file.with_suffix("") / f"{arguments.target}-{budget:g}", example)
         shares = {kind: scores_of[place] for kind, scores_of in scores.items()}
         row = {
             "budget": budget,
@@ -103,8 +104,8 @@ def family(arguments: FamilyOptions) -> dict[str, Any]:
             "units": left(member.units, member.keep),
             **of(repr(budget)),
         }
-        result["members"].append(row | {"accuracy": shares})
-    result["chosen"] = choose(result, run.config.validation)
+        result["members"].append(row | {metric.name: shares})
+    result["chosen"] = choose(result, run.config.validation) if metric is ACCURACY else None  # whose error is known
     result |= environment()
     write_json(file, result)
     run_plots.family(result)[1].savefig(file.with_suffix(".png"), dpi=110)
@@ -192,18 +193,21 @@ def final(row: dict[str, Any]) -> dict[str, float]:
 
 def table(result: dict[str, Any]) -> str:
     """A line a network."""
-    kinds = list(result["members"][0]["accuracy"])
+    metric = metric_named(result)
+    kinds = list(result["members"][0][metric.name])
     lines = [[result["target"], "parameters", "multiply-adds", "bytes", "ms, 1", "ms, 128", *kinds]]
     for name, row in [("whole", result["whole"]), *((f"{row['budget']:g}", row) for row in result["members"])]:
         counted = [f"{row['size'][key]:,}" for key in ("parameters", "macs", "bytes on disk")]
         seconds = [f"{1e3 * row['latency'][batch]:.3f}" for batch in ("1", "128")]
-        accuracy = row["accuracy"] if "budget" in row else {"cut": row["accuracy"]}
-        scores = [f"{accuracy[kind]['test']:.2%}" if kind in accuracy else "" for kind in kinds]
+        found = row[metric.name] if "budget" in row else {"cut": row[metric.name]}
+        scores = [metric.text(found[kind]["test"]) if kind in found else "" for kind in kinds]
         lines.append([name, *counted, *seconds, *scores])
-    text = f"test accuracy of each network, fine-tuned {result['fine_tune']} epochs\n{aligned(lines)}"
+    text = f"test {metric.name} of each network, fine-tuned {result['fine_tune']} epochs\n{aligned(lines)}"
     for kind, spent in result["cost"].items():
         seconds = f"{spent['seconds']:.1f} s, of which {spent['compile_seconds']:.1f} for tracing and compiling"
         text += f"\n{kind}: {spent['steps']:,} steps, {seconds}"
+    if metric is not ACCURACY:
+        return text
     if result["chosen"] is None:
         return f"{text}\nnone of them is within one standard error of the whole network on validation"
     return f"{text}\nchosen on validation: {result['chosen']:g}"

@@ -31,7 +31,7 @@ from ..training.checkpoints import latest, open_checkpoints, restore, save
 from ..training.fit import fit
 from ..training.network import merge_variables
 from ..training.recalibration import make_recalibrate
-from ..training.step import make_accuracy, make_step
+from ..training.step import make_metric, make_step
 
 
 def grow(name: str, config: Grow) -> Path:
@@ -98,7 +98,7 @@ def _round(stage: Stage, tx, weights, dataset: Dataset, number: int):
     first = (number - 1) * config.epochs
     weights = fit(step, *weights, dataset, config.epochs, config.batch_size, config.seed, first)
     cost, (params, stats, opt_state) = stage.cost({}), weights
-    accuracy = make_accuracy(stage.network.fn, dataset)
+    accuracy = make_metric(stage.network.fn, dataset)
     row: dict[str, Any] = {"round": number, "epochs": config.epochs, "widths": stage.widths}
     row |= {"parameters": cost.parameters, "macs": cost.macs}
     row["saturation"] = pm.structure.saturation(stage.units, opt_state)
@@ -120,7 +120,7 @@ def _start(stage: Stage, tx_of):
 def _final(stage: Stage, weights, tuned, dataset: Dataset, spent: list[dict[str, Any]]) -> dict[str, Any]:
     """The network at the end. The test set decides nothing; it is read here, once."""
     params, stats, opt_state = weights
-    accuracy, cost = make_accuracy(stage.network.fn, dataset), stage.cost({})
+    accuracy, cost = make_metric(stage.network.fn, dataset), stage.cost({})
     drawn: Any = {key: getattr(stage.config, key) for key in ("batch_size", "seed", "augment")}
     sparse = pm.sparse_params(params, opt_state)
     own = make_recalibrate(stage.network, dataset, **drawn)(sparse, params, stats)

@@ -1,6 +1,7 @@
 """Criteria of importance for the units of trained networks: each cut by each, without and with fine-tuning."""
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import tyro
 
 import parsimony as pm
 
+from ..metrics import metric_named
 from ..plots.text import aligned
 from ..runs.digest import environment
 from ..runs.files import free_file, write_json
@@ -20,7 +22,7 @@ from ..training import importance as scores_by
 from ..training.fit import make_fine_tune
 from ..training.network import merge_variables, split_variables
 from ..training.recalibration import without
-from ..training.step import make_accuracy, validation_and_test
+from ..training.step import make_metric, validation_and_test
 from ..training.unit_paths import UnitPath, gate_path, weight_path
 from .compact import left
 from .fine_tuning import FineTuneOptions
@@ -97,9 +99,8 @@ def importance(arguments: ImportanceOptions) -> list[dict]:
 def _of_run(run: Run, arguments: ImportanceOptions) -> dict[str, Any]:
     params, stats, _ = run.at()
     variables = merge_variables(params, stats)
-    image = jax.ShapeDtypeStruct((1, *run.dataset.shape), "float32")
-    units = pm.structure.find_units(run.network.fn, variables, image)
-    accuracy = make_accuracy(run.network.fn, run.dataset)
+    units = pm.structure.find_units(run.network.fn, variables, run.dataset.example)
+    metric, measure = run.dataset.metric, make_metric(run.network.fn, run.dataset)
     cut, tune = _cutting(run, units), _tuning(run, arguments, variables)
     rows = []
     for criterion in arguments.criteria:
@@ -114,19 +115,19 @@ def _of_run(run: Run, arguments: ImportanceOptions) -> dict[str, Any]:
                 for epochs in sorted({0, arguments.fine_tune}):
                     if epochs:
                         state = tune(epochs - taken)(*state, masks)
-                    found = validation_and_test(accuracy, merge_variables(*state), run.dataset)
+                    found = validation_and_test(measure, merge_variables(*state), run.dataset)
                     row = {"criterion": criterion, "weights": weights, "sparsity": sparsity, "fine_tune": epochs}
                     rows.append(row | {"kept": size} | found)
                     print(
                         f"{run.directory.name}: {criterion}, weights {weights}, {sparsity:g}, fine-tuned {epochs}: "
-                        f"validation {found['validation']:.2%}",
+                        f"validation {metric.text(found['validation'])}",
                         file=sys.stderr,
                     )
     result = {"run": str(run.directory), "checkpoint": run.saved[-1], "seed": run.config.seed}
     result |= {name: value for name, value in vars(arguments).items() if name not in ("runs", "data_dir")}
-    result["learning_rate"] = arguments.learning_rate or run.config.learning_rate
+    result |= {"learning_rate": arguments.learning_rate or run.config.learning_rate, "metric": metric.name}
     result["units"] = {name: unit_set.size for name, unit_set in units.sets.items()}
-    result |= {"dense": validation_and_test(accuracy, variables, run.dataset), "rows": rows}
+    result |= {"dense": validation_and_test(measure, variables, run.dataset), "rows": rows}
     return result | environment()
 
 
@@ -181,23 +182,25 @@ def _tuning(run: Run, arguments: ImportanceOptions, variables) -> Callable[[int]
 
 
 def table(results: Sequence[dict]) -> str:
-    """Test accuracy: a row a criterion, a column a sparsity; of several runs mean ± standard deviation."""
-    first = results[0]
+    """The metric on the test examples: a row a criterion, a column a sparsity; of several runs mean ± deviation."""
+    first, metric = results[0], metric_named(results[0])
+    spread = functools.partial(_spread, metric.scale)
     kinds = list(dict.fromkeys((row["fine_tune"], row["criterion"], row["weights"]) for row in first["rows"]))
     dense = [result["dense"]["test"] for result in results]
-    title = f"test accuracy (%), {first['scope']}, {len(results)} run{'s' * (len(results) > 1)}; dense {_spread(dense)}"
+    runs = f"{len(results)} run{'s' * (len(results) > 1)}"
+    title = f"test {metric.label}, {first['scope']}, {runs}; dense {spread(dense)}"
     lines = [["criterion", *(f"{share:.0%}" for share in first["sparsity"])]]
     for epochs, criterion, weights in sorted(kinds, key=lambda kind: kind[0]):
         cells = []
         for share in first["sparsity"]:
             wanted = {"criterion": criterion, "weights": weights, "fine_tune": epochs, "sparsity": share}
             found = [row["test"] for result in results for row in result["rows"] if wanted.items() <= row.items()]
-            cells.append(_spread(found) if found else "")
+            cells.append(spread(found) if found else "")
         of_path = "" if weights == "trained" else f", weights {weights}"
         lines.append([f"{criterion}{of_path}{f', fine-tuned {epochs}' if epochs else ''}", *cells])
     return f"{title}\n{aligned(lines)}"
 
 
-def _spread(shares: Sequence[float]) -> str:
-    deviation = f" ± {100 * np.std(shares, ddof=1):.2f}" if len(shares) > 1 else ""
-    return f"{100 * np.mean(shares):.2f}{deviation}"
+def _spread(scale: int, values: Sequence[float]) -> str:
+    deviation = f" ± {scale * np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+    return f"{scale * np.mean(values):.2f}{deviation}"

@@ -13,13 +13,14 @@ import tyro
 import parsimony as pm
 
 from ..errors import RunError
+from ..metrics import ACCURACY, metric_named
 from ..plots.text import aligned
 from ..runs import snapshots, stopping
 from ..runs.files import free_file, write_json
 from ..runs.load import Run, load_run, others, penalised
 from ..training.fit import make_fine_tune
 from ..training.network import by_name, merge_variables
-from ..training.step import make_accuracy, validation_and_test
+from ..training.step import make_metric, validation_and_test
 from .fine_tuning import FineTuneOptions
 
 Criterion = Literal["entry", "dual", "gamma", "magnitude", "area", "random"]
@@ -27,7 +28,8 @@ Criterion = Literal["entry", "dual", "gamma", "magnitude", "area", "random"]
 
 @dataclasses.dataclass(frozen=True)
 class PruneOptions(FineTuneOptions):
-    """Accuracy against sparsity of one run, a row an order; written to RUN/prune.json (prune-2.json, ...)."""
+    """Accuracy, or perplexity, against sparsity of one run, a row an order; the result goes to RUN/prune.json
+    (prune-2.json, ...)."""
 
     run: tyro.conf.Positional[Path]
     """Folder of a trained run."""
@@ -60,7 +62,7 @@ def prune(arguments: PruneOptions) -> dict:
     params, stats, opt_state = run.at()
     names = penalised(opt_state)
     protect = others(names, arguments.layers)
-    accuracy = make_accuracy(run.network.fn, run.dataset)
+    metric, measure = run.dataset.metric, make_metric(run.network.fn, run.dataset)
     config, rate = run.config, arguments.learning_rate or run.config.learning_rate
     network = arguments.student(run.network, run, merge_variables(params, stats))
     fine_tune = make_fine_tune(network, run.dataset, config, rate, arguments.fine_tune, config.seed + 1)
@@ -77,25 +79,27 @@ def prune(arguments: PruneOptions) -> dict:
             cut = [pm.apply_masks(params, drawn) for drawn in masks]
             cut = [(weights, recalibrated(weights, params, stats)) for weights in cut]
             if not old and cut[0][1] is not stats:
-                scores = validation_and_test(accuracy, merge_variables(cut[0][0], stats), run.dataset)
+                scores = validation_and_test(measure, merge_variables(cut[0][0], stats), run.dataset)
                 old = {"statistics_of_W": {"order": order, "sparsity": sparsity, **scores}}
             for epochs in sorted({0, arguments.fine_tune}):
                 if epochs:
                     cut = [fine_tune(*weights, drawn) for weights, drawn in zip(cut, masks, strict=True)]
-                scores = [validation_and_test(accuracy, merge_variables(*weights), run.dataset) for weights in cut]
+                scores = [validation_and_test(measure, merge_variables(*weights), run.dataset) for weights in cut]
                 row = {"order": order, "sparsity": sparsity, "fine_tune": epochs, "kept": _kept(masks[0], names)}
                 rows.append(row | {split: float(np.mean([score[split] for score in scores])) for split in scores[0]})
                 print(
-                    f"{order} {sparsity:g} fine-tuned {epochs}: validation {rows[-1]['validation']:.2%}",
+                    f"{order} {sparsity:g} fine-tuned {epochs}: validation {metric.text(rows[-1]['validation'])}",
                     file=sys.stderr,
                 )
     result = {"run": str(arguments.run), "checkpoint": run.saved[-1]} | {
         name: value for name, value in dataclasses.asdict(arguments).items() if name not in ("run", "data_dir")
     }
-    result["learning_rate"] = rate
-    result["dense"] = validation_and_test(accuracy, merge_variables(params, stats), run.dataset)
+    result |= {"learning_rate": rate, "metric": metric.name}
+    result["dense"] = validation_and_test(measure, merge_variables(params, stats), run.dataset)
     result |= {"rows": rows, **old}
-    result["chosen"] = choose(rows, result["dense"]["validation"], run.config.validation)
+    result["chosen"] = None
+    if metric is ACCURACY:  # whose error is known
+        result["chosen"] = choose(rows, result["dense"]["validation"], run.config.validation)
     path = free_file(arguments.run, "prune")
     write_json(path, result)
     print(table(result), f"\nwritten: {path}", sep="")
@@ -134,14 +138,15 @@ def choose(rows: list[dict], dense: float, images: int) -> dict | None:
 
 
 def table(result: dict) -> str:
-    """Test accuracy, a row an order and a column a sparsity."""
-    sparsities = result["sparsity"]
-    title = f"test accuracy (%), {result['level']}s, by {result['scope']}; dense {result['dense']['test']:.2%}"
+    """The metric on the test examples, a row an order and a column a sparsity."""
+    sparsities, metric = result["sparsity"], metric_named(result)
+    dense = metric.text(result["dense"]["test"])
+    title = f"test {metric.label}, {result['level']}s, by {result['scope']}; dense {dense}"
     lines = [["order", *(f"{s:.0%}" if round(s, 2) == s else f"{s:.1%}" for s in sparsities)]]
     for order, epochs in dict.fromkeys((row["order"], row["fine_tune"]) for row in result["rows"]):
         cells = [row["test"] for row in result["rows"] if (row["order"], row["fine_tune"]) == (order, epochs)]
         label = f"{order}, fine-tuned {epochs}" if epochs else order
-        lines.append([label, *(f"{100 * value:.2f}" for value in cells)])
+        lines.append([label, *(f"{metric.scale * value:.2f}" for value in cells)])
     chosen, text = result["chosen"], f"{title}\n{aligned(lines)}"
     if chosen:
         text += (

@@ -11,6 +11,7 @@ import parsimony as pm
 from ..errors import RunError
 from ..growth import rounds
 from ..growth.config import Grow
+from ..metrics import metric_in, metric_named
 from ..plots import charts, page
 from ..plots import run as run_plots
 from ..runs import results, snapshots, stopping
@@ -78,9 +79,9 @@ def _path(run: Run, record: dict | None) -> list[tuple[str, str]]:
             "first.",
             plot=True)),
         ("Curves", page.charts(
-            charts.accuracies(one), charts.densities(one), charts.along_the_path(one),
-            caption="Accuracy on the held-out images, share of each layer's weights in the support, and both: a point "
-            "is a snapshot.")),
+            charts.metrics(one), charts.densities(one), charts.along_the_path(one),
+            caption=f"{run.dataset.metric.name.capitalize()} on the held-out examples, share of each layer's weights "
+            "in the support, and both: a point is a snapshot.")),
     ]  # fmt: skip
     filters = [name for name, layer in params.items() if "conv" in name and "kernel" in layer]
     if filters:
@@ -112,18 +113,19 @@ def _growth(run: Run, record: dict | None) -> list[tuple[str, str]]:
 def _afterwards(run: Run) -> list[tuple[str, str]]:
     """What was made of the run since: points of stopping rules, cuts, tickets, compact networks."""
     parts = []
-    for point in results.of(run.directory, "stop"):
+    of = lambda command: results.of(run.directory, command, run.dataset.metric)
+    for point in of("stop"):
         parts.append((f"Stop: {point['rule']}", page.text(_stopped(point))))
-    for sweep in results.of(run.directory, "prune"):
-        drawn = page.charts(charts.cut(sweep), caption="The final W, cut in several orders; test images.")
+    for sweep in of("prune"):
+        drawn = page.charts(charts.cut(sweep), caption="The final W, cut in several orders; test examples.")
         parts.append(("Cut", drawn + page.verbatim(prune_command.table(sweep))))
-    for result in results.of(run.directory, "importance"):
+    for result in of("importance"):
         parts.append(("Importance of units", page.verbatim(importance_command.table([result]))))
-    for result in results.of(run.directory, "ticket"):
+    for result in of("ticket"):
         parts.append(("Ticket", page.text(_ticket(result))))
-    for result in results.of(run.directory, "compact"):
+    for result in of("compact"):
         parts.append(("Compact", page.verbatim(compact_command.table(result))))
-    for result in results.of(run.directory, "family"):
+    for result in of("family"):
         drawn = page.charts(charts.family(result), caption="Networks of several sizes, each inside the next.")
         parts.append(("Family", drawn + page.verbatim(family_command.table(result))))
     return parts
@@ -132,7 +134,7 @@ def _afterwards(run: Run) -> list[tuple[str, str]]:
 def _headline(run: Run, curve: list[dict], record: dict | None) -> str:
     if record:
         final = record["final"]
-        text = f"Test accuracy: W {final['test_accuracy']:.2%}, W̃ {final['test_sparse_accuracy']:.2%}, "
+        text = f"Test {run.dataset.metric.of_pair(final, 'test_')}, "
     else:
         steps = run.sampler.end(run.config.epochs)
         text = f"Not finished: {run.saved[-1]:,} of {steps:,} steps at the last checkpoint; "
@@ -151,15 +153,16 @@ def _stopped(point: dict) -> str:
     line, given = point["point"], "" if point["rule"] != "sparsity" else f" of {point['sparsity']:.1%}"
     return (
         f"The rule {point['rule']}{given} ends the path at epoch {line['epoch']}, t = {line['time']:.4g}: density "
-        f"{line['total_density']:.1%}, held-out accuracy W {line['accuracy']:.2%}, W̃ {line['sparse_accuracy']:.2%}; "
+        f"{line['total_density']:.1%}, held-out {metric_in(line).of_pair(line)}; "
         "groups " + ", ".join(f"{name} {count}" for name, count in line["groups"].items()) + "."
     )
 
 
 def _ticket(result: dict) -> str:
+    metric = metric_named(result)
     return (
         f"Mask of epoch {result['at_epoch']}, {result['masked_sparsity']:.1%} of the weights of "
         f"{', '.join(result['kept'])} removed; rewound to {result['rewind']}, {result['epochs']} epochs of SGD. Test: "
-        + ", ".join(f"{kind} {result[kind]['test']:.2%}" for kind in ("dense", "ticket", "random"))
+        + ", ".join(f"{kind} {metric.text(result[kind]['test'])}" for kind in ("dense", "ticket", "random"))
         + "."
     )

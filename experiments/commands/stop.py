@@ -7,6 +7,7 @@ from typing import Literal
 import tyro
 
 from ..errors import RunError
+from ..metrics import metric_in
 from ..runs import snapshots, stopping
 from ..runs.files import free_file, write_json
 from ..runs.load import read_config
@@ -39,6 +40,9 @@ def stop(arguments: StopOptions) -> dict:
     curve = [line for line in snapshots.curve(arguments.run) if line["epoch_end"]]
     if not curve:
         raise RunError(f"{arguments.run} has no snapshot yet; let it train until the end of an epoch.")
+    metric = metric_in(curve[-1])
+    if arguments.rule == "one_se" and not stopping.has_error(curve[-1]):
+        raise RunError(f"one_se: needs the error of the {metric.name}, which does not follow from it; take sparsity.")
     if arguments.rule == "one_se" and arguments.patience is None:
         line = stopping.sparsest_within_one_error(curve, config.validation)
     else:
@@ -48,12 +52,11 @@ def stop(arguments: StopOptions) -> dict:
         last = curve[-1]
         raise RunError(
             f"the rule {arguments.rule} does not end this path: after epoch {last['epoch']} it has density "
-            f"{last['total_density']:.1%}, validation accuracy W {last['accuracy']:.2%}, "
-            f"W̃ {last['sparse_accuracy']:.2%}."
+            f"{last['total_density']:.1%}, validation {metric.of_pair(last)}."
         )
     print(
         f"{arguments.rule}: epoch {line['epoch']}, t = {line['time']:.4g}, density {line['total_density']:.1%}, "
-        f"validation accuracy W {line['accuracy']:.2%}, W̃ {line['sparse_accuracy']:.2%}; groups "
+        f"validation {metric.of_pair(line)}; groups "
         + ", ".join(f"{name} {count}" for name, count in line["groups"].items())
     )
     path = free_file(arguments.run, "stop")

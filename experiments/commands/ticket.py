@@ -18,7 +18,7 @@ from ..runs.files import free_file, write_json
 from ..runs.load import load_run, others, penalised
 from ..training.fit import make_fine_tune
 from ..training.network import by_name, merge_variables
-from ..training.step import make_accuracy, validation_and_test
+from ..training.step import make_metric, validation_and_test
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +76,11 @@ def ticket(arguments: TicketOptions) -> dict:
         masks = pm.select(params, opt_state, arguments.sparsity, scope=arguments.scope, order="dual", protect=protect)
     start, start_stats = {"init": run.start, "E": (params, stats), "none": run.at()[:2]}[arguments.rewind]
     epochs = arguments.epochs or run.config.epochs
-    config, accuracy = run.config, make_accuracy(run.network.fn, run.dataset)
+    config, metric = run.config, run.dataset.metric
+    measure = make_metric(run.network.fn, run.dataset)
     everything = jax.tree.map(lambda mask: np.ones(mask.shape, bool), masks)
     retrain = make_fine_tune(run.network, run.dataset, config, config.learning_rate, epochs, config.seed)
-    result = {"run": str(arguments.run), "epochs": epochs} | {
+    result = {"run": str(arguments.run), "epochs": epochs, "metric": metric.name} | {
         name: value
         for name, value in dataclasses.asdict(arguments).items()
         if name not in ("run", "data_dir", "epochs")
@@ -93,8 +94,9 @@ def ticket(arguments: TicketOptions) -> dict:
     for kind, kept in kinds.items():
         cut = pm.apply_masks(start, kept)
         trained = merge_variables(*retrain(cut, recalibrated(cut, start, start_stats), kept))
-        result[kind] = validation_and_test(accuracy, trained, run.dataset)
-        print(f"{kind:7s} validation {result[kind]['validation']:.2%}, test {result[kind]['test']:.2%}", flush=True)
+        result[kind] = validation_and_test(measure, trained, run.dataset)
+        told = ", ".join(f"{split} {metric.text(value)}" for split, value in result[kind].items())
+        print(f"{kind:7s} {told}", flush=True)
     path = free_file(arguments.run, "ticket")
     write_json(path, result)
     print(f"mask of epoch {arguments.at_epoch}: {result['masked_sparsity']:.1%} of {', '.join(drawn)} removed")

@@ -1,5 +1,6 @@
 """What several runs say together: tables, curves in one plot, and means over runs that differ in the seed alone."""
 
+import functools
 import json
 import statistics
 from collections.abc import Sequence
@@ -7,6 +8,7 @@ from typing import Any
 
 from ..growth import rounds
 from ..growth.config import Grow
+from ..metrics import metric_named
 from ..plots import charts, page
 from ..runs import results, snapshots
 from ..runs.load import Run
@@ -16,11 +18,13 @@ def together(runs: Sequence[Run]) -> list[tuple[str, str]]:
     """The parts of the section about all runs, each with its title."""
     parts = [("Settings and results", _table(runs) + page.text(_note(runs)))]
     trained = {_name(run, runs): run for run in runs if not isinstance(run.config, Grow)}
-    curves = {name: curve for name, run in trained.items() if (curve := snapshots.curve(run.directory))}
-    if len(curves) > 1:
-        caption = "Every run in one plot. Left: W (full line) and W̃ (dashed) on the held-out images."
-        drawn = charts.accuracies(curves), charts.densities(curves), charts.along_the_path(curves)
-        parts.append(("Curves", page.charts(*drawn, caption=caption)))
+    for metric in dict.fromkeys(run.dataset.metric for run in trained.values()):
+        alike = {name: run.directory for name, run in trained.items() if run.dataset.metric is metric}
+        curves = {name: curve for name, directory in alike.items() if (curve := snapshots.curve(directory))}
+        if len(curves) > 1:
+            caption = "Every run in one plot. Left: W (full line) and W̃ (dashed) on the held-out examples."
+            drawn = charts.metrics(curves), charts.densities(curves), charts.along_the_path(curves)
+            parts.append(("Curves", page.charts(*drawn, caption=caption)))
     grown = {_name(run, runs): rounds.rounds(run.directory) for run in runs if isinstance(run.config, Grow)}
     if len(grown) > 1:
         parts.append(("Growth", page.charts(charts.growth(grown), caption="A point is a round.")))
@@ -76,7 +80,9 @@ def _table(runs: Sequence[Run]) -> str:
             finals += [numbers] if numbers and any(run is own for own in group) else []
             rows.append([_name(run, runs), str(run.config.seed), *values, *cells])
         if len(finals) > 1:
-            means = [spread(column) for column in zip(*finals, strict=True)]
+            scale = group[0].dataset.metric.scale if not isinstance(group[0].config, Grow) else 100
+            scales = scale, scale, 100
+            means = [spread(column, by) for column, by in zip(zip(*finals, strict=True), scales, strict=False)]
             rows.append([f"mean ± std of {len(finals)} seeds", "", *[""] * len(differ), *means, ""])
     return page.table(rows)
 
@@ -90,18 +96,19 @@ def _final(run: Run) -> tuple[list[str], tuple[float, ...] | None]:
     if isinstance(run.config, Grow):
         test = final["test"]
         return [f"{test['grown']:.2%}", f"{test['W̃']:.2%}", "", f"{final['seconds']:.0f}"], None
-    numbers = final["test_accuracy"], final["test_sparse_accuracy"], record["curve"][-1]["total_density"]
-    return [*(f"{number:.2%}" for number in numbers), f"{final['seconds']:.0f}"], numbers
+    metric, density = run.dataset.metric, record["curve"][-1]["total_density"]
+    pair = final[f"test_{metric.name}"], final[f"test_sparse_{metric.name}"]
+    return [*map(metric.text, pair), f"{density:.2%}", f"{final['seconds']:.0f}"], (*pair, density)
 
 
 def _mean_sweeps(runs: Sequence[Run]) -> list[tuple[str, str]]:
-    """Cuts that were made alike of seeds of one experiment: mean ± standard deviation of the test accuracy."""
+    """Cuts that were made alike of seeds of one experiment: mean ± standard deviation on the test examples."""
     parts = []
     for group in seeds(runs):
         alike: dict[str, list[dict]] = {}
         for run in group:
             own = set()
-            for sweep in results.of(run.directory, "prune"):
+            for sweep in results.of(run.directory, "prune", run.dataset.metric):
                 keys = ("layers", "scope", "level", "sparsity", "orders", "fine_tune", "learning_rate", "checkpoint")
                 key = json.dumps([sweep[key] for key in keys])
                 if key not in own:  # of one run once
@@ -112,19 +119,20 @@ def _mean_sweeps(runs: Sequence[Run]) -> list[tuple[str, str]]:
 
 
 def _mean_sweep(sweeps: list[dict]) -> tuple[str, str]:
-    one = sweeps[0]
-    rows = [["test, %", *(f"{share:.1%}" for share in one["sparsity"])]]
+    one, metric = sweeps[0], metric_named(sweeps[0])
+    spread_of = functools.partial(spread, scale=metric.scale)
+    rows = [[f"test {metric.label}", *(f"{share:.1%}" for share in one["sparsity"])]]
     for order, epochs in dict.fromkeys((row["order"], row["fine_tune"]) for row in one["rows"]):
         cells = [
             [row["test"] for row in sweep["rows"] if (row["order"], row["fine_tune"]) == (order, epochs)]
             for sweep in sweeps
         ]
-        rows.append([f"{order}, fine-tuned" if epochs else order, *map(spread, zip(*cells, strict=True))])
+        rows.append([f"{order}, fine-tuned" if epochs else order, *map(spread_of, zip(*cells, strict=True))])
     what = ", ".join(one["layers"]) or "all layers"
     return f"Cut of {len(sweeps)} runs: {what}, {one['level']}s, by {one['scope']}", page.table(rows)
 
 
-def spread(values) -> str:
-    """Mean ± standard deviation, in per cent."""
-    values = [100 * value for value in values]
+def spread(values, scale: int = 100) -> str:
+    """Mean ± standard deviation, by default in per cent."""
+    values = [scale * value for value in values]
     return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"

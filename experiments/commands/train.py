@@ -19,6 +19,7 @@ from ..config import Config
 from ..data.loader import make_loader
 from ..data.sampler import Sampler
 from ..errors import RunError, StoppedError
+from ..metrics import Metric, metric_in
 from ..progress import Progress, announce
 from ..runs import snapshots, stopping
 from ..runs.digest import digest, environment, files_digest
@@ -45,7 +46,7 @@ def train(name: str, config: Config) -> Path:
     network, params, stats = build_network(config)
     tx = optimizer(config, sampler, penalties(config, sampler, network, params, stats))
     devices = parallel(config.parallel)
-    accuracy = devices.accuracy(network.fn, dataset)
+    metric = devices.metric(network.fn, dataset)
     drawn: Any = {"seed": config.seed, "augment": config.augment}
     step = devices.step(network, tx, dataset, **drawn)
     recalibrated = make_recalibrate(network, dataset, batch_size=config.batch_size, **drawn)
@@ -88,7 +89,7 @@ def train(name: str, config: Config) -> Path:
             weights = devices.whole(state)
             if count == point.step:
                 seen = {"loss": float(np.mean(losses)), "seconds": time.perf_counter() - epoch_start}
-                line = dataclasses.asdict(point) | seen | measured(weights, recalibrated, accuracy, dataset)
+                line = dataclasses.asdict(point) | seen | measured(weights, recalibrated, metric, dataset)
                 curve, losses = [*curve, line], []
                 if events is not None:
                     snapshots.append(directory, line, weights[0], weights[2], config.snapshot_groups)
@@ -113,10 +114,10 @@ def train(name: str, config: Config) -> Path:
 
         params, stats, opt_state = weights
         final = {"epochs": curve[-1]["epoch"], "seconds": time.perf_counter() - start}
-        final |= {"seconds_to_first_step": first_step} | tested(weights, recalibrated, accuracy, dataset)
+        final |= {"seconds_to_first_step": first_step} | tested(weights, recalibrated, metric, dataset)
         if chosen is not None:
             chosen_weights = weights if checkpoints is None else restore(checkpoints, chosen["step"], weights)[0]
-            stopped = tested(distributed.from_first(chosen_weights), recalibrated, accuracy, dataset)
+            stopped = tested(distributed.from_first(chosen_weights), recalibrated, metric, dataset)
             final["stopped"] = {"rule": config.stop, **chosen, **stopped}
         if first:
             record = {"name": name, "configuration": config.settings(), "seed": config.seed, **where}
@@ -125,10 +126,10 @@ def train(name: str, config: Config) -> Path:
             record["files"] = files_digest(directory)
             from ..plots import run as run_plots  # here, at the end: Matplotlib takes a second to import
 
-            for file, figure in (run_plots.path(directory), run_plots.accuracy_and_density(curve)):
+            for file, figure in (run_plots.path(directory), run_plots.metric_and_density(curve)):
                 figure.savefig(directory / file, dpi=110)
             write_json(directory / "record.json", record)
-            _tell_end(directory, final, opt_state)
+            _tell_end(directory, final, opt_state, dataset.metric)
         distributed.wait("finished")
     return directory
 
@@ -210,27 +211,30 @@ def _described(dataset, opt_state) -> dict:
 
 def _report(line: dict, config: Config) -> str:
     """The state of a run in 60 columns."""
+    metric = metric_in(line)
+    dense, sparse = (metric.text(line[f"{kind}{metric.name}"], 1) for kind in ("", "sparse_"))
     return (
-        f"epoch {line['epoch']}/{config.epochs} loss {line['loss']:.3f} W {line['accuracy']:.1%} "
-        f"W̃ {line['sparse_accuracy']:.1%} density {line['total_density']:.0%}"
+        f"epoch {line['epoch']}/{config.epochs} loss {line['loss']:.3f} W {dense} W̃ {sparse} "
+        f"density {line['total_density']:.0%}"
     )
 
 
-def _tell_end(directory: Path, final: dict, opt_state) -> None:
+def _tell_end(directory: Path, final: dict, opt_state, metric: Metric) -> None:
     print(f"\n{pm.sparsity_summary(opt_state)}\n")
+    told = lambda results, kind="": metric.text(results[f"test_{kind}{metric.name}"])
     if "stopped" in final:
         stopped = final["stopped"]
         print(
             f"stopped by the rule {stopped['rule']}: the model of epoch {stopped['epoch']} has density "
-            f"{stopped['total_density']:.1%}, test accuracy W̃ {stopped['test_sparse_accuracy']:.2%}"
+            f"{stopped['total_density']:.1%}, test {metric.name} W̃ {told(stopped, 'sparse_')}"
         )
     if "finished" in final:
-        print(f"test accuracy: W {final['test_accuracy']:.2%}; W is W̃: what is outside the support is zero")
+        print(f"test {metric.name}: W {told(final)}; W is W̃: what is outside the support is zero")
     else:
-        old = final.get("test_sparse_accuracy_statistics_of_W")
+        old = final.get(f"test_sparse_{metric.name}_statistics_of_W")
         print(
-            f"test accuracy: W {final['test_accuracy']:.2%}, W̃ {final['test_sparse_accuracy']:.2%}"
-            + ("" if old is None else f" (with the batch statistics of W {old:.2%})")
+            f"test {metric.of_pair(final, 'test_')}"
+            + ("" if old is None else f" (with the batch statistics of W {metric.text(old)})")
         )
-    print(f"record, checkpoint and pictures (path.png, accuracy.png): {directory}")
+    print(f"record, checkpoint and pictures (path.png, {metric.name}.png): {directory}")
     print(f"a page with everything: python -m experiments report {directory}")

@@ -17,7 +17,7 @@ from ..errors import RunError, unknown
 from ..training.build import build_model, checked_sampler, class_option
 from ..training.network import Network, merge_variables
 from ..training.recalibration import Recalibrate, make_recalibrate
-from ..training.step import make_accuracy
+from ..training.step import make_metric
 from ..training.sweep import Sweep
 from .config import Comparison
 from .methods import METHODS, fine_tuning
@@ -126,7 +126,7 @@ def _built(config: Comparison, dataset: Dataset, **widths: Any) -> Setup:
         recalibrated=make_recalibrate(
             network, dataset, batch_size=config.batch_size, seed=config.tune_seed, augment=config.augment
         ),
-        accuracy=make_accuracy(network.fn, dataset),
+        accuracy=make_metric(network.fn, dataset),
         narrowed=narrowed,
     )
 

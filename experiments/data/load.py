@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from ..config import TEXTS
 from ..errors import RunError
+from ..metrics import metric_of
+from . import text
 from .dataset import Dataset, Split, classes_of
 from .in_memory import digits, from_tfds
 
@@ -20,10 +23,11 @@ def load(
     workers: int | None = None,
     image_size: int | None = None,
 ) -> Dataset:
-    """A data set by name, with `validation` images held out of the training set, the same ones every time.
+    """A data set by name, with `validation` examples held out of the training set, the same ones every time.
 
-    Of the others the first `images` are kept, or all. `size` and `workers` are about ImageNet: the height and width
-    of its crops, and the processes that decode. `image_size`: the images of the other sets are averaged down to it.
+    Of the others the first `images` are kept, or all. `size`: the height and width of ImageNet's crops, or the length
+    of the pieces of a text; `workers`: the processes that decode ImageNet. `image_size`: the images of the other sets
+    are averaged down to it.
     """
     if name == "imagenet2012":
         from .imagenet import split
@@ -33,20 +37,24 @@ def load(
         if image_size is not None:
             raise RunError(f"{name} is cropped to the size of the model; leave --image-size {image_size} out.")
         return split.dataset(validation, data_dir, size, workers)
-    train, test, maximum = digits() if name == "digits" else from_tfds(name, data_dir)
+    if name in TEXTS:
+        train, test, maximum = text.pieces(text.python_docs(), size)
+    else:
+        train, test, maximum = digits() if name == "digits" else from_tfds(name, data_dir)
     for split, examples in [("train", train), ("test", test)]:
         _check_labels(examples, name, split)
     if image_size is not None:
         train, test = (averaged(split, image_size, name) for split in (train, test))
     held_out, kept = held_out_and_kept(name, len(train), validation)
     if images is not None and images > len(train) - validation:
-        raise RunError(f"{name} has {len(train) - validation} training images after validation, not {images}.")
+        raise RunError(f"{name} has {len(train) - validation} training examples after validation, not {images}.")
     kept = kept[:images]
-    part = lambda index: Split(train.images[index], train.labels[index])
+    part = lambda index: Split(train.inputs[index], train.labels[index])
     mean, std = (0.0,), (float(maximum),)
-    if train.images.shape[-1] == 3:
-        mean, std = _moments(part(kept).images)
-    return Dataset(part(kept), part(held_out), test, maximum, mean, std, held_out_record(len(train), held_out))
+    if train.shape[2:] == (3,):
+        mean, std = _moments(part(kept).inputs)
+    record = text.source(name) | held_out_record(len(train), held_out)
+    return Dataset(part(kept), part(held_out), test, maximum, mean, std, record, metric_of(name))
 
 
 def _check_labels(split: Split, name: str, which: str) -> None:
@@ -63,10 +71,10 @@ def averaged(split: Split, size: int, name: str) -> Split:
 
     Examples:
       >>> pixels = np.array([[0, 1, 8, 8], [1, 1, 8, 9]] * 2, np.uint8)[None, :, :, None]
-      >>> averaged(Split(pixels, np.zeros(1, np.int32)), 2, "four").images[0, :, :, 0].tolist()
+      >>> averaged(Split(pixels, np.zeros(1, np.int32)), 2, "four").inputs[0, :, :, 0].tolist()
       [[1, 8], [1, 8]]
     """
-    number, height, width, channels = split.images.shape
+    number, height, width, channels = split.inputs.shape
     if height != width or not 0 < size <= height or height % size:
         sizes = [part for part in range(1, height + 1) if height % part == 0]
         raise RunError(f"image_size {size}: images of {name} are {height}×{width}; expected one of {sizes}.")
@@ -74,7 +82,7 @@ def averaged(split: Split, size: int, name: str) -> Split:
     total = np.zeros((number, size, size, channels), np.uint32)
     for row in range(block):
         for column in range(block):
-            total += split.images[:, row::block, column::block]
+            total += split.inputs[:, row::block, column::block]
     return Split(((total + block**2 // 2) // block**2).astype(np.uint8), split.labels)
 
 

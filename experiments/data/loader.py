@@ -32,7 +32,7 @@ class DeviceLoader:
 
     def __init__(self, split: Split, sampler: Sampler, placement: Placement | None = None):
         self._sampler, self._placement = sampler, placement or PerDevice()
-        self._data: Any = self._placement.copies((split.images, split.labels))
+        self._data: Any = self._placement.copies((split.inputs, split.labels))
 
     def chunks(self, first: int, last: int, per_call: int | None = None) -> Iterator[tuple[Any, ...]]:
         per_call = per_call or steps_per_call()

@@ -5,7 +5,7 @@ from typing import Any
 from .. import models
 from ..data.dataset import Dataset
 from ..training.network import merge_variables
-from ..training.step import make_accuracy
+from ..training.step import make_metric
 from .stage import Stage, make_stage, trained_without_path
 
 
@@ -22,7 +22,7 @@ def compared(grown: Stage, rows: list[dict[str, Any]], dataset: Dataset) -> list
         size = stage.cost({})
         epochs = max(1, round(cost / size.macs))
         trained = merge_variables(*trained_without_path(stage, stage.params, stage.stats, dataset, epochs, config.seed))
-        test = make_accuracy(stage.network.fn, dataset)(trained, dataset.test)
+        test = make_metric(stage.network.fn, dataset)(trained, dataset.test)
         row = {"kind": kind, "widths": list(stage.widths.values()), "parameters": size.parameters, "macs": size.macs}
         baselines.append(row | {"epochs": epochs, "test": test})
     return baselines

@@ -4,7 +4,6 @@ import dataclasses
 import re
 from typing import Any
 
-import jax
 import optax
 
 import parsimony as pm
@@ -46,8 +45,7 @@ def make_stage(config: Grow, widths=None, fresh: bool = True) -> Stage:
     if widths is not None:
         config = dataclasses.replace(config, widths=tuple(widths))
     network, params, stats = build_network(config, fresh)
-    image = jax.ShapeDtypeStruct((1, *models.image_shape(config.model)), "float32")
-    units = pm.structure.find_units(network.fn, merge_variables(params, stats), image)
+    units = pm.structure.find_units(network.fn, merge_variables(params, stats), models.example(config.model))
     return Stage(config, network, params, stats, units)
 
 

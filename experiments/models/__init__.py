@@ -1,4 +1,4 @@
-"""Networks, in Flax NNX: `models[name](rngs=rngs)`. Images are float32 NHWC in [0, 1].
+"""Networks, in Flax NNX: `models[name](rngs=rngs)`. Images are float32 NHWC in [0, 1], texts int32 [n, length].
 
 All but those for the digits and MNIST take `classes`, and the `dtype` of their convolutions and dense layers; their
 parameters, normalisations and logits are float32. `network.train()` and `network.eval()` switch the batch statistics
@@ -11,7 +11,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import jax
+
 from .alexnet import AlexNet
+from .gpt import GPT
 from .lenet import LeNet, LeNet300, SmallCNN, TinyCNN
 from .mobilenet import MobileNetV2
 from .resnet import ImageNetResNet, ResNet, SmallImageResNet, WideResNet
@@ -40,6 +43,9 @@ models: dict[str, Callable[..., Any]] = {
     "resnet34": partial(ImageNetResNet, 34),
     "resnet50": partial(ImageNetResNet, 50),
     "vit_ti16": ViT,
+    "gpt_nano": partial(GPT, 3, 3, 48),
+    "gpt_micro": partial(GPT, 4, 4, 128),
+    "gpt_mini": partial(GPT, 6, 6, 192),
 }
 
 
@@ -60,15 +66,21 @@ def default_classes(name: str) -> int:
     return choices["classes"].default if "classes" in choices else 10
 
 
-def image_shape(name: str) -> tuple[int, int, int]:
-    """Height, width and channels of the images that a model takes."""
-    return _class(name).image_shape
+def input_shape(name: str) -> tuple[int, ...]:
+    """Height, width and channels of the images that a model takes, or the length of a text."""
+    return _class(name).input_shape
 
 
-def takes(name: str, shape: tuple[int, int, int]) -> bool:
+def example(name: str) -> jax.ShapeDtypeStruct:
+    """One input of a model, [1, ...]."""
+    shape = input_shape(name)
+    return jax.ShapeDtypeStruct((1, *shape), "int32" if len(shape) == 1 else "float32")
+
+
+def takes(name: str, shape: tuple[int, ...]) -> bool:
     """Whether a model can be given images of a shape; some average over whatever height and width there are."""
     own = _class(name)
-    return shape == own.image_shape or (getattr(own, "any_size", False) and shape[2] == own.image_shape[2])
+    return shape == own.input_shape or (getattr(own, "any_size", False) and shape[2:] == own.input_shape[2:])
 
 
 def _class(name: str) -> Any:

@@ -18,7 +18,7 @@ class AlexNet(nnx.Module):
     is the parameters. After `network.eval()` none is needed.
     """
 
-    image_shape = (224, 224, 3)
+    input_shape = (224, 224, 3)
 
     def __init__(self, classes: int = 1000, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         shared = {"kernel_init": torch_uniform, "rngs": rngs}

@@ -10,7 +10,7 @@ from .pooling import max_pool
 class SmallCNN(nnx.Module):
     """Two 3×3 convolutions with 16 and 32 filters, pooled, then dense 64 and the classes; for 8×8 images."""
 
-    image_shape = (8, 8, 1)
+    input_shape = (8, 8, 1)
 
     def __init__(self, widths: tuple[int, ...] = (16, 32, 64), *, rngs: nnx.Rngs):
         first, second, third = every(widths, 3)
@@ -29,7 +29,7 @@ class SmallCNN(nnx.Module):
 class LeNet(nnx.Module):
     """LeNet-5 as in the published code: 61,706 parameters; for 28×28 images."""
 
-    image_shape = (28, 28, 1)
+    input_shape = (28, 28, 1)
 
     def __init__(self, widths: tuple[int, ...] = (6, 16, 120, 84), *, rngs: nnx.Rngs):
         first, second, third, fourth = every(widths, 4)
@@ -50,7 +50,7 @@ class LeNet(nnx.Module):
 class TinyCNN(nnx.Module):
     """Two normalised 5×5 convolutions, pooled to 3×3 places, and one dense layer; for 28×28 images."""
 
-    image_shape = (28, 28, 1)
+    input_shape = (28, 28, 1)
 
     def __init__(self, widths: tuple[int, ...] = (4, 6), *, rngs: nnx.Rngs):
         first, second = every(widths, 2)
@@ -68,7 +68,7 @@ class TinyCNN(nnx.Module):
 class LeNet300(nnx.Module):
     """LeNet-300-100: dense 784→300→100→10; 266,610 parameters; for 28×28 images."""
 
-    image_shape = (28, 28, 1)
+    input_shape = (28, 28, 1)
 
     def __init__(self, widths: tuple[int, ...] = (300, 100), *, rngs: nnx.Rngs):
         first, second = every(widths, 2)

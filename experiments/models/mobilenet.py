@@ -42,7 +42,7 @@ class InvertedResidual(nnx.Module):
 class MobileNetV2(nnx.Module):
     """2,236,682 parameters for 10 classes, as torchvision's."""
 
-    image_shape = (32, 32, 3)
+    input_shape = (32, 32, 3)
 
     def __init__(self, classes: int = 10, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
         self.stem = ConvNorm(3, 32, 3, dtype=dtype, rngs=rngs)

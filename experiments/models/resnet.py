@@ -106,7 +106,7 @@ class ResNet(nnx.Module):
     changes size is then projected.
     """
 
-    image_shape = (32, 32, 3)
+    input_shape = (32, 32, 3)
     any_size = True
 
     def __init__(
@@ -147,7 +147,7 @@ def _placed(widths: tuple[int, ...], count: int) -> tuple[tuple[int, ...], list[
 class WideResNet(nnx.Module):
     """depth = 6n + 4, and `wide` times the channels of ResNet. WRN-28-10 has 36,479,194 parameters."""
 
-    image_shape = (32, 32, 3)
+    input_shape = (32, 32, 3)
     any_size = True
 
     def __init__(
@@ -167,7 +167,7 @@ class WideResNet(nnx.Module):
 class ImageNetResNet(nnx.Module):
     """As in torchvision: ResNet-18 has 11,689,512 parameters, ResNet-34 21,797,672 and ResNet-50 25,557,032."""
 
-    image_shape = (224, 224, 3)
+    input_shape = (224, 224, 3)
     _stem = 7, 2  # size and stride
 
     def __init__(self, depth: int = 50, classes: int = 1000, *, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs):
@@ -187,7 +187,7 @@ class SmallImageResNet(ImageNetResNet):
     """The same for 32×32 images, with a 3×3 stem and no pooling: ResNet-18 has 11,173,962 parameters, ResNet-50
     23,520,842 for 10 classes."""
 
-    image_shape = (32, 32, 3)
+    input_shape = (32, 32, 3)
     any_size = True
     _stem = 3, 1
 

@@ -23,7 +23,7 @@ class VGG(nnx.Module):
     `widths` has one for each convolution, or one for all.
     """
 
-    image_shape = (32, 32, 3)
+    input_shape = (32, 32, 3)
 
     def __init__(
         self,

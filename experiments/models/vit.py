@@ -9,30 +9,13 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from .layers import Conv, torch_uniform
-
-small_normal = nnx.initializers.normal(0.02)
-
-
-class EncoderBlock(nnx.Module):
-    """Attention, then two dense layers, each normalised before it and added to the stream, which stays float32."""
-
-    def __init__(self, width: int, heads: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        shared = {"kernel_init": small_normal, "dtype": dtype, "rngs": rngs}
-        self.norm1 = nnx.LayerNorm(width, epsilon=1e-6, rngs=rngs)
-        self.attention = nnx.MultiHeadAttention(heads, width, decode=False, keep_rngs=False, **shared)
-        self.norm2 = nnx.LayerNorm(width, epsilon=1e-6, rngs=rngs)
-        self.dense1 = nnx.Linear(width, 4 * width, **shared)
-        self.dense2 = nnx.Linear(4 * width, width, **shared)
-
-    def __call__(self, x):
-        x = x + self.attention(self.norm1(x))
-        return x + self.dense2(nnx.gelu(self.dense1(self.norm2(x)), approximate=False))
+from .transformer import Block, small_normal
 
 
 class ViT(nnx.Module):
     """ViT-Ti/16, of width 192 with 12 blocks of 3 heads, has 5,717,416 parameters for 1000 classes."""
 
-    image_shape = (224, 224, 3)
+    input_shape = (224, 224, 3)
 
     def __init__(
         self,
@@ -49,7 +32,7 @@ class ViT(nnx.Module):
         )
         self.token = nnx.Param(small_normal(rngs.params(), (1, 1, width)))
         self.positions = nnx.Param(small_normal(rngs.params(), (1, 14 * 14 + 1, width)))
-        self.blocks = nnx.Sequential(*(EncoderBlock(width, heads, dtype=dtype, rngs=rngs) for _ in range(depth)))
+        self.blocks = nnx.Sequential(*(Block(width, heads, dtype=dtype, rngs=rngs) for _ in range(depth)))
         self.norm = nnx.LayerNorm(width, epsilon=1e-6, rngs=rngs)
         self.head = nnx.Linear(width, classes, kernel_init=small_normal, rngs=rngs)
 

@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 
 import parsimony as pm
 
+from ..metrics import ACCURACY, metric_in, metric_named
 from ..runs import snapshots
 from ..training.network import merge_variables
 from . import activation_maximization
@@ -55,17 +56,23 @@ def path(directory: Path) -> tuple[str, Figure]:
     return "path.png", figure
 
 
-def accuracy_and_density(curve: list[dict]) -> tuple[str, Figure]:
-    """Validation accuracy of W and W̃, and the density of each layer, over the epochs."""
+def metric_and_density(curve: list[dict]) -> tuple[str, Figure]:
+    """The metric of W and W̃ on the held-out examples, and the density of each layer, over the epochs."""
     figure = Figure(figsize=(9.2, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     steps = max(line["step"] for line in curve) / max(line["epoch"] for line in curve)
     epochs = [line["step"] / steps for line in curve]
-    for key, label, colour in [("accuracy", "dense W", COLOURS[0]), ("sparse_accuracy", "sparse W̃", COLOURS[1])]:
-        left.plot(epochs, [100 * line[key] for line in curve], color=colour, label=label)
-    best = max(100 * line["accuracy"] for line in curve)
-    left.set(xlabel="epoch", ylabel="validation accuracy (%)", ylim=(max(0, best - 12), min(100.3, best + 1)))
-    left.legend(frameon=False, loc="lower right")
+    metric = metric_in(curve[-1])
+    for kind, label, colour in [("", "dense W", COLOURS[0]), ("sparse_", "sparse W̃", COLOURS[1])]:
+        values = [metric.scale * line[f"{kind}{metric.name}"] for line in curve]
+        left.plot(epochs, values, color=colour, label=label)
+    left.set(xlabel="epoch", ylabel=f"validation {metric.label}")
+    if metric is ACCURACY:
+        best = max(100 * line["accuracy"] for line in curve)
+        left.set(ylim=(max(0, best - 12), min(100.3, best + 1)))
+    else:
+        left.set(yscale="log")
+    left.legend(frameon=False, loc="lower right" if metric is ACCURACY else "upper right")
     for layer, colour in zip(curve[-1]["density"], COLOURS * 9, strict=False):
         values = [100 * line["density"][layer] for line in curve]
         right.plot(epochs, values, color=colour, label=short(layer))
@@ -73,7 +80,7 @@ def accuracy_and_density(curve: list[dict]) -> tuple[str, Figure]:
     right.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     for axes in (left, right):
         bare(axes)
-    return "accuracy.png", figure
+    return f"{metric.name}.png", figure
 
 
 def widths(rows: list[dict]) -> tuple[str, Figure]:
@@ -104,15 +111,16 @@ def widths(rows: list[dict]) -> tuple[str, Figure]:
 
 
 def family(result: dict) -> tuple[str, Figure]:
-    """Test accuracy of the networks of a family against their size."""
-    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
+    """The metric of the networks of a family on the test examples, against their size."""
+    figure, metric = Figure(figsize=(5.6, 3.8), layout="constrained"), metric_named(result)
     axes = figure.subplots()
     sizes = [row["size"][FAMILY_SIZES[result["target"]][0]] for row in result["members"]]
-    for kind, colour in zip(result["members"][0]["accuracy"], COLOURS, strict=False):
-        values = [100 * row["accuracy"][kind]["test"] for row in result["members"]]
+    for kind, colour in zip(result["members"][0][metric.name], COLOURS, strict=False):
+        values = [metric.scale * row[metric.name][kind]["test"] for row in result["members"]]
         axes.plot(sizes, values, "o-", ms=4, lw=1.2, color=colour, label=FAMILY_KINDS[kind])
-    axes.axhline(100 * result["whole"]["accuracy"]["test"], color="0.5", lw=1, ls="--", label="the whole network")
-    axes.set(xlabel=FAMILY_SIZES[result["target"]][1], ylabel="test accuracy (%)", xscale="log")
+    whole = metric.scale * result["whole"][metric.name]["test"]
+    axes.axhline(whole, color="0.5", lw=1, ls="--", label="the whole network")
+    axes.set(xlabel=FAMILY_SIZES[result["target"]][1], ylabel=f"test {metric.label}", xscale="log")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes], rotation=30, ha="right")
     axes.minorticks_off()
     axes.legend(frameon=False, fontsize=8)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import Config
+from ..data.text import source
 from ..errors import RunError
 from .files import free, read_json, write_json
 
@@ -25,7 +26,8 @@ LOCK = ".lock"
 def open_run(name: str, config: Config) -> Iterator[Path]:
     """The folder of this run: a new one, or an unfinished run's with the same settings."""
     directory = config.run_dir or _first_free(Path("runs"), name)
-    with open_folder(directory, config.settings(), "run", finished="record.json"):
+    settings = config.settings() | source(config.dataset)
+    with open_folder(directory, settings, "run", finished="record.json"):
         yield directory
 
 

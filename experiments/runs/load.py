@@ -10,6 +10,7 @@ import parsimony as pm
 from ..config import Config
 from ..data.dataset import Dataset
 from ..data.sampler import Sampler
+from ..data.text import source
 from ..errors import RunError
 from ..growth import rounds
 from ..growth.config import Grow
@@ -20,6 +21,7 @@ from ..training.network import Network, by_name
 from ..training.recalibration import Recalibrate, make_recalibrate
 from .digest import check_files
 from .files import read_json
+from .folder import differences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,6 +100,10 @@ def read_config(directory: Path) -> Config:
             "such as runs/digits."
         )
     settings = read_json(file, dict, sealed=False)  # of another version is told first
+    found = source(settings.get("dataset", ""))
+    if detail := differences(settings, found, found):
+        raise RunError(f"{directory} was trained on another text than this Python has ({detail}); take that Python.")
+    settings = {name: value for name, value in settings.items() if name not in found}
     try:
         config = (Grow if "tau" in settings else Config).from_settings(settings)
     except (TypeError, ValueError) as error:

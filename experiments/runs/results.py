@@ -1,8 +1,10 @@
 """What a run folder holds beside the training: its record, and the results of the commands on it."""
 
 from pathlib import Path
+from typing import Any
 
 from ..growth.config import Grow
+from ..metrics import ACCURACY, Metric
 from .files import read_json
 from .load import Run
 
@@ -15,34 +17,34 @@ TRAINED = {
     **dict.fromkeys(WHERE, object),
 }
 GROWN = {"final": {"parameters": int, "test": {"grown": NUMBER, "W̃": NUMBER}, "seconds": NUMBER}}
-ACCURACY = {"validation": NUMBER, "test": NUMBER}
+SCORES = {"validation": NUMBER, "test": NUMBER}
 SIZE = dict.fromkeys(("parameters", "macs", "bytes on disk"), NUMBER)
 MEASURED = {"size": {**SIZE, "bytes": NUMBER}, "latency": {"1": NUMBER, "128": NUMBER}}
 SHAPES = {
     "prune": {
         "layers": [str], "sparsity": [NUMBER], "orders": [str], "scope": str, "level": str, "fine_tune": int,
-        "learning_rate": NUMBER, "checkpoint": int, "dense": ACCURACY,
-        "rows": [{"order": str, "sparsity": NUMBER, "fine_tune": int, **ACCURACY}],
+        "learning_rate": NUMBER, "checkpoint": int, "dense": SCORES,
+        "rows": [{"order": str, "sparsity": NUMBER, "fine_tune": int, **SCORES}],
     },
     "importance": {
-        "sparsity": [NUMBER], "criteria": [str], "scope": str, "fine_tune": int, "dense": ACCURACY, "units": {str: int},
+        "sparsity": [NUMBER], "criteria": [str], "scope": str, "fine_tune": int, "dense": SCORES, "units": {str: int},
         "rows": [{
-            "criterion": str, "weights": str, "sparsity": NUMBER, "fine_tune": int, "kept": {str: int}, **ACCURACY,
+            "criterion": str, "weights": str, "sparsity": NUMBER, "fine_tune": int, "kept": {str: int}, **SCORES,
         }],
     },
     "ticket": {
         "at_epoch": int, "masked_sparsity": NUMBER, "kept": dict, "rewind": str, "epochs": int,
-        "dense": ACCURACY, "ticket": ACCURACY, "random": ACCURACY,
+        "dense": SCORES, "ticket": SCORES, "random": SCORES,
     },
     "compact": {
-        "accuracy": {"whole": ACCURACY, "cut": ACCURACY, "sparse W̃": ACCURACY}, "route": str,
+        "accuracy": {"whole": SCORES, "cut": SCORES, "sparse W̃": SCORES}, "route": str,
         "units": {str: [int, int]}, "size": {"whole": SIZE, "cut": SIZE},
         "latency": {str: {"whole": NUMBER, "cut": NUMBER, "speed": [NUMBER, NUMBER, NUMBER]}},
         "equality": {"relative error": NUMBER, "same answers": NUMBER},
     },
     "family": {
-        "target": str, "fine_tune": int, "whole": {**MEASURED, "accuracy": ACCURACY}, "chosen": (*NUMBER, type(None)),
-        "members": [{"budget": NUMBER, **MEASURED, "accuracy": {str: ACCURACY}}],
+        "target": str, "fine_tune": int, "whole": {**MEASURED, "accuracy": SCORES}, "chosen": (*NUMBER, type(None)),
+        "members": [{"budget": NUMBER, **MEASURED, "accuracy": {str: SCORES}}],
         "cost": {str: {"steps": NUMBER, "seconds": NUMBER, "compile_seconds": NUMBER}},
     },
     "stop": {
@@ -55,10 +57,19 @@ SHAPES = {
 }  # fmt: skip
 
 
-def of(directory: Path, command: str) -> list[dict]:
+def of(directory: Path, command: str, metric: Metric = ACCURACY) -> list[dict]:
     """The results of a command on a run, COMMAND.json, COMMAND-2.json, …, in the order in which they were made."""
     found = [path for path in directory.glob(f"{command}*.json") if _number(path, command)]
-    return [read_json(path, SHAPES[command]) for path in sorted(found, key=lambda path: _number(path, command))]
+    shape = _by_name(SHAPES[command], metric)
+    return [read_json(path, shape) for path in sorted(found, key=lambda path: _number(path, command))]
+
+
+def _by_name(shape: Any, metric: Metric) -> Any:
+    """A shape with the name of the metric in its keys, in the place of the accuracy's."""
+    if isinstance(shape, dict):
+        name = lambda key: key.replace(ACCURACY.name, metric.name) if isinstance(key, str) else key
+        return {name(key): _by_name(part, metric) for key, part in shape.items()}
+    return [_by_name(part, metric) for part in shape] if isinstance(shape, list) else shape
 
 
 def _number(path: Path, command: str) -> int:
@@ -70,4 +81,5 @@ def _number(path: Path, command: str) -> int:
 def record(run: Run) -> dict | None:
     """What a finished run has recorded."""
     file = run.directory / "record.json"
-    return read_json(file, GROWN if isinstance(run.config, Grow) else TRAINED) if file.exists() else None
+    shape = GROWN if isinstance(run.config, Grow) else _by_name(TRAINED, run.dataset.metric)
+    return read_json(file, shape) if file.exists() else None

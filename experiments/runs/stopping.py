@@ -10,10 +10,17 @@ References:
 
 import math
 
+from ..metrics import ACCURACY, metric_in
+
 
 def standard_error(accuracy: float, images: int) -> float:
     """Of an accuracy in [0, 1] measured on so many images."""
     return math.sqrt(accuracy * (1 - accuracy) / images)
+
+
+def has_error(line: dict) -> bool:
+    """Whether the error of the metric of a line follows from it: of an accuracy, but of no perplexity."""
+    return metric_in(line) is ACCURACY
 
 
 def within_one_error(curve: list[dict], images: int) -> list[dict]:
@@ -23,7 +30,9 @@ def within_one_error(curve: list[dict], images: int) -> list[dict]:
 
 
 def sparsest_within_one_error(curve: list[dict], images: int) -> dict | None:
-    """The point of the rule; None while W̃ has not come near W."""
+    """The point of the rule; None while W̃ has not come near W, and of a metric whose error is not known."""
+    if not all(map(has_error, curve)):
+        return None
     return min(within_one_error(curve, images), key=lambda line: (line["total_density"], line["step"]), default=None)
 
 

@@ -8,6 +8,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore  (made from a description)
 from tensorboardX.proto.summary_pb2 import Summary  # type: ignore  (made from a description)
 
+from ..metrics import metric_in
+
 
 class Events:
     """Scalars of a run in RUN/events; after a resume those behind the checkpoint are declared void."""
@@ -22,9 +24,8 @@ class Events:
 
     def append(self, line: dict[str, Any]) -> None:
         """A line of the curve: each number by its name, and the density of each parameter."""
-        numbers = {
-            name: line[name] for name in ("loss", "accuracy", "sparse_accuracy", "total_density", "time", "epoch")
-        }
+        metric = metric_in(line).name
+        numbers = {name: line[name] for name in ("loss", metric, f"sparse_{metric}", "total_density", "time", "epoch")}
         numbers |= {f"density/{name}": value for name, value in line["density"].items()}
         values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
         event = Event(wall_time=time.time(), step=line["step"], summary=Summary(value=values))

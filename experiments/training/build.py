@@ -1,4 +1,4 @@
-"""What a configuration trains: data and sampler, network, penalties, and Split LBI with momentum."""
+"""What a configuration trains: data and sampler, network, penalties, and Split LBI."""
 
 import collections
 import dataclasses
@@ -24,7 +24,7 @@ from .network import Network, by_name, merge_variables, parts_of
 
 def load_data(config: Config) -> tuple[Dataset, Sampler]:
     """The data of a run and the sampler of its batches, checked against the model, the batch and the devices."""
-    devices, shape = jax.device_count(), models.image_shape(config.model)
+    devices, shape = jax.device_count(), models.input_shape(config.model)
     if config.batch_size % devices:
         raise RunError(f"batch_size {config.batch_size} does not divide among {devices} devices.")
     dataset = load(
@@ -47,9 +47,9 @@ def checked_sampler(dataset: Dataset, name: str, model: str, seed: int, batch_si
     """The sampler of the batches of a data set, whose images the model takes."""
     sampler = Sampler(seed, len(dataset.train), batch_size)
     if sampler.size < sampler.batch_size:
-        raise RunError(f"batch_size {sampler.batch_size} is more than the {sampler.size} training images.")
+        raise RunError(f"batch_size {sampler.batch_size} is more than the {sampler.size} training examples.")
     if not models.takes(model, dataset.shape):
-        raise RunError(f"model {model} takes images of another size than {name} has.")
+        raise RunError(f"model {model} takes inputs of another size than {name} has.")
     return sampler
 
 
@@ -107,9 +107,8 @@ def penalties(config: Config, sampler: Sampler, network: Network, params, stats)
     groups = config.groups or ("units" if jax.tree.leaves(stats) else "layers")
     of_filters, of_weights = config.filter_strength or 1.0, config.weight_strength or 1.0
     if groups == "units":
-        images = jax.ShapeDtypeStruct((1, *models.image_shape(config.model)), "float32")
-        variables = merge_variables(params, stats)
-        units = pm.structure.penalty_of(network.fn, variables, images, strength=of_filters, scale=config.filter_scale)
+        variables, example = merge_variables(params, stats), models.example(config.model)
+        units = pm.structure.penalty_of(network.fn, variables, example, strength=of_filters, scale=config.filter_scale)
         penalty = pm.Rules([("", units)])
     else:
         filters, weights = pm.GroupLasso(-1, of_filters, config.filter_scale), pm.Lasso(of_weights)
@@ -152,18 +151,22 @@ def paced(config: Config, sampler: Sampler) -> dict[str, Any]:
 
 
 def optimizer(config: Config, sampler: Sampler, penalty: pm.Rules) -> optax.GradientTransformationExtraArgs:
-    """Split LBI with momentum, its path recorded."""
-    split_lbi = pm.split_lbi(
-        lr_schedule(config, sampler),
-        config.kappa,
-        penalty=penalty,
-        **paced(config, sampler),
-        momentum=config.momentum,
-        nesterov=config.nesterov,
-        weight_decay=config.weight_decay or None,
-        dual_learning_rate=dual_rate(config, sampler),
-    )
-    return pm.record_path(optax.chain(clip(config), split_lbi))
+    """Split LBI, with momentum or after Adam, its path recorded."""
+    alpha, pace = lr_schedule(config, sampler), paced(config, sampler)
+    dual = dual_rate(config, sampler)
+    last = pm.inverse_scale_space(alpha, config.kappa, penalty=penalty, **pace, dual_learning_rate=dual)
+    return pm.record_path(optax.chain(clip(config), decay(config), direction(config), last))
+
+
+def direction(config: Config) -> optax.GradientTransformation:
+    """What a configuration makes of the loss gradient, before the step of length α."""
+    if config.optimizer == "adam":
+        return optax.scale_by_adam(b1=config.momentum, b2=0.99, nesterov=config.nesterov)
+    return optax.trace(config.momentum, config.nesterov)
+
+
+def decay(config: Config) -> optax.GradientTransformation:
+    return optax.add_decayed_weights(config.weight_decay) if config.weight_decay else optax.identity()
 
 
 def clip(config: Config) -> optax.GradientTransformation:

@@ -1,4 +1,4 @@
-"""How good W and W̃ are: along the path on the held-out images, at the end on the test images."""
+"""How good W and W̃ are: along the path on the held-out examples, at the end on the test examples."""
 
 from typing import Any
 
@@ -13,17 +13,17 @@ from .network import equal_arrays, merge_variables
 from .recalibration import Recalibrate
 
 
-def measured(weights, recalibrated: Recalibrate, accuracy, dataset: Dataset) -> dict[str, Any]:
-    """Where the path is, and how good W and W̃ are on the held-out images."""
+def measured(weights, recalibrated: Recalibrate, metric, dataset: Dataset) -> dict[str, Any]:
+    """Where the path is, and how good W and W̃ are on the held-out examples."""
     params, stats, opt_state = weights
     sparse = pm.sparse_params(params, opt_state)
     own = recalibrated(sparse, params, stats)
     line = {"time": float(np.asarray(optax.tree.get(opt_state, "time")))} | snapshots.density(opt_state)
-    line["accuracy"] = accuracy(merge_variables(params, stats), dataset.validation)
-    return line | {"sparse_accuracy": accuracy(merge_variables(sparse, own), dataset.validation)}
+    line[dataset.metric.name] = metric(merge_variables(params, stats), dataset.validation)
+    return line | {f"sparse_{dataset.metric.name}": metric(merge_variables(sparse, own), dataset.validation)}
 
 
-def tested(weights, recalibrated: Recalibrate, accuracy, dataset: Dataset) -> dict[str, Any]:
+def tested(weights, recalibrated: Recalibrate, metric, dataset: Dataset) -> dict[str, Any]:
     """The test set decides nothing; it is read here alone, at the end.
 
     W̃ has batch statistics of its own; what it would have with those of W stands beside that.
@@ -31,12 +31,13 @@ def tested(weights, recalibrated: Recalibrate, accuracy, dataset: Dataset) -> di
     params, stats, opt_state = weights
     sparse = pm.sparse_params(params, opt_state)
     own = recalibrated(sparse, params, stats)
+    name = dataset.metric.name
     found: dict[str, Any] = {
-        "test_accuracy": accuracy(merge_variables(params, stats), dataset.test),
-        "test_sparse_accuracy": accuracy(merge_variables(sparse, own), dataset.test),
+        f"test_{name}": metric(merge_variables(params, stats), dataset.test),
+        f"test_sparse_{name}": metric(merge_variables(sparse, own), dataset.test),
     }
     if equal_arrays(params, sparse):
         found["finished"] = True
     if own is not stats:
-        found["test_sparse_accuracy_statistics_of_W"] = accuracy(merge_variables(sparse, stats), dataset.test)
+        found[f"test_sparse_{name}_statistics_of_W"] = metric(merge_variables(sparse, stats), dataset.test)
     return found

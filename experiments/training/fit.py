@@ -15,7 +15,7 @@ from ..data.placement import replicate
 from ..data.sampler import Sampler
 from ..errors import RunError
 from ..progress import Progress
-from .build import clip
+from .build import clip, decay, direction
 from .network import Network
 from .step import advance, make_step
 
@@ -39,7 +39,7 @@ def fit(step, params, stats, opt_state, dataset: Dataset, epochs: int, batch_siz
 
 
 def fine_tune_optimizer(config: Config, rate: jax.typing.ArrayLike, steps: int) -> optax.GradientTransformation:
-    """SGD without Γ, with the momentum, the decay and the clipping of a configuration; its step α falls to zero:
+    """What trained a run, without Γ: with its momentum or Adam, decay and clipping; the step α falls to zero:
 
         α_k = α₀·(1 + cos(πk/K))/2
 
@@ -53,8 +53,7 @@ def fine_tune_optimizer(config: Config, rate: jax.typing.ArrayLike, steps: int) 
       steps: K.
     """
     alpha: optax.Schedule = optax.cosine_decay_schedule(rate, steps)  # type: ignore[arg-type]  (a traced α₀ will do)
-    decay = optax.add_decayed_weights(config.weight_decay)
-    return optax.chain(clip(config), decay, optax.sgd(alpha, momentum=config.momentum, nesterov=config.nesterov))
+    return optax.chain(clip(config), decay(config), direction(config), optax.scale_by_learning_rate(alpha))
 
 
 def make_fine_tune(network: Network, dataset: Dataset, config: Config, rate: float, epochs: int, seed: int):
@@ -63,13 +62,13 @@ def make_fine_tune(network: Network, dataset: Dataset, config: Config, rate: flo
     With `masks` every weight outside them stays zero. They lie in the optimizer's state, so that one compiled step
     serves them all.
     """
-    sgd = fine_tune_optimizer(config, rate, max(1, Sampler(seed, len(dataset.train), config.batch_size).end(epochs)))
+    alone = fine_tune_optimizer(config, rate, max(1, Sampler(seed, len(dataset.train), config.batch_size).end(epochs)))
     steps = {}
 
     def fine_tune(params, stats, masks=None):
         if epochs == 0:
             return params, stats
-        tx = sgd if masks is None else pm.keep_support(sgd, masks)
+        tx = alone if masks is None else pm.keep_support(alone, masks)
         masked = masks is not None
         if masked not in steps:
             steps[masked] = make_step(network, tx, dataset, seed=seed, augment=config.augment)

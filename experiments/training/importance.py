@@ -124,4 +124,4 @@ def _batches(run: Run) -> Iterator[tuple[Any, Any]]:
     """(images, labels) of the first training images."""
     size = run.config.batch_size
     for part in itertools.islice(run.dataset.train.parts(size), max(1, IMAGES // size)):
-        yield part.images, part.labels
+        yield part.inputs, part.labels

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 from ..data.dataset import Dataset
 from ..data.placement import AXIS, OnMesh, PerDevice, Placement, replicate
 from .network import Network
-from .step import correct_of, make_accuracy, make_step, make_update, share_of, summed, take_steps
+from .step import make_metric, make_step, make_update, overall, take_steps, total_of
 
 Kind = Literal["pmap", "mesh", "fsdp"]
 
@@ -42,8 +42,8 @@ class Parallel(Protocol):
         """As `step.make_step`."""
         ...
 
-    def accuracy(self, fn, dataset: Dataset) -> Any:
-        """As `step.make_accuracy`."""
+    def metric(self, fn, dataset: Dataset) -> Any:
+        """As `step.make_metric`."""
         ...
 
 
@@ -59,8 +59,8 @@ class ByPmap:
     def step(self, network, tx, dataset, *, seed, augment):
         return make_step(network, tx, dataset, seed=seed, augment=augment)
 
-    def accuracy(self, fn, dataset):
-        return make_accuracy(fn, dataset)
+    def metric(self, fn, dataset):
+        return make_metric(fn, dataset)
 
 
 class OverMesh:
@@ -110,19 +110,19 @@ class OverMesh:
 
         return on_mesh
 
-    def accuracy(self, fn, dataset):
-        correct = jax.jit(lambda variables, *examples: jnp.sum(correct_of(fn, dataset, variables, *examples)))
+    def metric(self, fn, dataset):
+        total = jax.jit(lambda variables, *examples: total_of(fn, dataset, variables, *examples))
 
         def on_mesh(variables, images, labels):
             shares = (self.placement.streamed(x)[0] for x in (images, labels))
             with jax.set_mesh(self.mesh):
-                return correct(variables, *shares)
+                return total(variables, *shares)
 
-        def accuracy(variables, split) -> float:
+        def metric(variables, split) -> float:
             variables = jax.tree.map(self._here, variables)
-            return summed(lambda *examples: on_mesh(variables, *examples), share_of(dataset), split) / len(split)
+            return overall(lambda *examples: on_mesh(variables, *examples), dataset, split)
 
-        return accuracy
+        return metric
 
     def _here(self, leaf):
         """A leaf that a computation on the mesh takes: what lies elsewhere comes from the host."""

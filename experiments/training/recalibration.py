@@ -63,7 +63,7 @@ def _batches(split, sampler: Sampler) -> list[tuple[Any, np.int32]]:
     count = max(1, min(IMAGES, sampler.size) // sampler.batch_size)
     if isinstance(split, Split):
         index = shard(sampler.batches(0, count)).swapaxes(0, 1)
-        return [(split.images[own], np.int32(number)) for number, own in enumerate(index)]
+        return [(split.inputs[own], np.int32(number)) for number, own in enumerate(index)]
     with contextlib.closing(make_loader(split, sampler, 1)) as loader:
         return [(np.asarray(images), number[0]) for images, _, _, number in loader.chunks(0, count)]
 

@@ -1,4 +1,4 @@
-"""One training step, the data-parallel loop of them under `pmap`, and accuracy."""
+"""One training step, the data-parallel loop of them under `pmap`, and the metric of a network."""
 
 from collections.abc import Iterable, Iterator
 
@@ -106,53 +106,48 @@ def _listed(losses, taken: int) -> list[float]:
     return np.asarray(losses)[0, :taken].tolist()
 
 
-def make_accuracy(fn, dataset: Dataset):
-    """accuracy(variables, split): share of a split's images that fn names right, in [0, 1].
+def make_metric(fn, dataset: Dataset):
+    """metric(variables, split): the metric of the data of fn's answers to a split, such as the share that is right.
 
-    Each device of each process takes its share of the images.
+    Each device of each process takes its share of the examples.
     """
 
-    def correct(variables, images, labels):
-        return jax.lax.psum(jnp.sum(correct_of(fn, dataset, variables, images, labels)), AXIS)
+    def total(variables, inputs, labels):
+        return jax.lax.psum(total_of(fn, dataset, variables, inputs, labels), AXIS)
 
-    correct = jax.pmap(correct, axis_name=AXIS)
+    total = jax.pmap(total, axis_name=AXIS)
 
-    def accuracy(variables, split) -> float:
+    def metric(variables, split) -> float:
         replicas = replicate(variables)
-        return summed(lambda *examples: np.asarray(correct(replicas, *examples))[0], share_of(dataset), split) / len(
-            split
-        )
+        return overall(lambda *examples: np.asarray(total(replicas, *examples))[0], dataset, split)
 
-    return accuracy
+    return metric
 
 
-def correct_of(fn, dataset: Dataset, variables, images, labels):
-    """For each image whether fn names it right; never where the label is −1."""
-    return jnp.argmax(fn(variables, dataset.normalised(images)), -1) == labels
+def total_of(fn, dataset: Dataset, variables, inputs, labels):
+    """(sum of the metric's values, number of labels), [2]."""
+    values = dataset.metric.values(fn(variables, dataset.normalised(inputs)), labels)
+    return jnp.stack([jnp.sum(values), jnp.sum(labels >= 0).astype(values.dtype)])
 
 
-def share_of(dataset: Dataset) -> int:
-    """How many images a device takes at once: what the memory holds."""
-    return 500 if dataset.shape[0] <= 64 else 50
-
-
-def summed(correct, at_once: int, split) -> int:
-    """The sum of `correct(images, labels)` over a split; each device of this process has at most so many at once."""
-    devices, found = jax.local_device_count(), 0
+def overall(total, dataset: Dataset, split) -> float:
+    """The metric over a split, given `total(inputs, labels)`, which are [devices, share, ...], as `total_of`."""
+    at_once = 500 if dataset.shape[0] <= 64 else 50  # of each device: what the memory holds
+    devices, found = jax.local_device_count(), np.zeros(2)
     share = min(at_once, -(-len(split) // jax.device_count()))
     for part in split.parts(share * jax.device_count(), (jax.process_index(), jax.process_count())):
-        images, labels = _filled(part, share * devices)
-        found += int(correct(*(x.reshape(devices, share, *x.shape[1:]) for x in (images, labels))))
-    return found
+        examples = _filled(part, share * devices)
+        found += np.asarray(total(*(x.reshape(devices, share, *x.shape[1:]) for x in examples)), np.float64)
+    return dataset.metric.of_mean(float(found[0] / found[1]))
 
 
-def validation_and_test(accuracy, variables, dataset: Dataset) -> dict[str, float]:
-    """{split: accuracy} of the validation and the test images."""
-    return {split: accuracy(variables, getattr(dataset, split)) for split in ("validation", "test")}
+def validation_and_test(metric, variables, dataset: Dataset) -> dict[str, float]:
+    """{split: metric} of the validation and the test examples."""
+    return {split: metric(variables, getattr(dataset, split)) for split in ("validation", "test")}
 
 
 def _filled(part: Split, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Images of zeros, labelled −1, after those there are: one shape, compiled once."""
+    """Inputs of zeros, labelled −1, after those there are: one shape, compiled once."""
     missing = size - len(part)
-    images = np.concatenate([part.images, np.zeros((missing, *part.images.shape[1:]), part.images.dtype)])
-    return images, np.concatenate([part.labels, np.full(missing, -1, part.labels.dtype)])
+    after = lambda array, value: np.concatenate([array, np.full((missing, *array.shape[1:]), value, array.dtype)])
+    return after(part.inputs, 0), after(part.labels, -1)

@@ -63,7 +63,7 @@ class Sweep:
     @functools.cached_property
     def images(self):
         """On the device, once for all runs."""
-        return jnp.asarray(self.dataset.train.images), jnp.asarray(self.dataset.train.labels)
+        return jnp.asarray(self.dataset.train.inputs), jnp.asarray(self.dataset.train.labels)
 
     @functools.cached_property
     def step(self):

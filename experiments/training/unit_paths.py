@@ -13,7 +13,7 @@ import parsimony as pm
 
 from ..progress import announce
 from ..runs.load import Run
-from .build import clip
+from .build import clip, direction
 from .fit import fit
 from .importance import Scores
 from .network import Network, by_name, merge_variables
@@ -38,8 +38,9 @@ def gate_path(run: Run, units: pm.structure.Units, params, stats, options: UnitP
     config = run.config
     gated = pm.structure.gates(units, run.network.forward, params)
     split_lbi = _split_lbi(run, options, gated.penalty())
-    sgd = optax.chain(clip(config), optax.sgd(options.weights_rate, momentum=config.momentum))
-    both: Any = {"gates": split_lbi, "params": sgd if options.weights_rate else optax.set_to_zero()}
+    step = optax.scale_by_learning_rate(options.weights_rate)
+    weights = optax.chain(clip(config), direction(config), step) if options.weights_rate else optax.set_to_zero()
+    both: Any = {"gates": split_lbi, "params": weights}
     tx = optax.partition(both, {"gates": "gates", "params": "params"})
     network = Network(run.network.fn, gated.fn)
     theta, stats, state = _trained(run, network, gated.params, stats, tx, options)

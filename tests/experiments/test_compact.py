@@ -37,7 +37,7 @@ def test_a_run_is_cut_checked_saved_exported_and_timed(directory, capsys):
     assert result["equality"]["same answers"] == 1
     assert f"{result['size']['cut']['parameters']:,}" in printed
     run = load_run(directory)
-    images = run.dataset.normalised(run.dataset.test.images)
+    images = run.dataset.normalised(run.dataset.test.inputs)
     fn, params = pm.structure.load_compact(directory / "compact")
     right = float(np.mean(np.argmax(fn(params, images), -1) == run.dataset.test.labels))
     assert right == pytest.approx(result["accuracy"]["cut"]["test"])
@@ -93,7 +93,7 @@ def test_a_student_learns_from_the_network_that_it_was_cut_from(directory):
     run = load_run(directory)
     params, stats, state = run.at()
     part = next(run.dataset.test.parts(64))
-    images, labels = run.dataset.normalised(part.images), part.labels
+    images, labels = run.dataset.normalised(part.inputs), part.labels
     network = distilled(run.network, lambda images: run.network.fn(params, images), temperature=4.0, weight=1.0)
 
     @jax.jit

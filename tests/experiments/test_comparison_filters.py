@@ -34,7 +34,7 @@ FILTERS = Comparison(
 
 def enlarged(split: Split) -> Split:
     """The digits at 16 by 16 pixels, in three colours."""
-    return Split(np.kron(split.images, np.ones((1, 2, 2, 3), np.uint8)), split.labels)
+    return Split(np.kron(split.inputs, np.ones((1, 2, 2, 3), np.uint8)), split.labels)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_a_cell_is_measured_with_the_statistics_of_its_own_weights(setup, traine
     (_, job, params, stats, _), result = trained("split_lbi_paced")
     wrong = jax.tree.map(lambda x: x + 3, stats)
     assert runs.measure(setup, job, "W", 0.7, "own", params, wrong) == result
-    image = setup.dataset.normalised(setup.dataset.test.images[:4])
+    image = setup.dataset.normalised(setup.dataset.test.inputs[:4])
     own, other = (setup.network.fn(merge_variables(params, s), image) for s in (stats, wrong))
     assert not np.allclose(own, other, rtol=0.1)
 
@@ -146,9 +146,9 @@ def test_a_range_is_searched_even_where_all_methods_have_the_number_fixed():
 
 def test_images_are_averaged_down_once_for_networks_that_take_any_size():
     whole, half = (data_load.load("digits", 180, image_size=size) for size in (None, 4))
-    blocks = whole.test.images.reshape(-1, 4, 2, 4, 2, 1).mean((2, 4))
-    assert half.test.images.dtype == np.uint8
-    np.testing.assert_array_less(np.abs(half.test.images - blocks), 0.51)
+    blocks = whole.test.inputs.reshape(-1, 4, 2, 4, 2, 1).mean((2, 4))
+    assert half.test.inputs.dtype == np.uint8
+    np.testing.assert_array_less(np.abs(half.test.inputs - blocks), 0.51)
     np.testing.assert_array_equal(half.train.labels, whole.train.labels)
     assert takes("resnet8", (16, 16, 3))
     assert not takes("resnet8", (16, 16, 1))

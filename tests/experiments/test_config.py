@@ -16,11 +16,13 @@ from experiments.growth import stage
 from experiments.growth.config import Grow
 from experiments.training.build import dual_rate, load_data, lr_schedule
 
-IMAGES = {"digits": 1437, "mnist": 60_000, "cifar10": 50_000, "imagenet2012": 1_281_167}
+IMAGES = {"digits": 1437, "mnist": 60_000, "cifar10": 50_000, "imagenet2012": 1_281_167, "python_docs": 2600}
 KINDS = {"train": Config, "grow": Grow, "compare": Comparison}
 NAMES = [(kind, name) for kind in KINDS for name in configs.names(kind)]
 DROPS = {  # the epochs, of so many, after which the measured and the published recipes divide α by ten
     "digits": (120, 90),
+    "gpt_chars": (12, 9),
+    "gpt_chars_dense": (12, 9),
     "lenet_dense": (15, 10),
     "lenet_mnist": (30, 20),
     "lenet_paced": (24, 18),

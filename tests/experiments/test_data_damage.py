@@ -38,7 +38,7 @@ def prepared(tmp_path, monkeypatch):
 def test_whole_files_are_read(prepared):
     dataset = load("mnist", 2, prepared[0])
     assert (len(dataset.train), len(dataset.validation), len(dataset.test)) == (8, 2, 6)
-    assert dataset.test.images[4].tolist() == np.full((28, 28, 1), 11).tolist()
+    assert dataset.test.inputs[4].tolist() == np.full((28, 28, 1), 11).tolist()
 
 
 @pytest.mark.parametrize(
@@ -127,15 +127,16 @@ def test_labels_that_are_no_classes_are_named_before_any_training(monkeypatch, w
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (np.zeros((4, 8, 8, 1)), np.zeros(4, int), r"^images: expected uint8 .*, got float64 \[4, 8, 8, 1\]"),
-        (np.zeros((4, 8, 8), np.uint8), np.zeros(4, int), r"^images: expected .*channels\], got uint8 \[4, 8, 8\]"),
+        (np.zeros((4, 8, 8, 1)), np.zeros(4, int), r"^inputs: expected images, .*; got float64 \[4, 8, 8, 1\]"),
+        (np.zeros((4, 8, 8), np.uint8), np.zeros(4, int), r"^inputs: .*uint8 \[n, length\]; got uint8 \[4, 8, 8\]"),
         (np.zeros((4, 8, 8, 1), np.uint8), np.zeros(4), r"^labels: expected whole numbers, \[4\].*, got float64 \[4\]"),
         (np.zeros((4, 8, 8, 1), np.uint8), np.zeros((4, 10), int), r"^labels: .*, got int64 \[4, 10\]"),  # one-hot
-        (np.zeros((4, 8, 8, 1), np.uint8), np.zeros(5, int), r"^labels: .*\[4\] like the images, got int64 \[5\]"),
+        (np.zeros((4, 8, 8, 1), np.uint8), np.zeros(5, int), r"^labels: .*\[4\] like the inputs, got int64 \[5\]"),
         (np.zeros((4, 8, 8, 1), np.uint8), [0, 1, 2, 3], r"^labels: .*, got list"),
+        (np.zeros((4, 8), np.uint8), np.zeros(4, int), r"^labels: .*\[4, 8\] like the inputs, got int64 \[4\]"),
     ],
 )
-def test_images_and_labels_of_another_kind_are_rejected(images, labels, message):
+def test_inputs_and_labels_of_another_kind_are_rejected(images, labels, message):
     with pytest.raises(RunError, match=message):
         Split(images, labels)
 

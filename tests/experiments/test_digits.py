@@ -11,7 +11,7 @@ def test_they_are_what_scikit_learn_loads():
     train, test, largest = digits()
     tested = np.arange(1797) % 5 == 0
     for split, part in ((train, ~tested), (test, tested)):
-        np.testing.assert_array_equal(split.images, images[part].reshape(-1, 8, 8, 1))
+        np.testing.assert_array_equal(split.inputs, images[part].reshape(-1, 8, 8, 1))
         np.testing.assert_array_equal(split.labels, labels[part])
-        assert (split.images.dtype, split.labels.dtype) == (np.uint8, np.int32)
-    assert largest == train.images.max() == 16
+        assert (split.inputs.dtype, split.labels.dtype) == (np.uint8, np.int32)
+    assert largest == train.inputs.max() == 16

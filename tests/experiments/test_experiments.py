@@ -320,11 +320,11 @@ def test_a_data_set_that_is_not_there_is_one_sentence_with_the_command(tmp_path,
 
 def test_digits_are_split_once_and_for_all():
     one, two = load("digits", 180), load("digits", 180)
-    np.testing.assert_array_equal(one.validation.images, two.validation.images)
+    np.testing.assert_array_equal(one.validation.inputs, two.validation.inputs)
     assert (len(one.train), len(one.validation), len(one.test)) == (1257, 180, 360)
-    assert one.train.images.max() == one.maximum == 16
-    seen = {image.tobytes() for image in one.train.images}
-    assert not seen & {image.tobytes() for image in one.validation.images}
+    assert one.train.inputs.max() == one.maximum == 16
+    seen = {image.tobytes() for image in one.train.inputs}
+    assert not seen & {image.tobytes() for image in one.validation.inputs}
     with pytest.raises(RunError, match="cannot be held out"):
         load("digits", 2000)
 
@@ -335,14 +335,14 @@ def test_mnist_is_decoded_once_and_then_read_from_the_cache(tmp_path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     decoded = load("mnist", 2000)
     assert (len(decoded.train), len(decoded.validation), len(decoded.test)) == (58000, 2000, 10000)
-    assert decoded.train.images.shape[1:] == (28, 28, 1)
+    assert decoded.train.inputs.shape[1:] == (28, 28, 1)
     assert len(list((tmp_path / "parsimony").iterdir())) == 2
 
     import tensorflow_datasets as tfds
 
     monkeypatch.setattr(tfds.core.DatasetBuilder, "as_data_source", None)  # a second decoding would fail
     cached = load("mnist", 2000)
-    np.testing.assert_array_equal(cached.train.images, decoded.train.images)
+    np.testing.assert_array_equal(cached.train.inputs, decoded.train.inputs)
     np.testing.assert_array_equal(cached.test.labels, decoded.test.labels)
 
 

@@ -182,7 +182,7 @@ def test_a_grown_network_is_cut_and_pruned_like_any_other(directory, capsys):
     params, stats, _ = run.at()
     record = json.loads((directory / "record.json").read_text())
     test = run.dataset.test
-    answers = np.argmax(run.network.fn(merge_variables(params, stats), run.dataset.normalised(test.images)), -1)
+    answers = np.argmax(run.network.fn(merge_variables(params, stats), run.dataset.normalised(test.inputs)), -1)
     assert np.mean(answers == test.labels) == pytest.approx(record["final"]["test"]["fine-tuned"])
     assert cli.main(["compact", str(directory), "--order", "dual", "--macs", "0.8", "--rounds", "1"]) == 0
     assert cli.main(["prune", str(directory), "--sparsity", "0.5", "--orders", "dual", "magnitude"]) == 0

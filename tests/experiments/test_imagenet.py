@@ -242,7 +242,7 @@ def test_the_benchmark_counts_the_cores(tmp_path, files, capsys):
 
 
 class Tiny(nnx.Module):
-    image_shape = (SIZE, SIZE, 3)
+    input_shape = (SIZE, SIZE, 3)
 
     def __init__(self, classes: int = 1000, *, rngs: nnx.Rngs):
         self.conv = nnx.Conv(3, 8, (4, 4), (4, 4), rngs=rngs)

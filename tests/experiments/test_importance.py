@@ -39,7 +39,7 @@ def test_taylor_is_gradient_times_weight_of_what_reads_a_unit(trained, monkeypat
     run, units, params = trained
     expected = dict.fromkeys(units.sets, 0.0)
     for at in (0, 64):
-        images, labels = (jnp.asarray(x[at : at + 64]) for x in (run.dataset.train.images, run.dataset.train.labels))
+        images, labels = (jnp.asarray(x[at : at + 64]) for x in (run.dataset.train.inputs, run.dataset.train.labels))
 
         def loss(params, images=images, labels=labels):
             logits = run.network.fn(params, run.dataset.normalised(images))
@@ -57,7 +57,7 @@ def test_taylor_is_gradient_times_weight_of_what_reads_a_unit(trained, monkeypat
 def test_activation_is_the_norm_of_what_reads_a_unit_times_what_it_reads(trained, monkeypatch):
     monkeypatch.setattr(importance, "IMAGES", 128)
     run, units, params = trained
-    x = run.dataset.normalised(run.dataset.train.images[:128])
+    x = run.dataset.normalised(run.dataset.train.inputs[:128])
     network = nnx.merge(run.network.graphdef, params)
     first = nnx.relu(network.conv1(x))
     second = nnx.max_pool(nnx.relu(network.conv2(first)), (2, 2), (2, 2)).reshape(128, -1)

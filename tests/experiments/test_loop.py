@@ -116,7 +116,7 @@ def test_colour_images_are_normalised_by_the_training_images(monkeypatch):
     monkeypatch.setattr(data_load, "from_tfds", lambda *_: (Split(images, np.arange(40) % 10), SPLIT, 255))
     dataset = load("cifar10", 10, images=20)
     assert (len(dataset.train), len(dataset.validation)) == (20, 10)
-    x = dataset.normalised(jnp.asarray(dataset.train.images))
+    x = dataset.normalised(jnp.asarray(dataset.train.inputs))
     np.testing.assert_allclose(np.mean(x, (0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(np.std(x, (0, 1, 2)), 1, rtol=1e-5)
     with pytest.raises(RunError, match="30 training images after validation, not 31"):

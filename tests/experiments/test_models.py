@@ -23,7 +23,7 @@ def abstract(make, **options):
 
 
 def images(name: str, batch: int = 2):
-    return jax.ShapeDtypeStruct((batch, *models.image_shape(name)), "float32")
+    return jax.ShapeDtypeStruct((batch, *models.input_shape(name)), "float32")
 
 
 @pytest.mark.slow
@@ -64,7 +64,7 @@ def test_parameters_and_batch_statistics_are_all_that_inference_needs(name):
     network.eval()
     graphdef, params, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)
     logits = jax.eval_shape(lambda *state: nnx.merge(graphdef, *state[:2])(state[2]), params, statistics, images(name))
-    assert logits.shape == (2, 10 if models.image_shape(name)[0] < 224 else 1000)
+    assert logits.shape == (2, 10 if models.input_shape(name)[0] < 224 else 1000)
 
 
 @pytest.mark.slow

@@ -64,8 +64,8 @@ def test_twenty_steps_over_a_mesh_are_those_of_pmap(runs, kind):
 def test_accuracy_is_that_of_pmap_for_weights_on_the_mesh_and_elsewhere(runs, kind):
     network, devices, state, _ = runs[kind]
     params, stats, opt_state = devices.whole(state)
-    accuracy, by_pmap = devices.accuracy(network.fn, DATASET), parallel("pmap").accuracy(network.fn, DATASET)
-    part = Split(SPLIT.images[:37], SPLIT.labels[:37])  # which the devices do not divide
+    accuracy, by_pmap = devices.metric(network.fn, DATASET), parallel("pmap").metric(network.fn, DATASET)
+    part = Split(SPLIT.inputs[:37], SPLIT.labels[:37])  # which the devices do not divide
     for weights in (params, pm.sparse_params(params, opt_state), jax.device_get(params)):
         found = accuracy(merge_variables(weights, stats), part)
         assert found == by_pmap(jax.device_get(merge_variables(weights, stats)), part)

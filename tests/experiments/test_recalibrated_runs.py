@@ -24,7 +24,7 @@ from experiments.training import recalibration
 from experiments.training.family import in_turn
 from experiments.training.network import merge_variables
 from experiments.training.recalibration import make_recalibrate
-from experiments.training.step import advance, make_accuracy, make_step
+from experiments.training.step import advance, make_metric, make_step
 
 CONFIG = Config(
     dataset="mnist",
@@ -43,7 +43,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (32, 28, 28, 1)).astype(np.ui
 
 def enlarged(split):
     """The digits at 24 by 24 pixels inside 28 by 28, the size of MNIST."""
-    images = np.kron(split.images, np.ones((1, 3, 3, 1), np.uint8))
+    images = np.kron(split.inputs, np.ones((1, 3, 3, 1), np.uint8))
     return data_load.Split(np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0))), split.labels)
 
 
@@ -92,7 +92,7 @@ def test_a_cut_network_is_worth_more_with_its_own_statistics(directory, level, s
     run = load_run(directory)
     params, stats, state = run.at()
     cut = pm.apply_masks(params, pm.select(params, state, sparsity, order="magnitude", level=level))
-    accuracy = make_accuracy(run.network.fn, run.dataset)
+    accuracy = make_metric(run.network.fn, run.dataset)
     own = run.recalibrate()(cut, params, stats)
     old, new = (accuracy(merge_variables(cut, each), run.dataset.test) for each in (stats, own))
     assert new > old + 0.05, (old, new)
@@ -105,7 +105,7 @@ def test_records_say_both_numbers_once(directory, capsys):
     params, stats, state = run.at()
     sparse = pm.sparse_params(params, state)
     own = merge_variables(sparse, run.recalibrate()(sparse, params, stats))
-    assert final["test_sparse_accuracy"] == make_accuracy(run.network.fn, run.dataset)(own, run.dataset.test)
+    assert final["test_sparse_accuracy"] == make_metric(run.network.fn, run.dataset)(own, run.dataset.test)
     assert final["test_sparse_accuracy"] != final["test_sparse_accuracy_statistics_of_W"]
 
     assert cli.main(["prune", str(directory), "--sparsity", "0.5", "0.8", "--orders", "magnitude"]) == 0
@@ -131,7 +131,7 @@ def test_the_networks_of_a_family_have_statistics_of_their_own_and_are_tuned_as_
         "alone": pytest.approx(2 * steps, abs=1),
     }
     run = load_run(directory)
-    images = run.dataset.normalised(run.dataset.test.images)
+    images = run.dataset.normalised(run.dataset.test.inputs)
     means = []
     for row, budget in zip(result["members"], (0.6, 0.3), strict=True):
         assert row["size"]["macs"] <= budget * result["whole"]["size"]["macs"]

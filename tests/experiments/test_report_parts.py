@@ -66,7 +66,7 @@ def test_names_and_values_are_escaped_everywhere():
         "rows": [{"order": NASTY, "fine_tune": 0, "sparsity": 0.5, "test": 0.9}],
     }  # fmt: skip
     rows = [{"round": 1, "parameters": 10, "accuracy": 0.5, "widths": {NASTY: 3}}]
-    for draw in (charts.accuracies, charts.densities, charts.along_the_path):
+    for draw in (charts.metrics, charts.densities, charts.along_the_path):
         for curves in (one, two):
             ElementTree.fromstring(draw(curves))
     for content in (charts.cut(sweep), charts.growth({NASTY: rows}), charts.widths(rows)):

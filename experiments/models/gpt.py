@@ -1,0 +1,40 @@
+"""Generative transformers in the shape of GPT-2: learned positions, the embedding of the tokens also as the head.
+
+References:
+  Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), for the architecture and the
+  initialisation; the sizes are those of Karpathy's minGPT.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from .transformer import Block, small_normal
+
+
+class GPT(nnx.Module):
+    """Logits of the next token at each place: tokens [n, length ≤ context] → [n, length, classes]."""
+
+    input_shape = (128,)
+
+    def __init__(
+        self,
+        depth: int = 4,
+        heads: int = 4,
+        width: int = 128,
+        classes: int = 96,
+        context: int = 128,
+        *,
+        dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
+    ):
+        out_init = nnx.initializers.normal(0.02 / (2 * depth) ** 0.5)  # so that the stream does not grow with the depth
+        block = {"activation": nnx.gelu, "epsilon": 1e-5, "causal": True, "out_init": out_init, "dtype": dtype}
+        self.tokens = nnx.Embed(classes, width, embedding_init=small_normal, rngs=rngs)
+        self.positions = nnx.Param(small_normal(rngs.params(), (1, context, width)))
+        self.blocks = nnx.Sequential(*(Block(width, heads, **block, rngs=rngs) for _ in range(depth)))
+        self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+
+    def __call__(self, tokens):
+        x = self.tokens(tokens) + self.positions[...][:, : tokens.shape[1]]
+        return self.tokens.attend(self.norm(self.blocks(x)))
