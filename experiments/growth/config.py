@@ -72,9 +72,7 @@ class Grow(Config, GrowthOptions):
             if getattr(self, name) != default[name]:
                 raise ValueError(f"{name}: a growing network cannot change it; leave it at {default[name]!r}.")
         if self.dataset in TEXTS:
-            raise ValueError(
-                f"dataset: {self.dataset} is a text; growing is judged by an accuracy, on images."
-            )
+            raise ValueError(f"dataset: {self.dataset} is a text; growing is judged by an accuracy, on images.")
         if self.share is None:
             raise ValueError("share: expected a share of a round in (0, 1]; each layer's strength follows from it.")
         for name, tau in (("tau", self.tau), *self.tau_of):

@@ -2,14 +2,14 @@
 
 References:
   Radford et al., "Language Models are Unsupervised Multitask Learners" (2019), for the architecture and the
-  initialisation; the sizes are those of Karpathy's minGPT.
+  initialisation, here of the same size whatever the width: 0.02·√(768/width). The sizes are those of Karpathy's minGPT.
 """
 
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from .transformer import Block, small_normal
+from .transformer import Block
 
 
 class GPT(nnx.Module):
@@ -28,10 +28,15 @@ class GPT(nnx.Module):
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
-        out_init = nnx.initializers.normal(0.02 / (2 * depth) ** 0.5)  # so that the stream does not grow with the depth
-        block = {"activation": nnx.gelu, "epsilon": 1e-5, "causal": True, "out_init": out_init, "dtype": dtype}
-        self.tokens = nnx.Embed(classes, width, embedding_init=small_normal, rngs=rngs)
-        self.positions = nnx.Param(small_normal(rngs.params(), (1, context, width)))
+        std = 0.02 * (768 / width) ** 0.5
+        normal = nnx.initializers.normal(std)
+        out_init = nnx.initializers.normal(std / (2 * depth) ** 0.5)  # so that the stream does not grow with the depth
+        block = {
+            "activation": nnx.gelu, "epsilon": 1e-5, "causal": True, "kernel_init": normal, "out_init": out_init,
+            "dtype": dtype,
+        }  # fmt: skip
+        self.tokens = nnx.Embed(classes, width, embedding_init=normal, rngs=rngs)
+        self.positions = nnx.Param(normal(rngs.params(), (1, context, width)))
         self.blocks = nnx.Sequential(*(Block(width, heads, **block, rngs=rngs) for _ in range(depth)))
         self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
 

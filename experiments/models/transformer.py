@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import ArrayLike, DTypeLike
+from jax.typing import DTypeLike
 
 small_normal = nnx.initializers.normal(0.02)
 exact_gelu = partial(nnx.gelu, approximate=False)
@@ -19,9 +20,10 @@ class Block(nnx.Module):
         width: int,
         heads: int,
         *,
-        activation: Callable[[ArrayLike], ArrayLike] = exact_gelu,
+        activation: Callable[[jax.Array], jax.Array] = exact_gelu,
         epsilon: float = 1e-6,
         causal: bool = False,
+        kernel_init: nnx.Initializer = small_normal,
         out_init: nnx.Initializer = small_normal,
         dtype: DTypeLike,
         rngs: nnx.Rngs,
@@ -30,11 +32,11 @@ class Block(nnx.Module):
         dense = partial(nnx.Linear, dtype=dtype, rngs=rngs)
         self.norm1 = norm()
         self.attention = nnx.MultiHeadAttention(
-            heads, width, decode=False, keep_rngs=False, kernel_init=small_normal, out_kernel_init=out_init,
+            heads, width, decode=False, keep_rngs=False, kernel_init=kernel_init, out_kernel_init=out_init,
             dtype=dtype, rngs=rngs,
         )  # fmt: skip
         self.norm2 = norm()
-        self.dense1 = dense(width, 4 * width, kernel_init=small_normal)
+        self.dense1 = dense(width, 4 * width, kernel_init=kernel_init)
         self.dense2 = dense(4 * width, width, kernel_init=out_init)
         self.activation, self.causal = activation, causal
 

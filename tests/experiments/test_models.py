@@ -10,6 +10,7 @@ from flax import nnx
 
 import parsimony as pm
 from experiments import models
+from experiments.models.gpt import GPT
 from experiments.models.layers import conv
 from experiments.models.resnet import Block, ResNet, WideResNet
 from experiments.models.vit import ViT
@@ -23,7 +24,7 @@ def abstract(make, **options):
 
 
 def images(name: str, batch: int = 2):
-    return jax.ShapeDtypeStruct((batch, *models.input_shape(name)), "float32")
+    return jax.ShapeDtypeStruct((batch, *models.input_shape(name)), models.example(name).dtype)
 
 
 @pytest.mark.slow
@@ -50,6 +51,8 @@ def images(name: str, batch: int = 2):
         (models.models["resnet34"], 21_797_672),
         (models.models["resnet50"], 25_557_032),
         (models.models["vit_ti16"], 5_717_416),
+        (models.models["gpt_nano"], 95_664),
+        (lambda rngs: GPT(12, 12, 768, 50_257, 1024, rngs=rngs), 124_439_808),
         (lambda rngs: ViT(768, 12, 12, rngs=rngs), 86_567_656),
     ],
 )
@@ -64,7 +67,8 @@ def test_parameters_and_batch_statistics_are_all_that_inference_needs(name):
     network.eval()
     graphdef, params, statistics = nnx.split(network, nnx.Param, nnx.BatchStat)
     logits = jax.eval_shape(lambda *state: nnx.merge(graphdef, *state[:2])(state[2]), params, statistics, images(name))
-    assert logits.shape == (2, 10 if models.input_shape(name)[0] < 224 else 1000)
+    shape = models.input_shape(name)
+    assert logits.shape == ((2, *shape, 96) if len(shape) == 1 else (2, 10 if shape[0] < 224 else 1000))
 
 
 @pytest.mark.slow

@@ -4,7 +4,6 @@ import functools
 import json
 import re
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ from experiments.growth.config import Grow
 from experiments.metrics import PERPLEXITY
 from experiments.models.gpt import GPT
 from experiments.runs.load import load_run
-from experiments.training.network import merge_variables, parts_of
+from experiments.training.network import parts_of
 from experiments.training.parallel import parallel
 
 CONFIG = Config(
@@ -119,7 +118,8 @@ def test_every_command_takes_the_run(directory, capsys):
     assert {result["metric"] for result in results.values()} == {"perplexity"}
 
     dense = results["prune"]["dense"]["test"]
-    assert results["compact"]["perplexity"]["whole"]["test"] == results["family"]["whole"]["perplexity"]["test"] == dense
+    assert results["compact"]["perplexity"]["whole"]["test"] == dense
+    assert results["family"]["whole"]["perplexity"]["test"] == dense
     cut, tuned = results["prune"]["rows"]
     assert tuned["validation"] < cut["validation"]
     assert results["compact"]["equality"]["same answers"] == 1
@@ -154,7 +154,7 @@ def test_what_needs_an_accuracy_says_so(directory, capsys):
 
 def test_a_run_belongs_to_its_text(directory, monkeypatch):
     monkeypatch.setattr(text, "python_docs", lambda: TEXT[:12_000].replace("Python", "python"))
-    with pytest.raises(RunError, match="was trained on another text than this Python has .*text_sha256"):
+    with pytest.raises(RunError, match=r"was trained on another text than this Python has .*text_sha256"):
         load_run(directory)
 
 
