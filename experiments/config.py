@@ -46,7 +46,7 @@ class ModelOptions:
     model: Literal[
         "small_cnn", "tiny_cnn", "lenet", "lenet300", "vgg16", "vgg19", "resnet8", "resnet20", "resnet32", "resnet44",
         "resnet56", "resnet110", "resnet18_cifar", "resnet50_cifar", "wrn22_2", "mobilenetv2", "alexnet", "resnet18",
-        "resnet34", "resnet50", "vit_ti16", "gpt_nano", "gpt_micro", "gpt_mini",
+        "resnet34", "resnet50", "vit_ti16", "vit_nano", "vit_mini", "gpt_nano", "gpt_micro", "gpt_mini",
     ] = "small_cnn"  # fmt: skip
     """Its name in experiments/models."""
     widths: tuple[int, ...] = ()

@@ -56,8 +56,8 @@ class ImportanceOptions(FineTuneOptions):
     of at least that share are made of the weights of the path, too."""
     gates_rate: float = 0.05
     """α of the gates, and of the path on the weights."""
-    weights_rate: float = 0.01
-    """α of the weights beside the gates; 0 leaves them as they are."""
+    weights_rate: float | None = None
+    """α of the weights beside the gates; 0 leaves them as they are. None: a tenth of the run's."""
     pull: float = 2.0
     """How far a unit that the loss does not hold fades until the path is open, e⁻ᵖ."""
 
@@ -68,7 +68,7 @@ class ImportanceOptions(FineTuneOptions):
         wrong = [share for share in self.sparsity if not 0 < share < 1]
         if wrong or not self.sparsity:
             raise ValueError(f"--sparsity: expected shares of the units in (0, 1), got {wrong or 'none'}.")
-        if not (0 < self.path_sparsity < 1 and self.gates_rate > 0 and self.weights_rate >= 0 and self.pull > 0):
+        if not (0 < self.path_sparsity < 1 and self.gates_rate > 0 and (self.weights_rate or 0) >= 0 and self.pull > 0):
             raise ValueError("--path-sparsity must be in (0, 1), --gates-rate and --pull > 0, --weights-rate ≥ 0.")
         if self.fine_tune < 0:
             raise ValueError("--fine-tune must be ≥ 0.")
@@ -137,10 +137,10 @@ def _order(criterion: Criterion, run: Run, units: pm.structure.Units, arguments:
     variables = merge_variables(params, stats)
     trained = {"trained": (params, stats)}
     if criterion in PATHS:
+        rate = run.config.learning_rate / 10 if arguments.weights_rate is None else arguments.weights_rate
         options = UnitPath(
-            arguments.path_epochs, arguments.gates_rate, arguments.pull, arguments.path_sparsity, arguments.scope,
-            arguments.weights_rate,
-        )  # fmt: skip
+            arguments.path_epochs, arguments.gates_rate, arguments.pull, arguments.path_sparsity, arguments.scope, rate
+        )
         order, *after = PATHS[criterion](run, units, params, stats, options)
         return order, trained | {OF_PATH: after}, arguments.path_epochs
     if criterion == "magnitude":

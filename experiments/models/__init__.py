@@ -19,7 +19,7 @@ from .lenet import LeNet, LeNet300, SmallCNN, TinyCNN
 from .mobilenet import MobileNetV2
 from .resnet import ImageNetResNet, ResNet, SmallImageResNet, WideResNet
 from .vgg import VGG
-from .vit import ViT
+from .vit import SmallImageViT, ViT
 
 models: dict[str, Callable[..., Any]] = {
     "small_cnn": SmallCNN,
@@ -43,6 +43,8 @@ models: dict[str, Callable[..., Any]] = {
     "resnet34": partial(ImageNetResNet, 34),
     "resnet50": partial(ImageNetResNet, 50),
     "vit_ti16": ViT,
+    "vit_nano": partial(SmallImageViT, 48, 4, 3),
+    "vit_mini": partial(SmallImageViT, 192, 6, 3),
     "gpt_nano": partial(GPT, 3, 3, 48),
     "gpt_micro": partial(GPT, 4, 4, 128),
     "gpt_mini": partial(GPT, 6, 6, 192),

@@ -25,6 +25,7 @@ class GPT(nnx.Module):
         classes: int = 96,
         context: int = 128,
         *,
+        epsilon: float = 1e-5,
         dtype: DTypeLike = jnp.float32,
         rngs: nnx.Rngs,
     ):
@@ -32,13 +33,13 @@ class GPT(nnx.Module):
         normal = nnx.initializers.normal(std)
         out_init = nnx.initializers.normal(std / (2 * depth) ** 0.5)  # so that the stream does not grow with the depth
         block = {
-            "activation": nnx.gelu, "epsilon": 1e-5, "causal": True, "kernel_init": normal, "out_init": out_init,
+            "activation": nnx.gelu, "epsilon": epsilon, "causal": True, "kernel_init": normal, "out_init": out_init,
             "dtype": dtype,
         }  # fmt: skip
         self.tokens = nnx.Embed(classes, width, embedding_init=normal, rngs=rngs)
         self.positions = nnx.Param(normal(rngs.params(), (1, context, width)))
         self.blocks = nnx.Sequential(*(Block(width, heads, **block, rngs=rngs) for _ in range(depth)))
-        self.norm = nnx.LayerNorm(width, epsilon=1e-5, rngs=rngs)
+        self.norm = nnx.LayerNorm(width, epsilon=epsilon, rngs=rngs)
 
     def __call__(self, tokens):
         x = self.tokens(tokens) + self.positions[...][:, : tokens.shape[1]]

@@ -23,6 +23,8 @@ DROPS = {  # the epochs, of so many, after which the measured and the published 
     "digits": (120, 90),
     "gpt_chars": (12, 9),
     "gpt_chars_dense": (12, 9),
+    "vit_cifar10": (4, 3),
+    "vit_cifar10_dense": (4, 3),
     "lenet_dense": (15, 10),
     "lenet_mnist": (30, 20),
     "lenet_paced": (24, 18),
