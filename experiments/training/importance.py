@@ -1,7 +1,8 @@
 """How important each unit of a trained network is, by several criteria: {set: a number for each unit, smallest first}.
 
     magnitude     the root mean square of all that makes the unit
-    activation    √(Σ_ij W_ij²·E[x_j²]) over the weights that read the unit, x their inputs
+    activation    √(Σ_ij W_ij²·E[x_j²]) over the weights that read the unit, x their inputs; of a feature f of queries
+                  and keys, which read each other, √(Σ_h E[q_hf²]·E[k_hf²]/d) over the heads h, d features of a head
     taylor        Σ over batches of (∂L/∂g_u)², at g = 1
     random        a draw
 
@@ -60,12 +61,12 @@ def taylor(run: Run, units: pm.structure.Units, variables) -> Scores:
 
 
 def activation(run: Run, units: pm.structure.Units, variables) -> Scores:
-    """Minus the norm of the weights that read each unit, each times the root mean square of its input.
+    """Minus the norm of what reads each unit, each part times the root mean square of its input.
 
     Raises:
-      RunError: a set that no layer reads by a product, such as the features of queries and keys.
+      RunError: a set that no product reads.
     """
-    powers = input_powers(run, variables)
+    powers, scores_of = input_powers(run, variables)
     weights, scores = by_name(variables), {}
     for name, unit_set in units.sets.items():
         readers = [
@@ -74,20 +75,25 @@ def activation(run: Run, units: pm.structure.Units, variables) -> Scores:
             for axis in axes
             if (parameter, axis) not in unit_set.makers and parameter in powers
         ]
-        if not readers:
-            raise RunError(f"the criterion activation has no layer that reads the units of {name}; leave it out.")
         products = lambda at: np.square(np.asarray(weights[at], np.float64)) * powers[at]
         squares = [unit_set.each(np.add, *place, products(place[0]), 0.0) for place in readers]
+        if not readers:
+            queries = [place for place in unit_set.makers if place[0] in scores_of]
+            squares = [unit_set.each(np.add, *place, scores_of[place[0]], 0.0) for place in queries]
+        if not squares:
+            raise RunError(f"the criterion activation has no product that reads the units of {name}; leave it out.")
         scores[name] = -np.sqrt(np.sum(squares, axis=0))
     return scores
 
 
-def input_powers(run: Run, variables) -> dict[str, np.ndarray]:
-    """{kernel: E[x²] of what it is multiplied by, of its number of axes, 1 long where they are no inputs}.
+def input_powers(run: Run, variables) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """({kernel: E[x²] of what it is multiplied by}, {kernel of queries: E[q²]·E[k²]/d of its outputs}).
 
-    The layers hand their products to a function of theirs, in whose place one is put that looks at the inputs too.
+    Of the kernel's number of axes, 1 long where they are no inputs, or no outputs. The layers hand their products to a
+    function of theirs, in whose place one is put that looks at the inputs too.
     """
     found: dict[str, list[np.ndarray]] = {}
+    pairs: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     network = nnx.merge(run.network.graphdef, variables)
     for path, module in nnx.iter_modules(network):
         name = "/".join(map(str, (*path, "kernel")))
@@ -95,9 +101,24 @@ def input_powers(run: Run, variables) -> dict[str, np.ndarray]:
             module.dot_general = _watched_product(found.setdefault(name, []), module.dot_general)
         elif isinstance(module, nnx.Conv) and module.feature_group_count == 1:
             module.conv_general_dilated = _watched_convolution(found.setdefault(name, []), module.conv_general_dilated)
+        elif isinstance(module, nnx.MultiHeadAttention):
+            query = "/".join(map(str, (*path, "query", "kernel")))
+            module.attention_fn = _watched_attention(pairs.setdefault(query, []), module.attention_fn)
     for images, _ in _batches(run):
         network(jnp.asarray(run.dataset.normalised(images)))
-    return {name: np.mean(each, axis=0) for name, each in found.items() if each}
+    means = {name: np.mean(each, axis=0) for name, each in pairs.items() if each}  # [2, heads, features]
+    of_scores = {name: np.prod(both, axis=0)[None] / both.shape[-1] for name, both in means.items()}
+    return {name: np.mean(each, axis=0) for name, each in found.items() if each}, of_scores
+
+
+def _watched_attention(found: list[tuple[np.ndarray, np.ndarray]], attention):
+    power = lambda x: np.asarray(jnp.mean(jnp.square(x.astype(jnp.float32)), range(x.ndim - 2)), np.float64)
+
+    def watched(query, key, *arguments, **options):
+        found.append((power(query), power(key)))
+        return attention(query, key, *arguments, **options)
+
+    return watched
 
 
 def _watched_product(found: list[np.ndarray], product):
@@ -106,7 +127,7 @@ def _watched_product(found: list[np.ndarray], product):
         others = tuple(axis for axis in range(x.ndim) if axis not in {i % x.ndim for i in inputs})
         power = np.asarray(jnp.mean(jnp.square(x.astype(jnp.float32)), others), np.float64)
         found.append(np.expand_dims(power, [axis for axis in range(kernel.ndim) if axis not in taken]))
-        return product(x, kernel, dimensions, **options)
+        return (product or jax.lax.dot_general)(x, kernel, dimensions, **options)
 
     return watched
 

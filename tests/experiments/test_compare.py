@@ -178,7 +178,7 @@ def test_a_grid_is_a_row_for_every_combination():
     [
         ({"methods": ("split_lbl",)}, "did you mean 'split_lbi'"),
         ({"model": "lenet5"}, "unknown model 'lenet5'"),
-        ({"model": "lenet"}, "images of another size"),
+        ({"model": "lenet"}, "inputs of another size"),
         ({"level": "group", "methods": ("rigl",)}, "rigl makes weights zero: leave it out of --methods, or choose"),
         ({"methods": ("slimming",)}, "slimming makes filters zero"),
         ({"model": "alexnet", "level": "group", "methods": ("narrow",)}, "narrow trains alexnet of other widths"),

@@ -119,5 +119,5 @@ def test_colour_images_are_normalised_by_the_training_images(monkeypatch):
     x = dataset.normalised(jnp.asarray(dataset.train.inputs))
     np.testing.assert_allclose(np.mean(x, (0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(np.std(x, (0, 1, 2)), 1, rtol=1e-5)
-    with pytest.raises(RunError, match="30 training images after validation, not 31"):
+    with pytest.raises(RunError, match="30 training examples after validation, not 31"):
         load("cifar10", 10, images=31)

@@ -22,6 +22,7 @@ from experiments.growth.config import Grow
 from experiments.metrics import PERPLEXITY
 from experiments.models.gpt import GPT
 from experiments.runs.load import load_run
+from experiments.training import importance
 from experiments.training.network import parts_of
 from experiments.training.parallel import parallel
 
@@ -168,3 +169,25 @@ def test_adam_takes_the_place_of_momentum():
     np.testing.assert_allclose(first["w"], [1.0, -1.0], rtol=1e-5)
     np.testing.assert_allclose(sgd.update(grads, sgd.init(grads))[0]["w"], grads["w"])
     assert configs.load("train", "gpt_chars").config.optimizer == "adam"
+
+
+def test_activation_of_a_query_feature_is_what_it_adds_to_the_scores(directory, monkeypatch):
+    monkeypatch.setattr(importance, "IMAGES", 16)
+    run = load_run(directory)
+    params = run.at()[0]
+    units = pm.structure.find_units(run.network.fn, params, run.dataset.example)
+    found = importance.activation(run, units, params)
+
+    network = nnx.merge(run.network.graphdef, params)
+    tokens = jnp.asarray(run.dataset.train.inputs[:16], jnp.int32)
+    block = network.blocks.layers[0]
+    x = block.norm1(network.tokens(tokens) + network.positions[...])
+    power = lambda layer: np.square(np.asarray(layer(x), np.float64)).mean((0, 1))
+    squares = (power(block.attention.query) * power(block.attention.key) / 4).sum(0)
+    np.testing.assert_allclose(found["blocks/layers/0/attention/query.2"], -np.sqrt(squares), rtol=1e-4)
+
+    heads = np.square(np.asarray(block.attention.out.kernel[...], np.float64)).sum(2)
+    q, k, v = (layer(x) for layer in (block.attention.query, block.attention.key, block.attention.value))
+    mixed = nnx.dot_product_attention(q, k, v, is_causal=True)
+    inputs = np.square(np.asarray(mixed, np.float64)).mean((0, 1))
+    np.testing.assert_allclose(found["blocks/layers/0/attention/query"], -np.sqrt((heads * inputs).sum(1)), rtol=1e-4)
