@@ -56,4 +56,4 @@ class SmallImageViT(ViT):
     """For images of 32×32 pixels, in patches of 4×4."""
 
     input_shape = (32, 32, 3)
-    __init__ = functools.partialmethod(ViT.__init__, classes=10, patch=4)
+    __init__ = functools.partialmethod(ViT.__init__, classes=10, patch=4)  # type: ignore  (other defaults alone)

@@ -3,7 +3,8 @@
 python -m experiments train gpt_chars
 
 About two minutes of CPU. The groups are heads, hidden units and channels of the stream; 30 % of each layer are out at
-the end, and W is finished inside the support.
+the end, and W is finished inside the support. Expect a perplexity near 4.7 on the test pieces for W = W̃ (4.71, one
+seed, Python 3.11.7); without a path 3.63 ± 0.01 (`gpt_chars_dense`).
 
 For a GPU: `--model gpt_micro` (0.8 million parameters) or `--model gpt_mini` (2.7 million) with `--epochs 40`; neither
 has been measured.
