@@ -185,11 +185,12 @@ class Config(MachineOptions, RunOptions, PathOptions, OptimizerOptions, ModelOpt
             raise ValueError(f"workers: expected a number ≥ 0, or None, got {self.workers}.")
         if self.augment and self.dataset == "imagenet2012":
             raise ValueError("augment: the crops of imagenet2012 are random already; leave it out.")
-        if self.dataset in TEXTS and (self.augment or self.stop == "one_se"):
-            raise ValueError(
-                f"{'augment: is for images' if self.augment else 'stop: one_se needs the error of an accuracy'}; "
-                f"{self.dataset} is a text: leave it out."
-            )
+        if self.dataset in TEXTS:
+            images = {"augment": self.augment, "image_size": self.image_size}
+            wrong = [f"{name}: is for images" for name, given in images.items() if given]
+            wrong += ["stop: one_se needs the error of an accuracy"] * (self.stop == "one_se")
+            if wrong:
+                raise ValueError(f"{wrong[0]}; {self.dataset} is a text: leave it out.")
         if self.images is not None and self.images < 1:
             raise ValueError(f"images: expected at least 1, or None, got {self.images}.")
         if any(width < 1 for width in self.widths):

@@ -16,7 +16,7 @@ from ..runs.load import load_run
 from ..training.fit import make_fine_tune
 from ..training.network import merge_variables, split_variables, trainable
 from ..training.recalibration import without
-from ..training.step import make_accuracy
+from ..training.step import make_metric
 
 
 def by_time(
@@ -48,7 +48,7 @@ def by_time(
     units = pm.structure.find_units(fn, variables, x)
     table = pm.structure.TimeTable(functools.partial(pm.structure.stopwatch, clock=clock))
     whole, parts = table.measured(fn, variables, x), table.predicted(fn, variables, x)
-    accuracy = lambda fn, variables: make_accuracy(fn, trained.dataset)(variables, trained.dataset.test)
+    accuracy = lambda fn, variables: make_metric(fn, trained.dataset)(variables, trained.dataset.test)
     widths = [unit_set.size for unit_set in units.sets.values()]
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}; batches of {images}, {clock.__name__}")
     print(f"whole: {whole:.3f} ms, test accuracy {accuracy(fn, variables):.2%}; units {widths}", flush=True)

@@ -30,7 +30,7 @@ def times(images: int = 8, others: int = 8, again: int = 3, busy: bool = False, 
     rng = np.random.default_rng(seed)
     for name, network in {"LeNet": LeNet, "ResNet-20": ResNet}.items():
         fn, params = evaluated(network(rngs=nnx.Rngs(seed)))
-        x = jnp.ones((images, *network.image_shape))
+        x = jnp.ones((images, *network.input_shape))
         units = pm.structure.find_units(fn, params, x)
         sizes = {name: unit_set.size for name, unit_set in units.sets.items()}
         kept = [{name: size for name, size in sizes.items()}]

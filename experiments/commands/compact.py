@@ -110,10 +110,10 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     result |= {"size": {name: size(row, example) for name, row in rows.items()}, "latency": {}}
     rows["exported"] = pm.structure.load_compact(folder)
     if arguments.int8:
-        rows["int8"] = _eight_bits(small, image, folder)
-        accuracy = make_accuracy(rows["int8"][0], run.dataset)
-        scores["int8"] = validation_and_test(accuracy, rows["int8"][1], run.dataset)
-        result["size"]["int8"] = size(rows["int8"], image)
+        rows["int8"] = _eight_bits(small, example, folder)
+        measure = make_metric(rows["int8"][0], run.dataset)
+        scores["int8"] = validation_and_test(measure, rows["int8"][1], run.dataset)
+        result["size"]["int8"] = size(rows["int8"], example)
     for batch, times in latency(rows, run.dataset, arguments.rounds).items():
         result["latency"][batch] = {name: float(np.median(seconds)) for name, seconds in times.items()} | {
             "speed": ratio(times, "whole", "cut")
@@ -124,13 +124,13 @@ def compact(arguments: CompactOptions) -> dict[str, Any]:
     return result
 
 
-def _eight_bits(small: pm.structure.Compact, image, folder: Path) -> tuple[Any, Any]:
+def _eight_bits(small: pm.structure.Compact, example, folder: Path) -> tuple[Any, Any]:
     """(fn, variables) of the network with 8 bits, written beside the other."""
     try:
-        quantised = pm.structure.quantise(small, image)
+        quantised = pm.structure.quantise(small, example)
     except ValueError as error:
         raise RunError(f"--int8: {error}") from None
-    pm.structure.export(quantised, folder.with_name(f"{folder.name}-int8"), image)
+    pm.structure.export(quantised, folder.with_name(f"{folder.name}-int8"), example)
     return quantised.fn, quantised.params
 
 
@@ -249,6 +249,7 @@ def table(result: dict[str, Any]) -> str:
 def _line_of_int8(result: dict[str, Any]) -> list[str]:
     if "int8" not in result["size"]:
         return []
-    score, stored = result["accuracy"]["int8"]["test"], result["size"]["int8"]["bytes on disk"]
+    metric = metric_named(result)
+    score, stored = metric.text(result[metric.name]["int8"]["test"]), result["size"]["int8"]["bytes on disk"]
     times = ", ".join(f"{1e3 * seconds['int8']:.3f} ms, batch {batch}" for batch, seconds in result["latency"].items())
-    return [f"int8, weights and activations: test accuracy {score:.2%}; {stored:,} bytes on disk; {times}"]
+    return [f"int8, weights and activations: test {metric.name} {score}; {stored:,} bytes on disk; {times}"]

@@ -43,5 +43,6 @@ class CutOptions(FineTuneOptions):
 
     def units(self, run: Run, variables, target: str) -> pm.structure.Units:
         """Those of the run's network, found with the batch that counts: one image, but for milliseconds."""
-        shape = (self.images if target == "ms" else 1, *run.dataset.shape)
-        return pm.structure.find_units(run.network.fn, variables, jax.ShapeDtypeStruct(shape, "float32"))
+        one = run.dataset.example
+        shape = (self.images if target == "ms" else 1, *one.shape[1:])
+        return pm.structure.find_units(run.network.fn, variables, jax.ShapeDtypeStruct(shape, one.dtype))
