@@ -109,6 +109,33 @@ def test_new_units_are_read_by_zeros_and_normalised_neutrally():
     assert wider["params"]["Conv_0"]["kernel"][..., 6:].all()
 
 
+def test_the_units_that_are_added_are_those_that_lower_the_loss_most():
+    """They are read by zeros, and what reads them has a larger gradient than without a choice."""
+    rng = np.random.default_rng(0)
+    shapes = {"w1": (12, 4), "w2": (4, 4), "w3": (4, 3)}
+    params = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    x, y = (jnp.asarray(rng.normal(size=(64, n)), jnp.float32) for n in (12, 3))
+    fn = lambda params, x: jax.nn.relu(jax.nn.relu(x @ params["w1"]) @ params["w2"]) @ params["w3"]
+    gradient = lambda fn, params: jax.jit(jax.grad(lambda params: jnp.mean(jnp.square(fn(params, x) - y))))(params)
+    units = find_units(fn, params, x)
+    squares = {}
+    for candidates in (1, 16):
+        wider = grow(units, {"w1": 6, "w2": 7}, params, key=KEY, gradient=gradient, candidates=candidates).params
+        np.testing.assert_allclose(fn(wider, x), fn(params, x), atol=1e-5)
+        assert not wider["w2"][4:].any()
+        assert not wider["w3"][4:].any()
+        grads = gradient(fn, wider)
+        squares[candidates] = [float(jnp.sum(jnp.square(grads[name][4:]))) for name in ("w2", "w3")]
+        if candidates == 1:  # nothing to choose from: the units that there are without a gradient, in some order
+            plain = grow(units, {"w1": 6, "w2": 7}, params, key=KEY).params
+            np.testing.assert_array_equal(np.sort(wider["w1"]), np.sort(plain["w1"]))
+    assert all(many > 1.1 * few for few, many in zip(*squares.values(), strict=True))
+    with pytest.raises(ValueError, match="gradient: expected a tree like params"):
+        grow(units, {"w1": 6}, params, key=KEY, gradient=lambda fn, params: params["w1"])
+    with pytest.raises(ValueError, match="candidates=0: expected the number of candidates"):
+        grow(units, {"w1": 6}, params, key=KEY, gradient=gradient, candidates=0)
+
+
 @pytest.mark.parametrize("name", mostly(["lenet", "resnet", "vit"], ["lenet"]))
 def test_new_units_learn(name):
     """Nothing is stuck at zero: three steps of descent move new units of every set."""

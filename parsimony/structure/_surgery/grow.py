@@ -10,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from ..._checks import check_count
 from ..._words import shown
 from .._analysis.analyse import Analysis
 from .._analysis.remembered import analysis_of
 from .._units import Units, check_units, check_widths, structs
+from .births import Gradient, chosen_births, without_others
 from .compact import resized
-from .index_map import Layout, layouts, spread
+from .index_map import Layout, Places, layouts, spread
 from .opt_state import transplant
 from .silence import first_run, silent_ways, start
 
@@ -58,6 +60,8 @@ def grow(
     *,
     key: jax.Array,
     tx: optax.GradientTransformation | None = None,
+    gradient: Gradient | None = None,
+    candidates: int = 8,
 ) -> Grown:
     """Adds units to sets: the wider function computes what the narrow one does, and can learn more.
 
@@ -65,7 +69,10 @@ def grow(
 
     - the kernels that make it are random, of the size of the others, and outside the span of the others as far as there
       is room (their orthogonal complement); its scale and variance are 1, its shift and mean 0;
-    - the kernels that read it are zero, so that nothing changes.
+    - the kernels that read it are zero, so that nothing changes: they have a gradient at once, and with them the rest.
+
+    With a `gradient` of the loss, units are chosen among random candidates by how much they would lower it (see the
+    module `births`).
 
     Where something else than a kernel reads the units, that is not enough: units that a normalisation sums over start
     as zeros that are read by random weights; of the two sides of a product (queries and keys) one starts at zero. By
@@ -81,6 +88,10 @@ def grow(
       key: of the new weights.
       tx: the transformation that opt_state belongs to: new entries are those of tx.init on the new parameters. None:
         zero, True in a mask, and never entered.
+      gradient: gradient(fn, params) → ∂L/∂params on a batch of training data, where fn takes the parameters with all
+        candidates: `lambda fn, params: jax.grad(lambda params: loss(fn(params, x), y))(params)`. Of a network with
+        batch statistics take the gradient in training mode: those of new units are not known yet. None: no choice.
+      candidates: for each new unit, with a gradient.
 
     Returns:
       `Grown`. For the next step of a `unit_penalty`, find the units of the wider function and make a penalty of them.
@@ -97,10 +108,13 @@ def grow(
       >>> wider = pm.structure.grow(units, {"w1": 5}, params, key=jax.random.key(0))
       >>> wider.params["w1"].shape, wider.fn(wider.params, jnp.ones((1, 4))).tolist()
       ((4, 5), [[8.0, 8.0, 8.0]])
+      >>> squares = lambda fn, params: jax.grad(lambda p: jnp.sum(jnp.square(fn(p, jnp.eye(4)))))(params)
+      >>> pm.structure.grow(units, {"w1": 5}, params, key=jax.random.key(0), gradient=squares).params["w1"].shape
+      (4, 5)
 
     References:
       Chen, Goodfellow, Shlens, "Net2Net" (arXiv 1511.05641) for the idea of growth that keeps the function; the
-      published code of arXiv 1905.09449 does not.
+      published code of arXiv 1905.09449 does not. GradMax (arXiv 2201.05125) for new units by their gradient.
     """
     check_units("grow(units, widths, params, opt_state, key=key)", units, widths, params, opt_state)
     _check(units, widths)
@@ -108,22 +122,44 @@ def grow(
         jax.random.key_data(jax.random.fold_in(key, 0))
     except (TypeError, ValueError):
         raise TypeError(f"key: expected a key, such as jax.random.key(0), got {shown(key)}.") from None
+    check_count("candidates", candidates, "the number of candidates for each new unit, an int ≥ 1")
     leaves, treedef = units.matched(params)
     widths = {name: int(width) for name, width in widths.items() if width > units.sets[name].size}
     found = analysis_of(units, structs(params), units.arguments)
-    places = layouts(units, widths)
     ways = silent_ways(units, found, list(widths))
-    grown = treedef.unflatten(
-        [
-            _parameter(units, found, ways, name, leaf, places[name], jax.random.fold_in(key, zlib.crc32(name.encode())))
-            if name in places
-            else leaf
+
+    def wide(its_places: Places) -> list:
+        of = lambda name: jax.random.fold_in(key, zlib.crc32(name.encode()))
+        return [
+            _parameter(units, found, ways, name, leaf, its_places[name], of(name)) if name in its_places else leaf
             for name, leaf in leaves
         ]
-    )
+
+    open_to_choice = {name: width for name, width in widths.items() if ways[name] == "unread"}
+    if gradient is not None and open_to_choice:
+        size = {name: units.sets[name].size for name in widths}
+        more = {name: size[name] + candidates * (width - size[name]) for name, width in open_to_choice.items()}
+        many_places = layouts(units, widths | more)
+        many = treedef.unflatten(wide(many_places))
+        fn, _ = _function(units, widths | more, params, many)
+        chosen = chosen_births(units, open_to_choice, many_places, many, gradient(fn, many))
+        grown = treedef.unflatten(
+            [
+                without_others(leaf, many_places.get(name, {}), chosen) if name in many_places else leaf
+                for (name, _), leaf in zip(leaves, jax.tree.leaves(many), strict=True)
+            ]
+        )
+    else:
+        grown = treedef.unflatten(wide(layouts(units, widths)))
+    places = layouts(units, widths)
     state = None
     if opt_state is not None:
         state = transplant(opt_state, units.shapes, places, None if tx is None else tx.init(grown))
+    fn, route = _function(units, widths, params, grown)
+    return Grown(grown, state, fn, route, units, widths)
+
+
+def _function(units: Units, widths: dict[str, int], params, grown) -> tuple[Callable[..., Any], str]:
     number = {name: units.sets[name].at_width(width) for name, width in widths.items()}
     fn, route = resized(units, number, params, grown)
     assert fn is not None
@@ -135,7 +171,7 @@ def grow(
                 f"the function cannot have {widths}: {error}\nUnits that it folds into each other, such as the groups "
                 "of a shuffled convolution, cannot grow by themselves, and rotary features grow only in pairs."
             ) from None
-    return Grown(grown, state, fn, route, units, widths)
+    return fn, route
 
 
 def _check(units: Units, widths) -> None:
