@@ -12,7 +12,7 @@ from ._choice.family import Family as Family
 from ._choice.family import family as family
 from ._choice.from_masks import keep_from_masks as keep_from_masks
 from ._choice.growth_policy import next_widths as next_widths
-from ._choice.growth_policy import saturation as saturation
+from ._choice.growth_policy import used_units as used_units
 from ._choice.penalty import penalty_of as penalty_of
 from ._choice.penalty import unit_penalty as unit_penalty
 from ._choice.rank_units import rank_units as rank_units

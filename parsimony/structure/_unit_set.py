@@ -35,6 +35,12 @@ class UnitSet:
         """Whether a removal is not exact."""
         return bool(self.reason)
 
+    @property
+    def readers(self) -> tuple[tuple[str, int], ...]:
+        """(parameter, axis) of the members that only take activations in."""
+        places = ((name, axis) for name, axes in self.members.items() for axis in axes)
+        return tuple(place for place in places if place not in self.makers)
+
     def at_width(self, width: int) -> np.ndarray:
         """How many there are of each unit at another width: copies of the last, or the first ones only."""
         number = (np.arange(self.size) < width).astype(int)

@@ -100,7 +100,10 @@ def test_masks_and_shares_of_a_support_that_is_not_finite_are_rejected_by_name()
         jax.tree.map(jnp.ones_like, weights), tx.init(weights), weights | {"w1": weights["w1"] * jnp.nan}
     )
     with pytest.raises(ValueError, match="V of 'w1' holds"):
-        pm.structure.saturation(units, state)
+        pm.support(state)
+    unread = weights | {"w2": weights["w2"].at[0, 0].set(jnp.nan)}
+    with pytest.raises(ValueError, match="W of 'w2' holds 1 of"):
+        pm.structure.used_units(units, unread)
     damaged = weights | {"w1": weights["w1"].at[0, 2].set(jnp.nan)}
     with pytest.raises(ValueError, match="W of 'w1' holds 1 of 24 values"):
         pm.structure.choose(units, damaged, sparsity=0.5, order="magnitude")

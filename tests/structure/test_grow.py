@@ -12,7 +12,7 @@ import parsimony as pm
 from helpers.architectures import ARCHITECTURES, QUICK, built, error
 from helpers.cases import mostly
 from parsimony._tree import named_leaves
-from parsimony.structure import compact, find_units, grow, next_widths, saturation, unit_penalty
+from parsimony.structure import compact, find_units, grow, next_widths, rank_units, unit_penalty, used_units
 from parsimony.structure._surgery.grow import outside_span
 
 KEY = jax.random.key(0)
@@ -183,43 +183,73 @@ def test_a_penalty_over_units_grows_with_them():
     )
 
 
-def test_saturation_is_the_share_of_units_in_the_support():
-    _, params, _, units = built("lenet")
-    tx = pm.split_lbi(0.1, penalty=unit_penalty(units, 1.0))
-    state = tx.init(params)
-    assert saturation(units, state) == {"conv1": 0, "conv2": 0, "conv3": 0, "dense1": 0}
-    dual = jax.tree.map(jnp.zeros_like, params)
-    dual["conv2"]["kernel"] = dual["conv2"]["kernel"].at[..., :2].set(1.0)
-    dual["dense1"]["bias"] = dual["dense1"]["bias"].at[:3].set(5.0)
-    state = optax.tree.set(state, dual=dual)
-    assert saturation(units, state) == {"conv1": 0, "conv2": 2 / 8, "conv3": 0, "dense1": 3 / 12}
+def read_by(norms):
+    """A network of one hidden layer whose units are read by weights of these norms."""
+    params = {"w1": jnp.ones((4, len(norms))), "w2": jnp.asarray(norms)[:, None] * jnp.array([[0.6, 0.8]])}
+    fn = lambda params, x: jax.nn.relu(x @ params["w1"]) @ params["w2"]
+    return find_units(fn, params, jnp.ones((2, 4))), params
 
 
-def test_a_layer_does_not_saturate_because_its_kernels_have_many_inputs():
-    """One strength for all, as published, takes in the layer with many inputs first; a strength a set does not."""
+def test_a_unit_is_used_when_it_is_read_as_the_others_are():
+    units, params = read_by([1.0, 0.9, 0.25, 0.15, 0.0])
+    assert used_units(units, params)["w1"].tolist() == [True, True, True, False, False]
+    larger = jax.tree.map(lambda w: 100 * w, params)  # neither the scale of the layer nor that of the one before counts
+    np.testing.assert_array_equal(used_units(units, larger)["w1"], used_units(units, params)["w1"])
+    assert used_units(units, params, least=0.5)["w1"].sum() == 2
+    with pytest.raises(ValueError, match=r"least=0.0: expected a share of the norm"):
+        used_units(units, params, least=0.0)
+    _, params, _, units = built("resnet")  # of a stream all readers count together
+    stream = next(own for own in units.sets.values() if len(own.readers) > 1)
+    faded = {name: np.ones(unit_set.size) for name, unit_set in units.sets.items()}
+    faded[stream.name][-1] = 0
+    silent = dict(named_leaves(params)[0])
+    for parameter, axis in stream.readers:
+        factor = faded[stream.name].reshape([-1 if a == axis else 1 for a in range(silent[parameter].ndim)])
+        silent[parameter] = silent[parameter] * factor
+    silent = jax.tree.unflatten(jax.tree.structure(params), list(silent.values()))
+    assert used_units(units, silent)[stream.name].tolist() == faded[stream.name].astype(bool).tolist()
+
+
+def normalised(h, scale):
+    return scale[None] * (h - h.mean(0, keepdims=True)) / jnp.sqrt(h.var(0, keepdims=True) + 1e-5)
+
+
+@pytest.mark.parametrize("with_normalisation", [False, True])
+def test_what_the_loss_does_not_hold_fades_and_what_it_holds_stays(with_normalisation):
+    """Eight units learn from a teacher of three, twice along a path on what reads them; one may be learnt doubly."""
     rng = np.random.default_rng(0)
-    shapes = {"narrow": (4, 20), "wide": (400, 20), "head": (40, 3)}
-    params = {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
+    x = jnp.asarray(rng.normal(size=(512, 6)), jnp.float32)
+    w1, w2 = np.linalg.qr(rng.normal(size=(6, 6)))[0][:, :3], np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    y = jnp.asarray(np.maximum(x @ w1, 0) @ w2, jnp.float32)
+    params = {"w1": jnp.asarray(rng.normal(size=(6, 8)) / 2, jnp.float32), "scale": jnp.ones(8), "bias": jnp.zeros(8)}
+    params |= {"w2": jnp.asarray(rng.normal(size=(8, 3)) / 3, jnp.float32), "out": jnp.zeros(3)}
 
     def fn(params, x):
-        both = [jax.nn.relu(x[:, :4] @ params["narrow"]), jax.nn.relu(x[:, 4:] @ params["wide"])]
-        return jnp.concatenate(both, 1) @ params["head"]
+        h = x @ params["w1"]
+        h = normalised(h, params["scale"]) if with_normalisation else h
+        return jax.nn.relu(h + params["bias"][None]) @ params["w2"] + params["out"][None]
 
-    units = find_units(fn, params, jnp.ones((2, 404)))
-    assert list(units.sets) == ["narrow", "wide"]
-    one = pm.path_speed(params, 100, 0.1, 10.0, unit_penalty(units), share=0.5)
-    own = pm.Rules([(name, unit_penalty(units, sets=[name])) for name in units.sets])
-    each = pm.path_speed(params, 100, 0.1, 10.0, own, share=0.5)
-    shares = {}
-    for kind, penalty in (("one", one), ("each", each)):
-        tx = pm.split_lbi(0.1, 1.0, 10.0, penalty)
-        state, update = tx.init(params), jax.jit(tx.update)
-        for _ in range(60):
-            _, state = update(jax.tree.map(jnp.zeros_like, params), state, params)
-        shares[kind] = saturation(units, state)
-    assert shares["one"]["wide"] == 1
-    assert shares["one"]["narrow"] <= 0.3
-    assert all(share >= 0.5 for share in shares["each"].values())  # half of each at half the time
+    loss = lambda params: jnp.mean(jnp.square(fn(params, x) - y))
+    units = find_units(fn, params, x[:2])
+    penalty = unit_penalty(units, of="readers")
+    assert [part.name for part in penalty.slices] == ["w2"]
+    alpha = optax.cosine_decay_schedule(0.1, 800, 0.02)
+    pace = pm.pace(alpha, 800, 0.0, open_by=0.8, pull=4.0, finish=False)
+    tx = pm.split_lbi(alpha, penalty=penalty, momentum=0.9, **pace)
+
+    def step(carry, _):
+        params, state = carry
+        updates, state = tx.update(jax.grad(loss)(params), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    path = jax.jit(lambda params: jax.lax.scan(step, (params, tx.init(params)), length=800)[0])
+    for _ in range(2):
+        params, state = path(params)
+    used = used_units(units, params)["w1"]
+    assert loss(params) < 0.02 * jnp.var(y)
+    assert used.sum() == 3
+    places = rank_units(units, params, state)["w1"]  # V says the same: what is used entered first
+    assert places[used].max() < places[~used].min()
 
 
 def test_the_rule_of_growth():

@@ -77,7 +77,6 @@ def test_grow_rejects_a_state_that_is_not_that_of_its_transformation():
 READ = {
     "choose": lambda state: S.choose(UNITS, PARAMS, state, sparsity=0.5, order="dual"),
     "rank_units": lambda state: S.rank_units(UNITS, PARAMS, state, "dual"),
-    "saturation": lambda state: S.saturation(UNITS, state),
     "sparse_params": lambda state: pm.sparse_params(PARAMS, state),
     "group_norms": lambda state: pm.group_norms(state, PARAMS),
     "rank": lambda state: pm.rank(PARAMS, state),
@@ -103,7 +102,7 @@ UNITS_FIRST = {
     "count_at": lambda: S.count_at({"w1": 8}, UNITS, PARAMS),
     "keep_from_masks": lambda: S.keep_from_masks(MASKS, UNITS),
     "unit_penalty": lambda: S.unit_penalty(1.0, UNITS),
-    "saturation": lambda: S.saturation(STATE, UNITS),
+    "used_units": lambda: S.used_units(PARAMS, UNITS),
     "next_widths": lambda: S.next_widths({"w1": 1.0}, UNITS),
     "export": lambda: S.export("model", S.compact(UNITS, KEEP, PARAMS), X),
     "find_units": lambda: S.find_units(PARAMS, fn, X),

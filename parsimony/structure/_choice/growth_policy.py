@@ -1,4 +1,4 @@
-"""When a layer uses all it has, and how wide it is to become."""
+"""Which of its units a layer uses, and how wide it is to become."""
 
 import math
 import re
@@ -6,67 +6,60 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..._checks import check_count, check_finite, check_scalar
-from ..._readout import gammas
-from ..._state import split_lbi_states
-from ..._tree import named_leaves
+from ..._checks import check_count, check_finite, check_part, check_scalar
 from ..._words import check_patterns, shown
-from .._surgery.opt_state import parameter_of
 from .._units import Units, check_units
 
 
-def saturation(units: Units, opt_state) -> dict[str, float]:
-    """For each set the share of its units that are in the support of Γ, in [0, 1].
+def used_units(units: Units, params, *, least: float = 0.2) -> dict[str, np.ndarray]:
+    """Which units the network uses after a paced path on what reads them, and which have faded.
 
-    A unit is in when something that makes it is. Under one strength for all sets, those whose kernels have the largest
-    norms, as with many inputs, fill first. Give each set a penalty of its own and let `path_speed` set its strength by
-    the weights of that set: then the share tells how many units have earned their place.
+        used(u) ⇔ ‖a_u‖ ≥ θ·ā,   a_u: all weights that read u,   ā: the root mean square of the larger half of ‖a_u‖
+
+    On a path by `unit_penalty(units, of="readers")` and `pace(..., sparsity=0.0, pull=p, finish=False, scope="layer")`
+    the units of every set enter one after the other, and what has not entered yet is pulled towards zero: a unit that
+    the loss does not hold shrinks by up to e⁻ᵖ, and those that have entered take over what it did. New units start at
+    a_u = 0 and have to earn their place. Both norms are of one layer, so that neither its scale nor a normalisation
+    after it counts. The share of a set that is in use is its *saturation*, see `next_widths`; `compact` takes the
+    result as it is, and removes what is left of the others.
 
     Args:
       units: of the function that is trained.
-      opt_state: a state with Split LBI in it.
+      params: W after the path.
+      least: θ in (0, 1].
 
     Returns:
-      {set: share}; sets without a penalised parameter are left out.
+      {set: bool for each unit}; sets that nothing reads, and those of which nothing can be removed, are left out.
 
     Raises:
-      ValueError: there is no Split LBI state, or it is of parameters of other shapes.
+      ValueError: parameters of other shapes, or that are not finite; a θ out of range.
 
     Examples:
       >>> import jax, jax.numpy as jnp, parsimony as pm
-      >>> params = {"w1": jnp.ones((4, 2)), "w2": jnp.ones((2, 3))}
+      >>> params = {"w1": jnp.ones((4, 3)), "w2": jnp.array([[1.0, 1.0], [0.1, 0.1], [0.5, 1.0]])}
       >>> fn = lambda p, x: jax.nn.relu(x @ p["w1"]) @ p["w2"]
       >>> units = pm.structure.find_units(fn, params, jnp.ones((2, 4)))
-      >>> tx = pm.split_lbi(0.1, penalty=pm.structure.unit_penalty(units))
-      >>> pm.structure.saturation(units, tx.init(params))
-      {'w1': 0.0}
+      >>> pm.structure.used_units(units, params)["w1"].tolist()
+      [True, False, True]
 
     References:
-      ArXiv 1905.09449 grows a layer when 80 % of its filters are in supp Γ, under one strength for all layers.
+      ArXiv 1905.09449 grows a layer by the share of its filters in supp Γ, under one strength for all layers; that the
+      groups are what reads a unit, and the share of those held against a pull, are ours.
     """
-    check_units("saturation(units, opt_state)", units, opt_state)
-    inside = {}
-    for state in split_lbi_states(opt_state):
-        check_finite("V", named_leaves(state.dual)[0])
-        for name, penalty, structure in gammas(state):
-            if penalty is not None:
-                parameter = parameter_of(name, units.shapes)
-                if structure.shape != units.shapes[parameter]:
-                    raise ValueError(
-                        f"{name!r} has shape {structure.shape} in opt_state, but the units were found with "
-                        f"{units.shapes[parameter]}; find the units of the function as it is now."
-                    )
-                inside[parameter] = np.asarray(structure) != 0
-    shares = {}
-    for set_name, unit_set in units.sets.items():
-        used = [
-            unit_set.each(np.logical_or, *place, inside[place[0]], False)
-            for place in unit_set.makers
-            if place[0] in inside
-        ]
-        if used:
-            shares[set_name] = float(np.logical_or.reduce(used).mean())
-    return shares
+    check_units("used_units(units, params)", units, params)
+    check_part("least", least, "a share of the norm of the other units, in (0, 1]")
+    leaves = dict(units.matched(params)[0])
+    found = {}
+    for name, unit_set in units.sets.items():
+        if unit_set.readers and not unit_set.reduced:
+            check_finite("W", [(parameter, leaves[parameter]) for parameter, _ in unit_set.readers])
+            squares = sum(
+                unit_set.each(np.add, *place, np.square(np.asarray(leaves[place[0]], np.float64)), 0.0)
+                for place in unit_set.readers
+            )
+            larger = np.sort(squares)[-max(1, unit_set.size // 2) :]
+            found[name] = squares >= least**2 * larger.mean()
+    return found
 
 
 def next_widths(
@@ -81,8 +74,11 @@ def next_widths(
 ) -> dict[str, int]:
     """The widths after a round: a set whose saturation reaches τ grows by max(step, ratio·size).
 
+    The *saturation* of a set is the share of its units that are in use: the mean of what `used_units` says. A set whose
+    new units were not needed falls below τ; without them it is full again, and is tried once more.
+
     Args:
-      units, shares: the sets, and what `saturation` says of them.
+      units, shares: the sets, and {set: saturation} in [0, 1].
       tau: τ in (0, 1], for all sets or by rule: pairs (regular expression, τ), the first that matches the set's name.
       step, ratio: units to add, at least; and as a share of those there are.
       round_to: widths that grow are rounded up to a multiple.
@@ -108,7 +104,7 @@ def next_widths(
     check_units("next_widths(units, shares)", units, shares)
     for name, share in shares.items() if isinstance(shares, dict) else [("shares", None)]:
         if not isinstance(share, int | float | np.number) or isinstance(share, bool):
-            raise TypeError(f"shares: expected {{set: share}}, as saturation gives, got {shown(share)} for {name!r}.")
+            raise TypeError(f"shares: expected {{set: share of its units in use}}, got {shown(share)} for {name!r}.")
         units.named(name, "shares")
     check_scalar("step", step, "a number of units")
     check_scalar("ratio", ratio, "a share of the units")

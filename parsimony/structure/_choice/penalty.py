@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from ..._penalties.unit_penalty import Slices, UnitPenalty
-from ..._words import check_words
+from ..._words import check_words, one_of
 from .._analysis.find import find_units
 from .._units import Units, UnitSet, check_units
 
@@ -47,7 +47,12 @@ def penalty_of(fn, params, *args, strength: float = 1.0, scale: Literal["rms"] |
 
 
 def unit_penalty(
-    units: Units, strength: float = 1.0, scale: Literal["rms"] | None = None, *, sets: Sequence[str] | None = None
+    units: Units,
+    strength: float = 1.0,
+    scale: Literal["rms"] | None = None,
+    *,
+    sets: Sequence[str] | None = None,
+    of: Literal["makers", "readers"] = "makers",
 ) -> UnitPenalty:
     """The group penalty over whole units: a filter with its bias and the scale and shift of its normalisation.
 
@@ -63,6 +68,8 @@ def unit_penalty(
       sets: names of the sets to penalise; None: all whose removal is exact and whose weights are their own. Of sets
         that share weights the widest is taken: the heads of an attention, not the features inside them.
         `penalty.sets` says which there are.
+      of: "makers", as above; or "readers": x_u is what takes the unit's activations in, such as the slices of the next
+        layer's kernel. A normalisation between the two does not make up for a pull on these.
 
     Returns:
       A penalty for `split_lbi` and `inverse_scale_space`, alone or in `Rules`.
@@ -86,19 +93,20 @@ def unit_penalty(
     check_units("unit_penalty(units, strength)", units, strength)
     if sets is not None:
         check_words("sets", sets, "names of sets")
-    names = _default_sets(units) if sets is None else list(sets)
+    one_of("of", of, ("makers", "readers"))
+    names = _default_sets(units, of) if sets is None else list(sets)
     owner: dict[str, str] = {}
     found: dict[str, tuple[int, np.ndarray]] = {}
     table, start = [], 0
     for name in names:
         unit_set = units.named(name, "sets")
-        for parameter, axis in unit_set.makers:
+        for parameter, axis in _places(unit_set, of):
             unit = unit_set.members[parameter][axis]
             before = found.get(parameter, (axis, np.full(unit.shape, -1)))
             if before[0] != axis or ((before[1] >= 0) & (unit >= 0)).any():
                 raise ValueError(
                     f"the sets {owner[parameter]!r} and {name!r} share weights of parameter {parameter!r}, and a "
-                    f"weight can be in one group only. Choose, for example sets={_apart(units, names)}."
+                    f"weight can be in one group only. Choose, for example sets={_apart(units, names, of)}."
                 )
             owner[parameter] = name
             found[parameter] = (axis, np.where(unit >= 0, unit + start, before[1]))
@@ -117,36 +125,43 @@ def unit_penalty(
     return UnitPenalty(slices, tuple(table), strength, scale)
 
 
-def _default_sets(units: Units) -> list[str]:
-    """All exact sets that share no weights, the widest first, and that cover the parameters that make them."""
-    exact = [unit_set for unit_set in units.sets.values() if not unit_set.reduced and unit_set.makers]
-    names = _apart(units, [unit_set.name for unit_set in sorted(exact, key=_breadth, reverse=True)])
+def _places(unit_set: UnitSet, of: str) -> list[tuple[str, int]]:
+    """(parameter, axis) of what makes or of what reads the units."""
+    return list(unit_set.makers if of == "makers" else unit_set.readers)
+
+
+def _default_sets(units: Units, of: str) -> list[str]:
+    """All exact sets that share no weights, the widest first, and that cover the parameters that they are of."""
+    exact = [unit_set for unit_set in units.sets.values() if not unit_set.reduced and _places(unit_set, of)]
+    breadth = lambda unit_set: _breadth(unit_set, of)
+    names = _apart(units, [unit_set.name for unit_set in sorted(exact, key=breadth, reverse=True)], of)
     while True:
         covered: dict[str, np.ndarray] = {}
         for name in names:
-            for parameter, axis in units.sets[name].makers:
+            for parameter, axis in _places(units.sets[name], of):
                 inside = units.sets[name].members[parameter][axis] >= 0
                 covered[parameter] = covered.get(parameter, False) | inside
         partly = {parameter for parameter, inside in covered.items() if not inside.all()}
-        left = [name for name in names if not any(parameter in partly for parameter, _ in units.sets[name].makers)]
+        places = {name: {parameter for parameter, _ in _places(units.sets[name], of)} for name in names}
+        left = [name for name in names if not places[name] & partly]
         if left == names:
             return [name for name in units.sets if name in names]
         names = left
 
 
-def _breadth(unit_set: UnitSet) -> tuple[int, int]:
-    """How many parameters make the units of a set, and how many of their indices."""
-    places = [unit_set.members[parameter][axis] for parameter, axis in unit_set.makers]
-    return len({parameter for parameter, _ in unit_set.makers}), sum(int((unit >= 0).sum()) for unit in places)
+def _breadth(unit_set: UnitSet, of: str) -> tuple[int, int]:
+    """How many parameters make or read the units of a set, and how many of their indices."""
+    places = [unit_set.members[parameter][axis] for parameter, axis in _places(unit_set, of)]
+    return len({parameter for parameter, _ in _places(unit_set, of)}), sum(int((unit >= 0).sum()) for unit in places)
 
 
-def _apart(units: Units, names: list[str]) -> list[str]:
+def _apart(units: Units, names: list[str], of: str) -> list[str]:
     """Of these sets, the first ones that share no parameter's weights."""
     taken: dict[str, list[tuple[int, np.ndarray]]] = {}
     free = []
     for name in names:
         unit_set = units.sets[name]
-        mine = [(parameter, axis, unit_set.members[parameter][axis] >= 0) for parameter, axis in unit_set.makers]
+        mine = [(parameter, axis, unit_set.members[parameter][axis] >= 0) for parameter, axis in _places(unit_set, of)]
         if not any(
             axis != other or (inside & before).any()
             for parameter, axis, inside in mine

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 
 from ..._checks import check_finite
+from ..._penalties.rules import resolve
+from ..._penalties.unit_penalty import UnitSlices
 from ..._ranking import in_order, layers
 from ..._selection import Criterion
 from ..._state import split_lbi_states
@@ -16,9 +18,9 @@ from .._units import Units, UnitSet, check_units
 def rank_units(units: Units, params, opt_state=None, order: Criterion = "dual") -> dict[str, np.ndarray]:
     """The place of each unit in the order in which structure is kept: the smaller, the more important.
 
-    A unit has the first place among the groups that make it: a filter that entered in one layer of a stream keeps the
-    channel of the whole stream. Without an optimizer state the order is that of magnitude: the root mean square of all
-    that makes the unit.
+    A unit has the first place among the groups that make it, or that read it where the penalty is of those: a filter
+    that entered in one layer of a stream keeps the channel of the whole stream. Without an optimizer state the order is
+    that of magnitude: the root mean square of all that makes the unit.
 
     Args:
       units, params: as in `compact`.
@@ -48,8 +50,13 @@ def rank_units(units: Units, params, opt_state=None, order: Criterion = "dual") 
             )
         check_finite("W", leaves.items())
         return {name: -_rms(unit_set, leaves) for name, unit_set in units.sets.items() if unit_set.makers}
-    duals = [name for state in split_lbi_states(opt_state) for name, _ in named_leaves(state.dual)[0]]
-    parameters = {name: parameter_of(name, units.shapes) for name in duals}
+    parameters: dict[str, str] = {}
+    along: dict[str, int] = {}  # the axis that the units of a penalty lie along
+    for state in split_lbi_states(opt_state):
+        for (name, _), omega in zip(named_leaves(state.dual)[0], resolve(state.penalty, state.dual), strict=True):
+            parameters[name] = parameter_of(name, units.shapes)
+            if isinstance(omega, UnitSlices):
+                along[parameters[name]] = omega.part.axis
     ranked, _, _ = layers({name: leaves[parameter] for name, parameter in parameters.items()}, opt_state, order)
     places: dict[str, np.ndarray] = {}  # of each weight that of its group
     for layer, part in zip(ranked, in_order(ranked) if ranked else [], strict=True):
@@ -59,8 +66,13 @@ def rank_units(units: Units, params, opt_state=None, order: Criterion = "dual") 
             places[parameter] = np.minimum(place, places.get(parameter, np.inf))
     found = {}
     for name, unit_set in units.sets.items():
-        makers = [place for place in unit_set.makers if place[0] in places]
-        first = [unit_set.each(np.minimum, *place, places[place[0]], np.inf) for place in makers]
+        groups = [
+            (parameter, axis)
+            for parameter, axis in (*unit_set.makers, *unit_set.readers)
+            if parameter in places
+            and (axis == along[parameter] if parameter in along else (parameter, axis) in unit_set.makers)
+        ]
+        first = [unit_set.each(np.minimum, *place, places[place[0]], np.inf) for place in groups]
         if first and np.isfinite(best := np.minimum.reduce(first)).all():
             found[name] = best
     return found
