@@ -1,11 +1,12 @@
-"""Growing: rounds of training by Split LBI; after each, the layers whose units are all in use get more of them.
+"""Growing: rounds of training by Split LBI; after each, unused units go, and layers that use all they have get more.
 
-    saturation of a set = share of its units in supp Γ;   it reaches τ ⇒ the set grows by max(step, ratio·size)
+    saturation of a set = share of its units that are in use;   it reaches τ ⇒ the set grows by max(step, ratio·size)
 
-What has grown computes what it did before, and goes on with its momentum, its V and its record of the path.
+What has grown computes what it did before, and goes on with its momentum.
 
 References:
-  ArXiv 1905.09449, on growing networks; the budgets and the growth that keeps the function are ours.
+  ArXiv 1905.09449, on growing networks; what counts as used, the budgets and the growth that keeps the function are
+  ours.
 """
 
 import dataclasses
@@ -14,12 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import parsimony as pm
-
 from ..data.dataset import Dataset
 from ..growth import fixed_baselines, policy, rounds
 from ..growth.config import Grow
-from ..growth.stage import Stage, make_stage, strengths, trained_without_path, transformation
+from ..growth.stage import Stage, make_stage, trained_without_path, transformation
 from ..plots import run as run_plots
 from ..progress import announce
 from ..runs.digest import digest, environment, files_digest
@@ -30,7 +29,6 @@ from ..training.build import load_data
 from ..training.checkpoints import latest, open_checkpoints, restore, save
 from ..training.fit import fit
 from ..training.network import merge_variables
-from ..training.recalibration import make_recalibrate
 from ..training.step import make_metric, make_step
 
 
@@ -44,8 +42,7 @@ def grow(name: str, config: Grow) -> Path:
     policy.check(stage)
     with open_run(name, config) as directory, open_checkpoints(directory, writing=True) as checkpoints:
         rows = rounds.rounds(directory)
-        strength = rows[0]["strengths"] if rows else strengths(stage, sampler)
-        tx_of = functools.partial(transformation, sampler=sampler, strength=strength)
+        tx_of = functools.partial(transformation, sampler=sampler)
         for number in set(checkpoints.all_steps()) - {row["round"] for row in rows}:
             checkpoints.delete(number)  # of a round that was not finished: it is done again
         stage_of = functools.cache(lambda number: make_stage(config, rows[number - 1]["widths"].values()))
@@ -60,10 +57,10 @@ def grow(name: str, config: Grow) -> Path:
         while not rows or rows[-1]["end"] is None:
             begin, compiled = time.perf_counter(), compile_time.seconds()
             if rows:
-                stage, weights = policy.widened(stage, weights, rows[-1], tx_of)
+                stage, weights = policy.resized(stage, weights, rows[-1], tx_of, dataset)
             weights, row = _round(stage, tx_of(stage), weights, dataset, len(rows) + 1)
             row |= {"seconds": time.perf_counter() - begin, "compile_seconds": compile_time.seconds() - compiled}
-            row |= policy.after(stage, [*rows, row]) | ({} if rows else {"strengths": strength})
+            row |= policy.after(stage, [*rows, row])
             save(checkpoints, row["round"], weights)
             rounds.append(directory, row)
             rows.append(row)
@@ -72,6 +69,7 @@ def grow(name: str, config: Grow) -> Path:
         if rows[-1]["take"] < len(rows):
             stage, weights = _restored(checkpoints, config, rows[rows[-1]["take"] - 1], tx_of)
         begin, compiled = time.perf_counter(), compile_time.seconds()
+        stage, weights = policy.cut(stage, weights)
         params, stats, opt_state = weights
         tuned = trained_without_path(stage, params, stats, dataset, config.fine_tune, config.seed + 1)
         spent = {"seconds": time.perf_counter() - begin, "compile_seconds": compile_time.seconds() - compiled}
@@ -97,11 +95,13 @@ def _round(stage: Stage, tx, weights, dataset: Dataset, number: int):
     step = make_step(stage.network, tx, dataset, seed=config.seed, augment=config.augment)
     first = (number - 1) * config.epochs
     weights = fit(step, *weights, dataset, config.epochs, config.batch_size, config.seed, first)
-    cost, (params, stats, opt_state) = stage.cost({}), weights
+    cost, (params, stats, _) = stage.cost({}), weights
     accuracy = make_metric(stage.network.fn, dataset)
     row: dict[str, Any] = {"round": number, "epochs": config.epochs, "widths": stage.widths}
     row |= {"parameters": cost.parameters, "macs": cost.macs}
-    row["saturation"] = pm.structure.saturation(stage.units, opt_state)
+    keep = policy.used(stage, params, stats)
+    row["saturation"] = {name: float(mask.mean()) for name, mask in keep.items()}
+    row["used"] = {name: int(mask.sum()) for name, mask in keep.items()}
     row["accuracy"] = accuracy(merge_variables(params, stats), dataset.validation)
     return weights, row
 
@@ -119,15 +119,9 @@ def _start(stage: Stage, tx_of):
 
 def _final(stage: Stage, weights, tuned, dataset: Dataset, spent: list[dict[str, Any]]) -> dict[str, Any]:
     """The network at the end. The test set decides nothing; it is read here, once."""
-    params, stats, opt_state = weights
+    params, stats, _ = weights
     accuracy, cost = make_metric(stage.network.fn, dataset), stage.cost({})
-    drawn: Any = {key: getattr(stage.config, key) for key in ("batch_size", "seed", "augment")}
-    sparse = pm.sparse_params(params, opt_state)
-    own = make_recalibrate(stage.network, dataset, **drawn)(sparse, params, stats)
-    of = {"grown": merge_variables(params, stats), "W̃": merge_variables(sparse, own)}
-    if own is not stats:
-        of["W̃, statistics of W"] = merge_variables(sparse, stats)
-    of |= {"fine-tuned": merge_variables(*tuned)}
+    of = {"grown": merge_variables(params, stats), "fine-tuned": merge_variables(*tuned)}
     total, compiled = (sum(part[key] for part in spent) for key in ("seconds", "compile_seconds"))
     final: dict[str, Any] = {"widths": stage.widths, **dataclasses.asdict(cost)}
     final |= {"validation": {kind: accuracy(variables, dataset.validation) for kind, variables in of.items()}}

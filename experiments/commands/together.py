@@ -95,7 +95,7 @@ def _final(run: Run) -> tuple[list[str], tuple[float, ...] | None]:
     final = record["final"]
     if isinstance(run.config, Grow):
         test = final["test"]
-        return [f"{test['grown']:.2%}", f"{test['W̃']:.2%}", "", f"{final['seconds']:.0f}"], None
+        return [f"{test['grown']:.2%}", f"{test['fine-tuned']:.2%}", "", f"{final['seconds']:.0f}"], None
     metric, density = run.dataset.metric, record["curve"][-1]["total_density"]
     pair = final[f"test_{metric.name}"], final[f"test_sparse_{metric.name}"]
     return [*map(metric.text, pair), f"{density:.2%}", f"{final['seconds']:.0f}"], (*pair, density)

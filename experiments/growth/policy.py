@@ -1,15 +1,19 @@
-"""Between two rounds: which layers widen and by how much, or why growing ends; and the wider network."""
+"""Between two rounds: what goes, which layers widen and by how much, or why growing ends; and the next network."""
 
+import itertools
 import re
 from typing import Any
 
 import jax
+import numpy as np
+import optax
 
 import parsimony as pm
 
+from ..data.dataset import Dataset
 from ..errors import RunError
 from ..training.network import merge_variables, split_variables
-from .stage import Stage, make_stage
+from .stage import Stage, loss_gradient, make_stage
 
 
 def check(stage: Stage) -> None:
@@ -38,35 +42,77 @@ def check(stage: Stage) -> None:
 
 
 def after(stage: Stage, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """What comes after the last of the rounds: the widths that are `next`, or the `end`; and the round to take."""
-    config, last = stage.config, len(rows)
+    """What comes after the last of the rounds: the widths to grow to, `next`, or the `end`; and the round to take."""
+    config, last, row = stage.config, len(rows), rows[-1]
     best = max(range(last), key=lambda i: (rows[i]["accuracy"], -i)) + 1
     ends = lambda why, take=last: {"next": {}, "end": why, "take": take}
     if last - best >= config.patience:
         return ends(f"held-out accuracy has not improved for {config.patience} rounds", best)
-    wanted = _wanted(stage, rows[-1]["saturation"])
-    if not wanted:
-        return ends("no layer below its cap saturates")
     if last == config.rounds:
         return ends("the rounds are used up")
     if config.minutes is not None and sum(row["seconds"] for row in rows) >= 60 * config.minutes:
         return ends("the time is used up")
-    fitting = _fitting(stage, wanted)
-    return {"next": fitting, "end": None, "take": last} if fitting else ends("the budget is used up")
+    if _in_vain(rows):
+        return ends("of the units that were added in two rounds none is used")
+    without = make_stage(config, row["used"].values(), fresh=False)
+    wanted = _wanted(without, row["saturation"])
+    fitting = _fitting(without, wanted)
+    if fitting or row["used"] != row["widths"]:  # what was full of use before is asked again without the others
+        return {"next": fitting, "end": None, "take": last}
+    return ends("the budget is used up" if wanted else "no layer below its cap saturates")
 
 
-def widened(stage: Stage, weights, row: dict[str, Any], tx_of) -> tuple[Stage, tuple[Any, Any, Any]]:
-    """The next stage, and (params, stats, opt_state) that compute what those of this one did.
+def _in_vain(rows: list[dict[str, Any]]) -> bool:
+    """Whether in the last two rounds with new units none of these came into use."""
+    pairs = [(before["used"], row) for before, row in itertools.pairwise(rows)]
+    tried = [(used, row["used"]) for used, row in pairs if any(row["widths"][name] > used[name] for name in used)]
+    return len(tried) >= 2 and all(now[name] <= used[name] for used, now in tried[-2:] for name in used)
+
+
+def used(stage: Stage, params, stats) -> dict[str, np.ndarray]:
+    """{set: which of its units are in use}; of the sets that say nothing of that, all."""
+    found = pm.structure.used_units(stage.units, merge_variables(params, stats), least=stage.config.least)
+    keep = {name: found.get(name, np.ones(size, bool)) for name, size in stage.widths.items()}
+    for name, mask in keep.items():
+        if mask.sum() < 2:  # a layer of one unit cannot grow; the others are alike
+            keep[name] = np.arange(len(mask)) < 2 if not mask[:2].any() else mask | (np.arange(len(mask)) < 2)
+    return keep
+
+
+def cut(stage: Stage, weights) -> tuple[Stage, tuple[Any, Any, Any]]:
+    """The stage of the units that are in use, and (params, stats, opt_state) without the others."""
+    params, stats, opt_state = weights
+    keep = used(stage, params, stats)
+    if all(mask.all() for mask in keep.values()):
+        return stage, weights
+    small = pm.structure.compact(stage.units, keep, merge_variables(params, stats), opt_state)
+    new = make_stage(stage.config, (int(mask.sum()) for mask in keep.values()), fresh=False)
+    return new, (*split_variables(small.params, stats), small.opt_state)
+
+
+def resized(stage: Stage, weights, row: dict[str, Any], tx_of, dataset: Dataset) -> tuple[Stage, tuple[Any, Any, Any]]:
+    """The next stage, and (params, stats, opt_state): without what is not used, and with what is added.
+
+    What is left keeps its weights and its momentum. V begins anew: each round asks again who is needed.
 
     `tx_of(stage)`: the transformation of a stage.
     """
-    params, stats, opt_state = weights
-    key = jax.random.fold_in(jax.random.key(stage.config.seed), row["round"])
-    wider = pm.structure.grow(stage.units, row["next"], merge_variables(params, stats), opt_state, key=key)
-    new = make_stage(stage.config, (row["next"].get(name, size) for name, size in stage.widths.items()), fresh=False)
-    params, stats = split_variables(wider.params, stats)
-    like = jax.eval_shape(tx_of(new).init, params)  # its penalties are those of the new stage's units
-    return new, (params, stats, jax.tree.unflatten(jax.tree.structure(like), jax.tree.leaves(wider.opt_state)))
+    stage, (params, stats, opt_state) = cut(stage, weights)
+    widths = row["used"] | row["next"]
+    more = {name: width for name, width in widths.items() if width > stage.widths[name]}
+    if more:
+        key = jax.random.fold_in(jax.random.key(stage.config.seed), row["round"])
+        chosen: Any = {"candidates": stage.config.candidates}
+        if stage.config.candidates > 1:
+            chosen["gradient"] = loss_gradient(stage, dataset)
+        variables = merge_variables(params, stats)
+        wider = pm.structure.grow(stage.units, more, variables, opt_state, key=key, **chosen)
+        params, stats = split_variables(wider.params, stats)
+        opt_state = wider.opt_state
+        stage = make_stage(stage.config, widths.values(), fresh=False)
+    fresh = tx_of(stage).init(params)
+    momentum = optax.tree.get(opt_state, "trace")
+    return stage, (params, stats, fresh if momentum is None else optax.tree.set(fresh, trace=momentum))
 
 
 def _wanted(stage: Stage, shares: dict[str, float]) -> dict[str, int]:

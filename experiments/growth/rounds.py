@@ -1,6 +1,6 @@
 """The lines in which the rounds of a growth are kept, and their table.
 
-runs/NAME/rounds.jsonl    a line a round: widths, cost, saturation, held-out accuracy, seconds, and what came next
+runs/NAME/rounds.jsonl    a line a round: widths, cost, what is used, held-out accuracy, seconds, and what came next
 """
 
 from pathlib import Path

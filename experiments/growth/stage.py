@@ -1,8 +1,6 @@
 """A growing network at given widths: its units, its cost, and what trains it."""
 
 import dataclasses
-import re
-from typing import Any
 
 import optax
 
@@ -11,9 +9,9 @@ import parsimony as pm
 from .. import models
 from ..data.dataset import Dataset
 from ..data.sampler import Sampler
-from ..training.build import build_network, optimizer, with_path_speed
+from ..training.build import build_network, clip
 from ..training.fit import make_fine_tune
-from ..training.network import Network, by_name, merge_variables
+from ..training.network import Network, merge_variables, split_variables
 from .config import Grow
 
 
@@ -49,25 +47,43 @@ def make_stage(config: Grow, widths=None, fresh: bool = True) -> Stage:
     return Stage(config, network, params, stats, units)
 
 
-def strengths(stage: Stage, sampler: Sampler) -> dict[str, float]:
-    """For each set the λ for which half of its units would enter within `share` of a round, had W stayed fresh."""
-    penalty = _rules(stage, dict.fromkeys(stage.units.sets, 1.0))
-    rules: Any = with_path_speed(stage.config, sampler, stage.params, penalty).rules
-    return {rule.sets[0][0]: float(rule.strength) for _, rule in rules}  # each rule is that of one set
+def transformation(stage: Stage, sampler: Sampler) -> optax.GradientTransformationExtraArgs:
+    """What trains a round: a path on what reads the units, on which all have entered by `open_by` of the round.
+
+    Half of each layer is in from the start: a small network that is pulled as a whole before it has learnt anything
+    falls to zero, and stays there.
+    """
+    config, steps = stage.config, sampler.end(stage.config.epochs)
+    alpha = optax.cosine_decay_schedule(config.learning_rate, steps, alpha=0.02)
+    pace = pm.pace(alpha, steps, 0.0, open_by=config.open_by, pull=config.pull, finish=False)
+    outside = pace["sparsity"]
+    pace["sparsity"] = lambda count: 0.5 * outside(count)
+    split_lbi = pm.split_lbi(
+        alpha,
+        config.kappa,
+        penalty=pm.Rules([("", pm.structure.unit_penalty(stage.units, of="readers"))]),
+        **pace,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decay=config.weight_decay or None,
+    )
+    return pm.record_path(optax.chain(clip(config), split_lbi))
 
 
-def transformation(stage: Stage, sampler: Sampler, strength: dict[str, float]) -> optax.GradientTransformationExtraArgs:
-    """What trains a round: Split LBI with a penalty for each set, so that none fills because its norms are larger."""
-    return optimizer(stage.config, sampler, _rules(stage, strength))
+def loss_gradient(stage: Stage, dataset: Dataset):
+    """gradient(fn, variables) of the loss in training mode, on training images, for arrays of any widths.
 
+    Batch statistics that a network has seen belong to the units that it had; those of a batch are its own.
+    """
+    part = next(iter(dataset.train.parts(512, (0, 1))))
+    images, labels = dataset.normalised(part.images), part.labels
 
-def _rules(stage: Stage, strength: dict[str, float]) -> pm.Rules:
-    rules, trained = [], by_name(stage.params)
-    for name, lam in strength.items():
-        makers = sorted({re.escape(made) for made, _ in stage.units.sets[name].makers if made in trained})
-        penalty = pm.structure.unit_penalty(stage.units, lam, stage.config.filter_scale, sets=[name])
-        rules.append((f"^({'|'.join(makers)})$", penalty))
-    return pm.Rules(rules)
+    def loss(variables):
+        params, stats = split_variables(variables, stage.stats)
+        logits, _ = stage.network.forward(params, stats, images, jax.random.key(stage.config.seed))
+        return stage.network.loss(logits, labels).mean()
+
+    return lambda fn, variables: jax.jit(jax.grad(loss))(variables)
 
 
 def trained_without_path(stage: Stage, params, stats, dataset: Dataset, epochs: int, seed: int) -> tuple[dict, dict]:

@@ -84,7 +84,7 @@ def metric_and_density(curve: list[dict]) -> tuple[str, Figure]:
 
 
 def widths(rows: list[dict]) -> tuple[str, Figure]:
-    """The widths of a growing network over its rounds, and held-out accuracy against its size."""
+    """Widths over the rounds, up where units were added and down to those in use; held-out accuracy against size."""
     figure = Figure(figsize=(9.2, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     rounds, names = [row["round"] for row in rows], list(rows[0]["widths"])
@@ -93,7 +93,9 @@ def widths(rows: list[dict]) -> tuple[str, Figure]:
         colour = COLOURS[i] if few else matplotlib.colormaps["viridis"](i / len(names))
         over = 1 - i / len(names)  # lines that coincide: the earlier layers are wider, and show beneath the later
         shape = {"lw": 1.2 + 4 * over, "ms": 3 + 5 * over}
-        left.plot(rounds, [row["widths"][name] for row in rows], "o-", color=colour, label=name, **shape)
+        times = [time for number in rounds for time in (number, number + 0.7)]  # before a round, and after the cut
+        sizes = [size for row in rows for size in (row["widths"][name], row["used"][name])]
+        left.plot(times, sizes, "o-", color=colour, label=name, **shape)
     left.set(xlabel="round", ylabel="units of a layer", ylim=(0, None))
     left.xaxis.set_major_locator(MaxNLocator(integer=True))
     if few:

@@ -84,8 +84,8 @@ def _grown(directory: Path, config: Grow, dataset: Dataset, sampler: Sampler, sa
     rows = rounds.rounds(directory)
     if not rows or rows[-1]["end"] is None or saved[-1] <= len(rows):
         raise RunError(f"{directory} has not finished growing; start it again with --run-dir {directory}.")
-    stage = make_stage(config, rows[rows[-1]["take"] - 1]["widths"].values())
-    tx = transformation(stage, sampler, rows[0]["strengths"])
+    stage = make_stage(config, rows[rows[-1]["take"] - 1]["used"].values())
+    tx = transformation(stage, sampler)
     return Run(directory, config, dataset, stage.network, (stage.params, stage.stats), tx, sampler, saved)
 
 

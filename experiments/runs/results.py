@@ -16,7 +16,7 @@ TRAINED = {
     "curve": [{"total_density": NUMBER}],
     **dict.fromkeys(WHERE, object),
 }
-GROWN = {"final": {"parameters": int, "test": {"grown": NUMBER, "W̃": NUMBER}, "seconds": NUMBER}}
+GROWN = {"final": {"parameters": int, "test": {"grown": NUMBER, "fine-tuned": NUMBER}, "seconds": NUMBER}}
 SCORES = {"validation": NUMBER, "test": NUMBER}
 SIZE = dict.fromkeys(("parameters", "macs", "bytes on disk"), NUMBER)
 MEASURED = {"size": {**SIZE, "bytes": NUMBER}, "latency": {"1": NUMBER, "128": NUMBER}}
