@@ -8,11 +8,12 @@ import shutil
 
 import jax
 import numpy as np
+import optax
 import pytest
 
-import parsimony as pm
 from experiments import __main__ as cli
 from experiments.commands import grow
+from experiments.data.dataset import Dataset, Split
 from experiments.data.sampler import Sampler
 from experiments.errors import RunError
 from experiments.growth import policy, rounds, stage
@@ -22,7 +23,7 @@ from experiments.training.network import merge_variables
 from helpers.processes import damage, largest
 
 SAMPLER = Sampler(seed=0, size=40, batch_size=4)
-SHORT = Grow(widths=(2,), epochs=3, share=0.3, rounds=3, fine_tune=4, nu=10.0, patience=9)
+SHORT = Grow(widths=(4,), epochs=3, pull=1.0, rounds=3, fine_tune=6, patience=9)
 
 
 def grown(tmp_path, name="a", **fields):
@@ -44,16 +45,16 @@ def test_a_network_grows_and_its_rounds_are_recorded(directory):
     record = json.loads((directory / "record.json").read_text())
     rows = rounds.rounds(directory)
     assert rows == record["rounds"]
-    assert rows[0]["widths"] == {"conv1": 2, "conv2": 2, "dense1": 2}
+    assert rows[0]["widths"] == {"conv1": 4, "conv2": 4, "dense1": 4}
     for before, after in itertools.pairwise(rows):
-        assert after["widths"] == before["widths"] | before["next"]
+        assert after["widths"] == before["used"] | before["next"]
         assert all(before["saturation"][name] >= 0.8 for name in before["next"])
     assert rows[-1]["parameters"] > rows[0]["parameters"]
     assert rows[-1]["end"]
     final = record["final"]
     assert final["test"]["fine-tuned"] > 0.3
     assert final["compile_seconds"] > 0
-    assert final["widths"] == rows[rows[-1]["take"] - 1]["widths"]
+    assert final["widths"] == rows[rows[-1]["take"] - 1]["used"]
     assert (directory / "widths.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -72,31 +73,32 @@ def test_fixed_networks_cost_as_much_training(directory):
 
 @pytest.mark.slow
 def test_the_next_stage_goes_on_where_the_last_one_was():
-    """With batch statistics: the same outputs, and an optimizer state of the new penalties with the old numbers."""
-    config = dataclasses.replace(SHORT, dataset="mnist", model="tiny_cnn", widths=(3, 4))
+    """With batch statistics: what is unused goes, what is added changes nothing, what is left keeps its momentum."""
+    config = dataclasses.replace(SHORT, dataset="mnist", model="tiny_cnn", widths=(4, 4), candidates=2)
     now = stage.make_stage(config)
-    strength = stage.strengths(now, SAMPLER)
-    assert set(strength) == {"conv1/conv", "conv2/conv"}
-    tx_of = functools.partial(stage.transformation, sampler=SAMPLER, strength=strength)
+    tx_of = functools.partial(stage.transformation, sampler=SAMPLER)
     tx = tx_of(now)
-    state = tx.init(now.params)
-    _, state = jax.jit(tx.update)(jax.tree.map(lambda w: 0.1 * w, now.params), state, now.params)
+    params = jax.tree.map(lambda w: w, now.params)
+    kernel = params["conv2"]["conv"]["kernel"]
+    params["conv2"]["conv"]["kernel"] = kernel.at[:, :, 2].set(0)  # nothing reads the third unit of conv1
+    state = tx.init(params)
+    _, state = jax.jit(tx.update)(jax.tree.map(lambda w: 0.1 * w, params), state, params)
     stats = jax.tree.map(lambda x: x + 0.5, now.stats)
-    row = {"round": 1, "next": {"conv2/conv": 6}}
-    new, (params, new_stats, new_state) = policy.widened(now, (now.params, stats, state), row, tx_of)
+    assert policy.used(now, params, stats)["conv1/conv"].tolist() == [True, True, False, True]
+    row = {"round": 1, "used": {"conv1/conv": 3, "conv2/conv": 4}, "next": {"conv2/conv": 6}}
+    images = np.random.default_rng(0).integers(0, 255, (64, 28, 28, 1), np.uint8)
+    split = Split(images, (np.arange(64) % 10).astype(np.int32))
+    dataset = Dataset(split, split, split, 255, (0.0,), (255.0,), {})
+    new, (wide, new_stats, new_state) = policy.resized(now, (params, stats, state), row, tx_of, dataset)
     assert new.widths == {"conv1/conv": 3, "conv2/conv": 6}
-    assert jax.tree.structure(new_state) == jax.tree.structure(tx_of(new).init(params))
-    x = np.random.default_rng(0).random((5, 28, 28, 1)).astype("float32")
-    before = now.network.fn(merge_variables(now.params, stats), x)
-    np.testing.assert_allclose(new.network.fn(merge_variables(params, new_stats), x), before, rtol=1e-5, atol=1e-5)
-    old, wide = (pm.group_norms(own)["conv2"]["conv"]["kernel"] for own in (state, new_state))
-    np.testing.assert_array_equal(wide[:4], old)
-    assert (
-        pm.structure.saturation(new.units, new_state)["conv2/conv"]
-        == 4 / 6 * pm.structure.saturation(now.units, state)["conv2/conv"]
-    )
-    new_tx = tx_of(new)
-    _, trained = jax.jit(new_tx.update)(jax.tree.map(np.ones_like, params), new_state, params)
+    assert jax.tree.structure(new_state) == jax.tree.structure(tx_of(new).init(wide))
+    x = dataset.normalised(images[:5])
+    before = now.network.fn(merge_variables(params, stats), x)
+    np.testing.assert_allclose(new.network.fn(merge_variables(wide, new_stats), x), before, rtol=1e-4, atol=1e-5)
+    old, wider = (optax.tree.get(own, "trace")["conv2"]["conv"]["kernel"] for own in (state, new_state))
+    np.testing.assert_array_equal(wider[..., :4], old[:, :, np.array([0, 1, 3])])
+    assert not any(map(np.any, jax.tree.leaves(optax.tree.get(new_state, "dual"))))
+    _, trained = jax.jit(tx_of(new).update)(jax.tree.map(np.ones_like, wide), new_state, wide)
     assert jax.tree.structure(trained) == jax.tree.structure(new_state)
 
 
@@ -134,11 +136,13 @@ def test_after_damage_a_growth_goes_on_from_the_round_before(directory, tmp_path
     assert measured(resumed["rounds"]) == measured(undisturbed["rounds"])
 
 
-def rows_of(*accuracies, share=1.0, seconds=1.0):
-    saturation = {"conv1": share, "conv2": share, "dense1": share}
-    return [
-        {"round": i + 1, "accuracy": a, "saturation": saturation, "seconds": seconds} for i, a in enumerate(accuracies)
-    ]
+SETS = ("conv1", "conv2", "dense1")
+
+
+def rows_of(*accuracies, size=2, used=None, share=1.0, seconds=1.0):
+    row = {"widths": dict.fromkeys(SETS, size), "used": dict.fromkeys(SETS, size if used is None else used)}
+    row |= {"saturation": dict.fromkeys(SETS, share), "seconds": seconds}
+    return [row | {"round": i + 1, "accuracy": accuracy} for i, accuracy in enumerate(accuracies)]
 
 
 def after(rows, **fields):
@@ -146,10 +150,10 @@ def after(rows, **fields):
 
 
 def test_what_ends_growing():
-    assert after(rows_of(0.5))["next"] == {"conv1": 3, "conv2": 3, "dense1": 3}
+    assert after(rows_of(0.5))["next"] == {"conv1": 4, "conv2": 4, "dense1": 4}
     assert after(rows_of(0.5, share=0.7))["end"] == "no layer below its cap saturates"
     assert after(rows_of(0.5), caps=(("", 2),))["end"] == "no layer below its cap saturates"
-    assert after(rows_of(0.5, share=0.7), tau_of=(("conv", 0.6),))["next"] == {"conv1": 3, "conv2": 3}
+    assert after(rows_of(0.5, share=0.7), tau_of=(("conv", 0.6),))["next"] == {"conv1": 4, "conv2": 4}
     assert after(rows_of(0.4, 0.5), rounds=2)["end"] == "the rounds are used up"
     assert after(rows_of(0.4, 0.5, seconds=31.0), minutes=1.0)["end"] == "the time is used up"
     assert after(rows_of(0.4, 0.5, seconds=29.0), minutes=1.0)["end"] is None
@@ -158,13 +162,36 @@ def test_what_ends_growing():
     assert ended["take"] == 2
 
 
+def test_what_is_not_used_goes_and_makes_room():
+    cut = after(rows_of(0.5, size=6, used=4, share=4 / 6), widths=(6,))
+    assert (cut["next"], cut["end"]) == ({}, None)  # what is left is asked again before it grows
+    now = stage.make_stage(dataclasses.replace(SHORT, widths=(6,)))
+    full = after(rows_of(0.5, size=6), widths=(6,), macs=now.cost({}).macs)
+    assert full["end"] == "the budget is used up"
+    row = rows_of(0.5, size=6)[0]
+    row["used"], row["saturation"] = row["used"] | {"conv2": 3}, row["saturation"] | {"conv2": 0.5}
+    moved = after([row], widths=(6,), macs=now.cost({}).macs)
+    assert moved["next"].keys() <= {"conv1", "dense1"}
+    assert moved["next"]
+    assert now.cost(row["used"] | moved["next"]).macs <= now.cost({}).macs
+
+
+def test_units_that_are_added_in_vain_end_growing():
+    tried = rows_of(0.5, size=6, used=4, share=4 / 6)[0]
+    settled = rows_of(0.5, size=4)[0]
+    rows = [settled, tried, settled, tried]
+    rows = [row | {"round": i + 1, "accuracy": 0.1 * i} for i, row in enumerate(rows)]
+    assert after(rows[:3], widths=(4,), rounds=9)["end"] is None
+    assert after(rows, widths=(6,), rounds=9)["end"] == "of the units that were added in two rounds none is used"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["parameters", "macs"])
 def test_a_budget_is_filled_and_never_exceeded(kind):
     now = stage.make_stage(dataclasses.replace(SHORT, widths=(4,), ratio=1.0))
     least, most = getattr(now.cost({}), kind), getattr(now.cost(dict.fromkeys(now.widths, 8)), kind)
     for budget in np.linspace(least, most, 9).astype(int).tolist():
-        decided = after(rows_of(0.5), widths=(4,), ratio=1.0, **{kind: budget})
+        decided = after(rows_of(0.5, size=4), widths=(4,), ratio=1.0, **{kind: budget})
         widths = now.widths | decided["next"]
         assert getattr(now.cost(widths), kind) <= budget
         if budget == most:
@@ -172,7 +199,7 @@ def test_a_budget_is_filled_and_never_exceeded(kind):
         else:  # no unit more fits
             assert all(getattr(now.cost(widths | {n: w + 1}), kind) > budget for n, w in widths.items() if w < 8)
         assert (decided["end"] == "the budget is used up") == (decided["next"] == {})
-    rounded = after(rows_of(0.5), widths=(4,), ratio=1.0, round_to=4, **{kind: (least + most) // 2})["next"]
+    rounded = after(rows_of(0.5, size=4), widths=(4,), ratio=1.0, round_to=4, **{kind: (least + most) // 2})["next"]
     assert set(rounded.values()) == {8}
     assert 0 < len(rounded) < 3
 
@@ -234,7 +261,18 @@ def test_a_line_that_a_kill_cut_off_is_not_in_the_way_of_the_next(tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("tau", 0.0), ("step", 0), ("rounds", 0), ("ratio", -1.0), ("minutes", 0.0), ("share", None), ("stop", "one_se")],
+    [
+        ("tau", 0.0),
+        ("step", 0),
+        ("rounds", 0),
+        ("ratio", -1.0),
+        ("minutes", 0.0),
+        ("pull", None),
+        ("least", 0.0),
+        ("candidates", 0),
+        ("share", 0.4),
+        ("stop", "one_se"),
+    ],
 )
 def test_a_growth_that_is_invalid_is_rejected(field, value):
     with pytest.raises(ValueError, match=field):
