@@ -1,4 +1,7 @@
-"""Speed and memory: `python -m experiments.bench update`, `structure`, `times`, `minimise`, `data`, `loop`, ..."""
+"""Speed and memory: `python -m experiments.bench update`, `structure`, `times`, `minimise`, `data`, `loop`, ...
+
+And of growth: `births`, new units chosen by their gradient; `teacher`, the widths found where the right ones are known.
+"""
 
 import tyro
 
@@ -11,6 +14,7 @@ from .step import step
 from .structure import structure
 from .sweep import sweep
 from .times import times
+from .teacher import teacher
 from .update import update
 
 if __name__ == "__main__":
@@ -26,6 +30,7 @@ if __name__ == "__main__":
             "loop": loop,
             "step": step,
             "sweep": sweep,
+            "teacher": teacher,
         },
         prog="python -m experiments.bench",
         description=__doc__,

@@ -72,11 +72,7 @@ def _in_vain(rows: list[dict[str, Any]]) -> bool:
 def used(stage: Stage, params, stats) -> dict[str, np.ndarray]:
     """{set: which of its units are in use}; of the sets that say nothing of that, all."""
     found = pm.structure.used_units(stage.units, merge_variables(params, stats), least=stage.config.least)
-    keep = {name: found.get(name, np.ones(size, bool)) for name, size in stage.widths.items()}
-    for name, mask in keep.items():
-        if mask.sum() < 2:  # a layer of one unit cannot grow; the others are alike
-            keep[name] = np.arange(len(mask)) < 2 if not mask[:2].any() else mask | (np.arange(len(mask)) < 2)
-    return keep
+    return {name: found.get(name, np.ones(size, bool)) for name, size in stage.widths.items()}
 
 
 def cut(stage: Stage, weights) -> tuple[Stage, tuple[Any, Any, Any]]:

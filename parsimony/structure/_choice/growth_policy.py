@@ -20,8 +20,8 @@ def used_units(units: Units, params, *, least: float = 0.2) -> dict[str, np.ndar
     the units of every set enter one after the other, and what has not entered yet is pulled towards zero: a unit that
     the loss does not hold shrinks by up to e⁻ᵖ, and those that have entered take over what it did. New units start at
     a_u = 0 and have to earn their place. Both norms are of one layer, so that neither its scale nor a normalisation
-    after it counts. The share of a set that is in use is its *saturation*, see `next_widths`; `compact` takes the
-    result as it is, and removes what is left of the others.
+    after it counts. The two largest of a set are always in use: a layer of one unit could not grow. The share of a set
+    that is in use is its *saturation*, see `next_widths`; `compact` takes the result, and removes the others.
 
     Args:
       units: of the function that is trained.
@@ -57,8 +57,9 @@ def used_units(units: Units, params, *, least: float = 0.2) -> dict[str, np.ndar
                 unit_set.each(np.add, *place, np.square(np.asarray(leaves[place[0]], np.float64)), 0.0)
                 for place in unit_set.readers
             )
-            larger = np.sort(squares)[-max(1, unit_set.size // 2) :]
-            found[name] = squares >= least**2 * larger.mean()
+            ordered = np.sort(squares)
+            enough = least**2 * ordered[-max(1, unit_set.size // 2) :].mean()
+            found[name] = squares >= min(enough, ordered[-2:][0])
     return found
 
 
