@@ -6,6 +6,7 @@ And of growth: `births`, new units chosen by their gradient; `teacher`, the widt
 import tyro
 
 from ..startup import start
+from .births import births
 from .by_time import by_time
 from .data import data
 from .loop import loop
@@ -13,8 +14,8 @@ from .minimise import minimise
 from .step import step
 from .structure import structure
 from .sweep import sweep
-from .times import times
 from .teacher import teacher
+from .times import times
 from .update import update
 
 if __name__ == "__main__":
@@ -30,6 +31,7 @@ if __name__ == "__main__":
             "loop": loop,
             "step": step,
             "sweep": sweep,
+            "births": births,
             "teacher": teacher,
         },
         prog="python -m experiments.bench",

@@ -97,7 +97,7 @@ def _grown(data, normalised: bool, seed: int, rounds: int) -> tuple[str, float]:
             key = jax.random.fold_in(jax.random.key(seed), number)
             params = pm.structure.grow(units, widths, params, key=key, gradient=gradient).params
             units = pm.structure.find_units(fn, params, x[:2])
-        params = _trained(units, params, data, loss, np.random.default_rng([seed, number]))
+        params = _trained(units, params, data, loss, np.random.default_rng([seed, number]), number == 0)
         used = pm.structure.used_units(units, params)
         history.append("-".join(f"{mask.sum()}/{len(mask)}" for mask in used.values()))
         print(f"  {history[-1]}, loss {float(loss(params, x, y)):.4f}", flush=True)
@@ -108,13 +108,13 @@ def _grown(data, normalised: bool, seed: int, rounds: int) -> tuple[str, float]:
     return "-".join(str(own.size) for own in without.sets.values()), float(loss(params, x, y))
 
 
-def _trained(units, params, data, loss, rng, how: Round = Round()):
-    """Parameters after a path on what reads the units, the stronger half of which is in from the start."""
+def _trained(units, params, data, loss, rng, first: bool, how: Round = Round()):
+    """Parameters after a path on what reads the units; at `first` all of them are in from its start."""
     x, y = data
     alpha = optax.cosine_decay_schedule(how.rate, how.steps, alpha=0.02)
     pace = pm.pace(alpha, how.steps, 0.0, open_by=how.open_by, pull=how.pull, finish=False)
-    outside = pace["sparsity"]
-    pace["sparsity"] = lambda count: 0.5 * outside(count)
+    if first:
+        pace["sparsity"] = lambda count: 0.0
     penalty = pm.structure.unit_penalty(units, of="readers")
     tx = pm.split_lbi(alpha, penalty=pm.Rules([("", penalty)]), momentum=0.9, weight_decay=1e-4, **pace)
 

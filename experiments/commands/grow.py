@@ -58,7 +58,7 @@ def grow(name: str, config: Grow) -> Path:
             begin, compiled = time.perf_counter(), compile_time.seconds()
             if rows:
                 stage, weights = policy.resized(stage, weights, rows[-1], tx_of, dataset)
-            weights, row = _round(stage, tx_of(stage), weights, dataset, len(rows) + 1)
+            weights, row = _round(stage, tx_of(stage, first=not rows), weights, dataset, len(rows) + 1)
             row |= {"seconds": time.perf_counter() - begin, "compile_seconds": compile_time.seconds() - compiled}
             row |= policy.after(stage, [*rows, row])
             save(checkpoints, row["round"], weights)

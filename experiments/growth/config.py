@@ -48,10 +48,10 @@ class GrowthOptions:
 class Grow(Config, GrowthOptions):
     """A network that grows: rounds of Split LBI; after each, what is not used goes, and layers that are full widen.
 
-    A round is a path on the weights that read units. The stronger half of each layer is in from the start, the others
-    enter one after the other, those with the largest ‖V‖ first, and until then they are pulled towards zero. New units
-    are read by zeros and have to earn their place against that pull. α falls along a cosine, so that what is left of a
-    unit that has faded is no noise.
+    In the first round the network learns. Each after that is a path on the weights that read units: they enter one
+    after the other, those with the largest ‖V‖ first, and until then they are pulled towards zero. New units are read
+    by zeros and have to earn their place against that pull. α falls along a cosine, so that what is left of a unit that
+    has faded is no noise.
     """
 
     FIXED: ClassVar[tuple[str, ...]] = (

@@ -43,21 +43,24 @@ def make_stage(config: Grow, widths=None, fresh: bool = True) -> Stage:
     if widths is not None:
         config = dataclasses.replace(config, widths=tuple(widths))
     network, params, stats = build_network(config, fresh)
-    units = pm.structure.find_units(network.fn, merge_variables(params, stats), models.example(config.model))
+    example = models.example(config.model)
+    if config.image_size is not None:
+        example = example.update(shape=(1, config.image_size, config.image_size, example.shape[-1]))
+    units = pm.structure.find_units(network.fn, merge_variables(params, stats), example)
     return Stage(config, network, params, stats, units)
 
 
-def transformation(stage: Stage, sampler: Sampler) -> optax.GradientTransformationExtraArgs:
+def transformation(stage: Stage, sampler: Sampler, first: bool = False) -> optax.GradientTransformationExtraArgs:
     """What trains a round: a path on what reads the units, on which all have entered by `open_by` of the round.
 
-    Half of each layer is in from the start: a small network that is pulled as a whole before it has learnt anything
-    falls to zero, and stays there.
+    In the `first` round all are in from its start: a small network that is pulled before it has learnt anything falls
+    to zero, and stays there.
     """
     config, steps = stage.config, sampler.end(stage.config.epochs)
     alpha = optax.cosine_decay_schedule(config.learning_rate, steps, alpha=0.02)
     pace = pm.pace(alpha, steps, 0.0, open_by=config.open_by, pull=config.pull, finish=False)
-    outside = pace["sparsity"]
-    pace["sparsity"] = lambda count: 0.5 * outside(count)
+    if first:
+        pace["sparsity"] = lambda count: 0.0
     split_lbi = pm.split_lbi(
         alpha,
         config.kappa,

@@ -23,7 +23,7 @@ from experiments.training.network import merge_variables
 from helpers.processes import damage, largest
 
 SAMPLER = Sampler(seed=0, size=40, batch_size=4)
-SHORT = Grow(widths=(4,), epochs=3, pull=1.0, rounds=3, fine_tune=6, patience=9)
+SHORT = Grow(widths=(4,), epochs=12, pull=1.0, rounds=3, fine_tune=8, fine_tune_rate=0.05, patience=9)
 
 
 def grown(tmp_path, name="a", **fields):

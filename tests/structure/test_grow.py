@@ -235,8 +235,6 @@ def test_what_the_loss_does_not_hold_fades_and_what_it_holds_stays(with_normalis
     assert [part.name for part in penalty.slices] == ["w2"]
     alpha = optax.cosine_decay_schedule(0.1, 800, 0.02)
     pace = pm.pace(alpha, 800, 0.0, open_by=0.8, pull=4.0, finish=False)
-    outside = pace["sparsity"]
-    pace["sparsity"] = lambda count: 0.5 * outside(count)  # the stronger half is in from the start
     tx = pm.split_lbi(alpha, penalty=penalty, momentum=0.9, **pace)
 
     def step(carry, _):
