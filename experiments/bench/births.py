@@ -29,7 +29,7 @@ def births(seeds: int = 5, images: int = 4000, candidates: int = 8) -> None:
     """
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}; {images:,} images, {candidates} candidates")
     data = load("cifar10", 5000, images=images, image_size=16)
-    pair = lambda split: (np.asarray(data.normalised(split.images)), np.asarray(split.labels))
+    pair = lambda split: (np.asarray(data.normalised(split.inputs)), np.asarray(split.labels))
     train, test = pair(data.train), tuple(part[:2000] for part in pair(data.test))
     for kind in KINDS:
         fn = functools.partial(network, kind=kind)

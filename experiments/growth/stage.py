@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import optax
 
 import parsimony as pm
@@ -79,7 +80,7 @@ def loss_gradient(stage: Stage, dataset: Dataset):
     Batch statistics that a network has seen belong to the units that it had; those of a batch are its own.
     """
     part = next(iter(dataset.train.parts(512, (0, 1))))
-    images, labels = dataset.normalised(part.images), part.labels
+    images, labels = dataset.normalised(part.inputs), part.labels
 
     def loss(variables):
         params, stats = split_variables(variables, stage.stats)
