@@ -34,7 +34,7 @@ def clip_by_support_norm(max_norm: float) -> optax.GradientTransformation:
       >>> state = tx.init(params)
       >>> for _ in range(2):
       ...     updates, state = tx.update({"w": jnp.array([4.0, 3.0])}, state, params)
-      ...     print(updates["w"].round(1).tolist())
+      ...     print([round(g, 3) for g in updates["w"].tolist()])
       [1.2, 0.9]
       [2.0, 1.5]
 

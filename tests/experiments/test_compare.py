@@ -187,7 +187,7 @@ def test_a_grid_is_a_row_for_every_combination():
         ({"ranges": (("gradual.kappa", (1.0, 2.0)),)}, "unknown number of gradual 'kappa'; .* Known: learning_rate"),
         ({"sparsity": ()}, "gradual trains for a sparsity: give --sparsity"),
         ({"ranges": (("hart.ramp", (0.1, 0.2)),)}, "unknown method 'hart'; did you mean 'hard'"),
-        ({"batch_size": 2000}, "more than the 1257 training images"),
+        ({"batch_size": 2000}, "more than the 1257 training examples"),
     ],
 )
 def test_what_does_not_fit_is_rejected_before_a_folder_is_made(tmp_path, fields, message):

@@ -157,5 +157,5 @@ def test_images_are_averaged_down_once_for_networks_that_take_any_size():
     assert logits.shape == (2, 10)
     with pytest.raises(RunError, match="imagenet2012 is cropped to the size of the model"):
         data_load.load("imagenet2012", 10, image_size=64)
-    with pytest.raises(RunError, match="model small_cnn takes images of another size"):  # a run asks for the same
+    with pytest.raises(RunError, match="model small_cnn takes inputs of another size"):  # a run asks for the same
         load_data(Config(image_size=4))

@@ -191,7 +191,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_its_step(tmp_path):
     ("fields", "message"),
     [
         ({"batch_size": 100}, "does not divide among 8 devices"),
-        ({"batch_size": 1600}, "more than the 1257 training images"),
+        ({"batch_size": 1600}, "more than the 1257 training examples"),
         ({"model": "lenet"}, "inputs of another size"),
         ({"snapshots": 10}, "more than the 9 whole batches of an epoch"),
     ],
