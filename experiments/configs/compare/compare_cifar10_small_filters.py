@@ -16,7 +16,16 @@ from . import compare_cifar10_small
 config = dataclasses.replace(
     compare_cifar10_small.config,
     level="group",
-    methods=("magnitude", "split_lbi_paced", "one_shot", "gradual", "linbreg", "slimming", "narrow"),
+    methods=(
+        "magnitude",
+        "split_lbi_paced",
+        "split_lbi_paced_global",
+        "one_shot",
+        "gradual",
+        "linbreg",
+        "slimming",
+        "narrow",
+    ),
     sparsity=(0.5, 0.7),
     tune_at=(0.7,),
 )
