@@ -59,7 +59,7 @@ def restore(checkpoints: ocp.CheckpointManager, number: int, like) -> tuple[tupl
         state, where = restored["state"], restored["position"]
         weights = state["params"], state.get("stats", {}), state["opt_state"]
         if _digest(weights, where["position"]) != where["digest"]:
-            raise ValueError("its bytes have changed since it was written")
+            raise ValueError("its bytes have changed since it was written, or a version with another state wrote it")
     except Exception as error:  # damage has many names in Orbax, TensorStore and JSON
         raise RunError(f"checkpoint {number} in {checkpoints.directory} is damaged: {_short(error)}.") from error
     return weights, where["position"]
