@@ -64,14 +64,7 @@ def gradient_of_new(units, fn, params, grads) -> dict[str, float]:
     named = {"/".join(str(key.key) for key in path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(grads)}
     shares = {}
     for name, own in now.sets.items():
-        squares = np.sum(
-            [
-                own.each(np.add, parameter, axis, np.square(np.asarray(named[parameter], np.float64)), 0.0)
-                for parameter, axes in own.members.items()
-                for axis in axes
-            ],
-            axis=0,
-        )
+        squares = own.squares((*own.makers, *own.readers), named)
         old = units.sets[name].size
         shares[name] = float(np.sqrt(squares[old:].mean() / squares[:old].mean()))
     return shares

@@ -14,7 +14,7 @@ import tyro
 import parsimony as pm
 
 from ..metrics import metric_named
-from ..plots.text import aligned
+from ..plots.text import aligned, spread
 from ..runs.digest import environment
 from ..runs.files import free_file, write_json
 from ..runs.load import Run, load_run
@@ -184,23 +184,18 @@ def _tuning(run: Run, arguments: ImportanceOptions, variables) -> Callable[[int]
 def table(results: Sequence[dict]) -> str:
     """The metric on the test examples: a row a criterion, a column a sparsity; of several runs mean ± deviation."""
     first, metric = results[0], metric_named(results[0])
-    spread = functools.partial(_spread, metric.scale)
+    cell = functools.partial(spread, scale=metric.scale)
     kinds = list(dict.fromkeys((row["fine_tune"], row["criterion"], row["weights"]) for row in first["rows"]))
     dense = [result["dense"]["test"] for result in results]
     runs = f"{len(results)} run{'s' * (len(results) > 1)}"
-    title = f"test {metric.label}, {first['scope']}, {runs}; dense {spread(dense)}"
+    title = f"test {metric.label}, {first['scope']}, {runs}; dense {cell(dense)}"
     lines = [["criterion", *(f"{share:.0%}" for share in first["sparsity"])]]
     for epochs, criterion, weights in sorted(kinds, key=lambda kind: kind[0]):
         cells = []
         for share in first["sparsity"]:
             wanted = {"criterion": criterion, "weights": weights, "fine_tune": epochs, "sparsity": share}
             found = [row["test"] for result in results for row in result["rows"] if wanted.items() <= row.items()]
-            cells.append(spread(found) if found else "")
+            cells.append(cell(found) if found else "")
         of_path = "" if weights == "trained" else f", weights {weights}"
         lines.append([f"{criterion}{of_path}{f', fine-tuned {epochs}' if epochs else ''}", *cells])
     return f"{title}\n{aligned(lines)}"
-
-
-def _spread(scale: int, values: Sequence[float]) -> str:
-    deviation = f" ± {scale * np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-    return f"{scale * np.mean(values):.2f}{deviation}"

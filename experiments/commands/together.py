@@ -2,7 +2,6 @@
 
 import functools
 import json
-import statistics
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ from ..growth import rounds
 from ..growth.config import Grow
 from ..metrics import metric_named
 from ..plots import charts, page
+from ..plots.text import spread
 from ..runs import results, snapshots
 from ..runs.load import Run
 
@@ -130,9 +130,3 @@ def _mean_sweep(sweeps: list[dict]) -> tuple[str, str]:
         rows.append([f"{order}, fine-tuned" if epochs else order, *map(spread_of, zip(*cells, strict=True))])
     what = ", ".join(one["layers"]) or "all layers"
     return f"Cut of {len(sweeps)} runs: {what}, {one['level']}s, by {one['scope']}", page.table(rows)
-
-
-def spread(values, scale: int = 100) -> str:
-    """Mean ± standard deviation, by default in per cent."""
-    values = [scale * value for value in values]
-    return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f}"

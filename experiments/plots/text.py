@@ -1,5 +1,6 @@
-"""Tables of text for a terminal."""
+"""Tables of text for a terminal, and what stands in their cells."""
 
+import statistics
 from collections.abc import Sequence
 
 
@@ -16,3 +17,15 @@ def aligned(lines: Sequence[Sequence[str]], least: int = 0) -> str:
     widths = [max(least, *map(len, column)) for column in zip(*lines, strict=True)]
     aligned_cell = lambda i, cell: cell.rjust(widths[i]) if i else cell.ljust(widths[i])
     return "\n".join("  ".join(aligned_cell(i, cell) for i, cell in enumerate(line)).rstrip() for line in lines)
+
+
+def spread(values: Sequence[float], scale: int = 100) -> str:
+    """Mean ± standard deviation, by default in per cent; of one value it alone.
+
+    Examples:
+      >>> spread([0.98, 0.99]), spread([0.98])
+      ('98.50 ± 0.71', '98.00')
+    """
+    scaled = [scale * value for value in values]
+    deviation = f" ± {statistics.stdev(scaled):.2f}" if len(scaled) > 1 else ""
+    return f"{statistics.mean(scaled):.2f}{deviation}"

@@ -1,6 +1,8 @@
 """A set of units of one kind: which indices of which axes belong to each."""
 
 import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -54,3 +56,8 @@ class UnitSet:
         found = np.full(self.size, start)
         ufunc.at(found, unit[unit >= 0], by_index[unit >= 0])
         return found
+
+    def squares(self, places: Iterable[tuple[str, int]], arrays: Mapping[str, Any]) -> np.ndarray:
+        """For each unit ‖x_u‖², over what is its own at these (parameter, axis); float64."""
+        square = lambda parameter: np.square(np.asarray(arrays[parameter], np.float64))
+        return sum((self.each(np.add, *place, square(place[0]), 0.0) for place in places), np.zeros(self.size))

@@ -53,13 +53,10 @@ def used_units(units: Units, params, *, least: float = 0.2) -> dict[str, np.ndar
     for name, unit_set in units.sets.items():
         if unit_set.readers and not unit_set.reduced:
             check_finite("W", [(parameter, leaves[parameter]) for parameter, _ in unit_set.readers])
-            squares = sum(
-                unit_set.each(np.add, *place, np.square(np.asarray(leaves[place[0]], np.float64)), 0.0)
-                for place in unit_set.readers
-            )
+            squares = unit_set.squares(unit_set.readers, leaves)
             ordered = np.sort(squares)
             enough = least**2 * ordered[-max(1, unit_set.size // 2) :].mean()
-            found[name] = squares >= min(enough, ordered[-2:][0])
+            found[name] = squares >= min(enough, ordered[-2:][0])  # the two largest, or the only one
     return found
 
 

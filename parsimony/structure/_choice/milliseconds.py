@@ -55,7 +55,7 @@ def in_time(model: Milliseconds, goal: float, attempt: Callable[[Callable[[Keep]
     """
     scale = model.measured({}) / model.predicted({})
     for _ in range(TRIALS):
-        keep = attempt(lambda keep: scale * model.predicted(keep))  # noqa: B023, called at once
+        keep = attempt(lambda keep, scale=scale: scale * model.predicted(keep))
         taken = model.measured(keep)
         if taken <= goal * (1 + TOLERANCE):
             return keep

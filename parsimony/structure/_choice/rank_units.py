@@ -85,7 +85,5 @@ def ranks(x: np.ndarray) -> np.ndarray:
 
 def _rms(unit_set: UnitSet, leaves: dict[str, Any]) -> np.ndarray:
     """Of all that makes each unit."""
-    squares = lambda place: np.square(np.asarray(leaves[place[0]], np.float64))
-    total = sum(unit_set.each(np.add, *place, squares(place), 0.0) for place in unit_set.makers)
     size = sum(unit_set.each(np.add, *place, np.ones(np.shape(leaves[place[0]])), 0.0) for place in unit_set.makers)
-    return np.sqrt(total / np.maximum(size, 1))
+    return np.sqrt(unit_set.squares(unit_set.makers, leaves) / np.maximum(size, 1))
