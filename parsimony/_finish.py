@@ -42,9 +42,10 @@ def at_rest(finished, duals: list, steps: list) -> list:
 
 
 def frozen(finished, before, wanted) -> list:
-    """T of each parameter or of all; once W is finished, that of before."""
-    pairs = zip(jax.tree.leaves(before), jax.tree.leaves(wanted), strict=True)
-    return [jnp.where(finished, t, new.astype(t.dtype)) for t, new in pairs]
+    """T of each parameter or of all, as `wanted` finds it; once W is finished, that of before, without a search."""
+    old = jax.tree.leaves(before)
+    search = lambda: [new.astype(t.dtype) for t, new in zip(old, jax.tree.leaves(wanted()), strict=True)]
+    return search() if finished is False else jax.lax.cond(finished, lambda: old, search)
 
 
 def cut_behind(part, penalty, dual, strengths: list, updates: list, weights: list) -> list:

@@ -187,7 +187,7 @@ def inverse_scale_space(
         ]
         dual = treedef.unflatten([v for v, _ in steps])
         if sparsity is not None:
-            wanted = threshold_at(penalty, dual, sparsity, state.count, sparsity_scope)
+            wanted = functools.partial(threshold_at, penalty, dual, sparsity, state.count, sparsity_scope)
             strength = frozen(over, state.strength, wanted)
         if finish is not None:
             part = jnp.minimum((state.count + 1) / finish, 1.0)
