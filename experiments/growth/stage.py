@@ -44,9 +44,7 @@ def make_stage(config: Grow, widths=None, fresh: bool = True) -> Stage:
     if widths is not None:
         config = dataclasses.replace(config, widths=tuple(widths))
     network, params, stats = build_network(config, fresh)
-    example = models.example(config.model)
-    if config.image_size is not None:
-        example = example.update(shape=(1, config.image_size, config.image_size, example.shape[-1]))
+    example = models.example(config.model, config.image_size)
     units = pm.structure.find_units(network.fn, merge_variables(params, stats), example)
     return Stage(config, network, params, stats, units)
 

@@ -73,9 +73,11 @@ def input_shape(name: str) -> tuple[int, ...]:
     return _class(name).input_shape
 
 
-def example(name: str) -> jax.ShapeDtypeStruct:
-    """One input of a model, [1, ...]."""
+def example(name: str, image_size: int | None = None) -> jax.ShapeDtypeStruct:
+    """One input of a model, [1, ...]; of images that were averaged down to a height and width, one of these."""
     shape = input_shape(name)
+    if image_size is not None:
+        shape = (image_size, image_size, shape[-1])
     return jax.ShapeDtypeStruct((1, *shape), "int32" if len(shape) == 1 else "float32")
 
 

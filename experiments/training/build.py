@@ -107,7 +107,7 @@ def penalties(config: Config, sampler: Sampler, network: Network, params, stats)
     groups = config.groups or ("units" if jax.tree.leaves(stats) else "layers")
     of_filters, of_weights = config.filter_strength or 1.0, config.weight_strength or 1.0
     if groups == "units":
-        variables, example = merge_variables(params, stats), models.example(config.model)
+        variables, example = merge_variables(params, stats), models.example(config.model, config.image_size)
         units = pm.structure.penalty_of(network.fn, variables, example, strength=of_filters, scale=config.filter_scale)
         penalty = pm.Rules([("", units)])
     else:
