@@ -30,12 +30,13 @@ def max_pool(images: jax.Array, size: int = 2) -> jax.Array:
     def by_comparison(images, largest, gradient):
         batch, rows, columns, channels = largest.shape
         windows = jnp.reshape(images, (batch, rows, size, columns, size, channels))
-        first = jnp.zeros(largest.shape, jnp.int32)
-        for place, (row, column) in reversed(list(enumerate(np.ndindex(size, size)))):
-            first = jnp.where(windows[:, :, row, :, column] == largest, place, first)
-        spread = lambda array: array[:, :, None, :, None]
-        places = jnp.arange(size * size).reshape(1, 1, size, 1, size, 1)
-        return jnp.reshape(jnp.where(places == spread(first), spread(gradient), 0), images.shape)
+        parts = []
+        for row, column in np.ndindex(size, size):
+            here = windows[:, :, row, :, column] == largest
+            parts.append(jnp.where(here, gradient, 0))
+            gradient = jnp.where(here, 0, gradient)
+        lines = [jnp.stack(parts[start : start + size], axis=3) for start in range(0, size * size, size)]
+        return jnp.reshape(jnp.stack(lines, axis=2), images.shape)
 
     def by_xla(images, largest, gradient):
         return jax.vjp(forward, images)[1](gradient)[0]

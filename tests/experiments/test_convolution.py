@@ -1,8 +1,10 @@
-"""The convolution of the networks: XLA's, with gradients that a CPU takes by matrix products."""
+"""The convolution of the networks: XLA's, with gradients for which a CPU is given channels last."""
 
 import contextlib
 import functools
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +15,15 @@ from jax import lax
 
 from experiments import models
 from experiments.models.convolution import convolution
+from experiments.startup import flags_for
 from experiments.training.network import merge_variables, parts_of
 
 LAST = ("NHWC", "HWIO", "NHWC")
 XLA = functools.partial(lax.conv_general_dilated, dimension_numbers=LAST)
 OWN = functools.partial(convolution, dimension_numbers=LAST)
 SAME = {"strides": (1, 1), "padding": "SAME"}
+IMAGES_AS_CHANNELS = re.compile(r"\[f, [0-9, ]*b\]x")
+"""How XLA's own gradient of a kernel takes images: with the batch as the last axis's number, not turned beforehand."""
 
 
 def drawn(batch=5, side=12, size=(3, 3), inputs=4, outputs=6, dtype="float32", seed=0):
@@ -54,8 +59,8 @@ def assert_close(own, other, rtol=1e-5):
     [
         pytest.param({}, SAME, id="same"),
         pytest.param({"batch": 1}, SAME, id="one image"),
-        pytest.param({"batch": 11}, SAME, id="a batch that the parts do not divide"),
-        pytest.param({"side": 30, "batch": 3}, SAME, id="images of which each is a part"),
+        pytest.param({"batch": 64}, SAME, id="a batch of two parts"),
+        pytest.param({"batch": 75}, SAME, id="a batch that the parts do not divide"),
         pytest.param({"side": (9, 14)}, {"strides": (1, 1), "padding": "VALID"}, id="valid, oblong"),
         pytest.param({"size": (5, 2)}, {"strides": (1, 1), "padding": "SAME"}, id="even and odd window"),
         pytest.param({}, {"strides": (2, 2), "padding": "SAME"}, id="stride of two"),
@@ -129,7 +134,8 @@ def test_under_pmap(side):
     parts = jnp.reshape(images, (8, 3, *images.shape[1:]))
     own, other = (jax.pmap(mean(of), "devices", in_axes=(0, None))(parts, kernel) for of in (OWN, XLA))
     assert_close(own, other)
-    assert "dot_general" in jax.pmap(mean(OWN), "devices", in_axes=(0, None)).lower(parts, kernel).as_text()
+    lowered = jax.pmap(mean(OWN), "devices", in_axes=(0, None)).lower(parts, kernel)
+    assert not IMAGES_AS_CHANNELS.search(lowered.as_text())
 
 
 @pytest.mark.parametrize("kind", [jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit])
@@ -145,7 +151,8 @@ def test_where_a_mesh_shards_images_all_is_left_to_xla(devices, known, kind):
     kernel, weights = (jax.device_put(x, jax.NamedSharding(mesh, jax.P())) for x in (kernel, weights))
     with jax.set_mesh(mesh) if known else contextlib.nullcontext():
         step = jax.jit(jax.grad(loss(OWN)))
-        assert ("dot_general" in step.lower(kernel, images).as_text()) == (devices == 1 and kind.name == "Auto")
+        left = bool(IMAGES_AS_CHANNELS.search(step.lower(kernel, images).as_text()))
+        assert left != (devices == 1 and kind.name == "Auto")
         assert_close(step(kernel, images), wanted)
 
 
@@ -190,3 +197,26 @@ def test_at_inference_a_network_has_the_convolutions_that_it_had():
     text = jax.jit(network.fn).lower(variables, jnp.zeros((2, 32, 32, 3))).as_text()
     assert len(re.findall(r"stablehlo\.convolution", text)) == 19
     assert len(re.findall(r"stablehlo\.dot_general", text)) == 1
+
+
+def test_the_jaxlib_that_convolves_on_one_thread_is_told_not_to():
+    flag = "--xla_cpu_experimental_ynn_fusion_type=-individual_convolution"
+    assert [flags_for(jaxlib, "") for jaxlib in ("0.8.3", "0.9.2", "0.10.0", "0.10.2", "0.11.2", "0.12.0.1")] == [
+        [], [], [flag], [flag], [], [],
+    ]  # fmt: skip
+    assert flags_for("0.10.2", "--xla_dump_to=somewhere --xla_cpu_experimental_ynn_fusion_type=dot") == []
+    assert flags_for("0.10.2", "--xla_dump_to=somewhere") == [flag]
+
+
+@pytest.mark.slow
+def test_xla_knows_the_flags_of_a_started_process_and_convolves_by_eigen_in_jaxlib_0_10():
+    program = """
+from experiments.startup import start
+start()
+start()
+import jax, jax.numpy as jnp
+convolved = lambda x, k: jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+text = jax.jit(convolved).lower(jnp.ones((2, 8, 8, 32)), jnp.ones((3, 3, 32, 32))).compile().as_text()
+assert not jax.__version__.startswith("0.10.") or "ynn" not in text, text
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
