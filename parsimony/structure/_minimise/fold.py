@@ -36,7 +36,7 @@ def fold(
     moved: set[Owner] = set()
     stay: set[Owner] = set()  # those that others were merged into
     for reader in reading.readers:
-        owners = {i: its for i, its in _owners(units, reader).items() if not barred & set(its)}
+        owners = {i: its for i, its in owners_of(units, reader).items() if not barred & set(its)}
         weights = params[reader.kernel]
         if reading.uses[reader.kernel] != 1 or not owners or weights is None:
             continue
@@ -59,7 +59,7 @@ def fold(
     return reasons, moved - stay
 
 
-def _owners(units: Units, reader: Reader) -> dict[int, list[Owner]]:
+def owners_of(units: Units, reader: Reader) -> dict[int, list[Owner]]:
     """The units that an index of the kernel's axis belongs to."""
     found: dict[int, list[Owner]] = {}
     for unit_set in units.sets.values():

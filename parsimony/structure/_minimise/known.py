@@ -1,9 +1,12 @@
 """What is known of an array of a program at given parameters, whatever the inputs are."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+from .kinds import numbered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Reader:
     Attributes:
       kernel: the parameter w; axis: the one that is summed over.
       constant: for each index i whether x_i is one number for all inputs and places; number: this number.
+      kinds: of each index i, as in `Known`: x_i = x_j where they are of one kind.
       border: whether zeros that pad x enter the sum, so that y is not one number even where x is.
       outputs: the other axes of w that are axes of y; all but these and `axis` are the window of a convolution.
       bias, order, sign: the parameter b that y is added to (sign 1) or that is taken from it (−1); axis of b → the
@@ -36,6 +40,7 @@ class Reader:
     axis: int
     constant: np.ndarray
     number: np.ndarray
+    kinds: np.ndarray
     border: bool
     outputs: tuple[int, ...]
     bias: str = ""
@@ -60,6 +65,8 @@ class Known:
       shape: its shape.
       array: its numbers, where they follow from the parameters alone.
       slices: axis → (for each index whether the slice there is one number, this number); only where any is known.
+      kinds: axis → of each index a number, the same for two of them only where their slices are equal whatever the
+        inputs are: computed in the same way from the same numbers.
       origin: see `Origin`.
       terms: the readers whose sums it holds, to which a bias has not been added yet.
     """
@@ -69,6 +76,7 @@ class Known:
     slices: dict[int, tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=dict)
     origin: Origin | None = None
     terms: tuple[Term, ...] = ()
+    kinds: dict[int, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @property
     def ndim(self) -> int:
@@ -82,6 +90,18 @@ class Known:
             return None
         rows = np.moveaxis(self.array, axis, 0).reshape(self.array.shape[axis], -1)
         return (rows == rows[:, :1]).all(1), rows[:, 0]
+
+    def kinds_along(self, axis: int) -> np.ndarray | None:
+        """`kinds` of an axis, read off the numbers where these are known."""
+        if self.array is None or not self.array.size:
+            return self.kinds.get(axis)
+        rows = np.ascontiguousarray(np.moveaxis(self.array, axis, 0)).reshape(self.array.shape[axis], -1)
+        return numbered(row.tobytes() for row in rows)
+
+    def kinds_at(self, axes: Iterable[int | None]) -> dict[int, np.ndarray]:
+        """`kinds` of an array whose axes are these ones of this array; None: an axis of which nothing is known."""
+        pairs = ((new, axis) for new, axis in enumerate(axes) if axis is not None)
+        return {new: its for new, axis in pairs if (its := self.kinds_along(axis)) is not None}
 
     def silent(self, axis: int) -> np.ndarray:
         """For each index of an axis whether the slice there is zero."""
@@ -97,4 +117,5 @@ class Known:
         pick = lambda items: tuple(None if axis is None else items[axis] for axis in axes)
         origin = None if self.origin is None else Origin(self.origin.name, pick(self.origin.axes))
         terms = tuple(dataclasses.replace(term, axes=pick(term.axes)) for term in self.terms)
-        return Known(tuple(shape), array, slices, origin, terms)
+        kinds = {} if array is not None else self.kinds_at(axes)
+        return Known(tuple(shape), array, slices, origin, terms, kinds)

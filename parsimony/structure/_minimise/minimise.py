@@ -22,6 +22,7 @@ from .._surgery.compact import Compact, compact, cut_tree
 from .._surgery.opt_state import belongs
 from .._units import Units, check_numbers, structs
 from .fold import Array, Reasons, fold
+from .merge import merge
 from .passage import passable
 from .reading import Reading
 from .unheard import idle, unheard, zeroed
@@ -36,6 +37,9 @@ def minimise(fn, params, masks, *args, opt_state: optax.OptState | None = None) 
     - A unit without inputs is a number c (its bias through the activation). Where it is read by w and a bias b follows,
       b ← b + c·w takes its place. Where none follows, or zeros that pad an image would be read as c, all such units
       become one: w_r ← w_r + Σ_i (c_i/c_r)·w_i.
+    - Of units that compute the same for all inputs, w_i ← w_i + w_j lets one be read in the place of the other, which
+      goes: equal weights bit by bit, over inputs that are equal, through equal operations (an activation, a
+      normalisation, a pooling). Where they are read otherwise, too, or one has another maker beside, both stay.
     - Features of the inputs that nothing reads go from the kernels, and the program leaves them out of what it reads.
     - What cannot go without another result, such as a channel that a LayerNorm averages over, stays, and `kept` says
       why. A layer that everything passes through keeps a unit.
@@ -50,7 +54,8 @@ def minimise(fn, params, masks, *args, opt_state: optax.OptState | None = None) 
         weights; a parameter that it lacks (or None) is kept.
       *args: the other arguments of fn, or their shapes; none where `fn` is `Units`.
       opt_state: the state of an Optax transformation for `params` or a part of them, moved as by `compact`. Weights
-        that took a constant up are True in the masks of `keep_support`; those under a penalty of Split LBI take none.
+        that took a constant or others up are True in the masks of `keep_support`; those under a penalty of Split LBI
+        take none. Of units that are merged the moments of the one that stays are kept as they are.
 
     Returns:
       `Compact`, with `masks` and `kept`. To train inside the masks: keep_support(tx, small.masks); to train the zeros
@@ -150,6 +155,7 @@ def _reduced(units: Units, found: Analysis, params: dict[str, Array], closed: fr
         while True:
             new = dict(params)
             reasons, moved = fold(reading, units, new, closed, barred)
+            moved |= merge(reading, units, new, closed, barred)
             more, heard = unheard(units, found, new, gone)
             left = {(name, unit) for name, unit in moved if not more[name][unit]}
             if not left:

@@ -4,6 +4,7 @@ Of a primitive without a rule here nothing is known, so that what follows is wha
 """
 
 import collections
+import dataclasses
 import math
 
 import numpy as np
@@ -22,7 +23,7 @@ class Reading:
     """What a walk collects.
 
     Attributes:
-      readers: see `Reader`; those over which something is one number.
+      readers: see `Reader`; those over which something is one number, or is there twice.
       uses: how often each parameter is computed with.
     """
 
@@ -49,7 +50,7 @@ class Reading:
                 return _constant(np.asarray(atom.val, atom.aval.dtype))
             value = known[atom]
             # A bias that is added in one place only cannot make up for a sum that is used in several.
-            return value if times[atom] == 1 or not value.terms else Known(value.shape, value.array, value.slices)
+            return value if times[atom] == 1 else dataclasses.replace(value, terms=())
 
         for eqn in jaxpr.eqns:
             for var, value in zip(eqn.outvars, self._equation(eqn, [read(atom) for atom in eqn.invars]), strict=True):

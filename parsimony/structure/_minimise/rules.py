@@ -8,6 +8,7 @@ import numpy as np
 from .._analysis.rules import elementwise as _elementwise
 from .._analysis.rules.shapes import blocks
 from .contractions import conv_general_dilated, dot_general
+from .kinds import of_blocks, side_by_side, together
 from .known import Known, Term
 
 
@@ -20,6 +21,8 @@ def broadcast_in_dim(reading, eqn, operands, numbers):
     source = {to: axis for axis, to in enumerate(eqn.params["broadcast_dimensions"])}
     axes = tuple(source[to] if to in source and value.shape[source[to]] == n else None for to, n in enumerate(shape))
     result = value.moved(shape, axes, numbers[0])
+    repeated = {axis: np.zeros(n, int) for axis, n in enumerate(shape) if axes[axis] is None}
+    result = dataclasses.replace(result, kinds=result.kinds | repeated)
     if value.array is not None and value.array.size == 1 and result.array is None:
         number = value.array.ravel()[0]
         slices = {axis: (np.ones(n, bool), np.full(n, number)) for axis, n in enumerate(shape)}
@@ -35,10 +38,12 @@ def reshape(reading, eqn, operands, numbers):
         if len(old) == len(new) == 1:
             axes[new[0]] = old[0]
     result = value.moved(shape, tuple(axes), numbers[0])
-    slices = dict(result.slices)
+    slices, kinds = dict(result.slices), dict(result.kinds)
     kept = {axis for axis, n in enumerate(value.shape) if n == 1} | set(axes)
     for old, new in pairs if numbers[0] is None else ():
         size = [value.shape[axis] for axis in old]
+        found = of_blocks(value.kinds_at(old), size, [shape[axis] for axis in new])
+        kinds |= {new[place]: its for place, its in found.items()}
         if len(old) > 1 and len(new) == 1:
             mask, number = np.zeros(size, bool), np.zeros(size)
             for place, axis in enumerate(old):
@@ -54,9 +59,8 @@ def reshape(reading, eqn, operands, numbers):
     whole = kept >= set(range(value.ndim))
     if not whole:
         reading.count(operands)
-    return dataclasses.replace(
-        result, slices=slices, origin=result.origin if whole else None, terms=result.terms if whole else ()
-    )
+    kept_whole = {"origin": result.origin, "terms": result.terms} if whole else {"origin": None, "terms": ()}
+    return dataclasses.replace(result, slices=slices, kinds=kinds, **kept_whole)
 
 
 def transpose(reading, eqn, operands, numbers):
@@ -75,7 +79,7 @@ def elementwise(reading, eqn, operands, numbers):
     for axis, n in enumerate(shape) if numbers[0] is None else ():
         if (known := _vector(eqn, operands, axis, n)) is not None:
             slices[axis] = known
-    result = Known(shape, numbers[0], slices)
+    result = Known(shape, numbers[0], slices, kinds=_equal_parts(operands, shape) if numbers[0] is None else {})
     if name == "convert_element_type" and all(np.issubdtype(_kind(v), np.inexact) for v in (*eqn.invars, *eqn.outvars)):
         return dataclasses.replace(result, origin=operands[0].origin, terms=operands[0].terms)
     if name == "convert_element_type":
@@ -83,6 +87,17 @@ def elementwise(reading, eqn, operands, numbers):
     if name in ("add", "add_any", "sub"):
         return dataclasses.replace(result, terms=_with_biases(operands, shape, -1 if name == "sub" else 1))
     return result
+
+
+def _equal_parts(operands: list[Known], shape) -> dict[int, np.ndarray]:
+    """The kinds along each axis: equal parts of all operands give equal results."""
+    kinds = {}
+    for axis, n in enumerate(shape):
+        along = [value for value in operands if value.ndim and value.shape[axis] == n]  # the others are repeated
+        its = [found for value in along if (found := value.kinds_along(axis)) is not None]
+        if len(its) == len(along):
+            kinds[axis] = together(*its)
+    return kinds
 
 
 def _kind(var):
@@ -150,7 +165,7 @@ def reduce(reading, eqn, operands, numbers):
     value, left = operands[0], tuple(axis for axis in range(operands[0].ndim) if axis not in axes)
     times = math.prod(value.shape[axis] for axis in axes) if name == "reduce_sum" else 1
     slices = {left.index(axis): (mask, number * times) for axis, (mask, number) in _kept(value, left).items()}
-    return Known(_shape(eqn), numbers[0], slices)
+    return Known(_shape(eqn), numbers[0], slices, kinds=value.kinds_at(left))
 
 
 def _kept(value: Known, axes):
@@ -167,7 +182,7 @@ def reduce_window(reading, eqn, operands, numbers):
     free = [a for a in range(n) if windows[a] == 1 and value.shape[a] == _shape(eqn)[a] and not any(padding[a])]
     times = math.prod(windows) if eqn.primitive.name == "reduce_window_sum" else 1
     slices = {axis: (mask, number * times) for axis, (mask, number) in _kept(value, free).items()} if plain else {}
-    return Known(_shape(eqn), numbers[0], slices)
+    return Known(_shape(eqn), numbers[0], slices, kinds=value.kinds_at(a if a in free else None for a in range(n)))
 
 
 def concatenate(reading, eqn, operands, numbers):
@@ -177,7 +192,8 @@ def concatenate(reading, eqn, operands, numbers):
         for value in operands
     ]
     slices = {axis: (np.concatenate([m for m, _ in parts]), np.concatenate([x for _, x in parts]))}
-    return Known(_shape(eqn), numbers[0], slices if numbers[0] is None else {})
+    kinds = {axis: side_by_side((value.kinds_along(axis), value.shape[axis]) for value in operands)}
+    return Known(_shape(eqn), numbers[0], slices if numbers[0] is None else {}, kinds=kinds)
 
 
 def slice_(reading, eqn, operands, numbers):
@@ -185,17 +201,19 @@ def slice_(reading, eqn, operands, numbers):
     steps = params["strides"] or (1,) * value.ndim
     cut = lambda axis: slice(params["start_indices"][axis], params["limit_indices"][axis], steps[axis])
     slices = {axis: tuple(x[cut(axis)] for x in known) for axis, known in _kept(value, range(value.ndim)).items()}
-    return Known(_shape(eqn), numbers[0], slices)
+    kinds = {axis: its[cut(axis)] for axis, its in value.kinds_at(range(value.ndim)).items()}
+    return Known(_shape(eqn), numbers[0], slices, kinds=kinds)
 
 
 def split(reading, eqn, operands, numbers):
     axis, value = eqn.params["axis"], operands[0]
     ends = np.cumsum([0, *(_shape(eqn, place)[axis] for place in range(len(eqn.outvars)))])
+    kinds = value.kinds_at(range(value.ndim))
     return [
         Known(_shape(eqn, place), array, {
             a: tuple(x[ends[place] : ends[place + 1]] for x in known) if a == axis else known
             for a, known in _kept(value, range(value.ndim)).items()
-        })
+        }, kinds={a: its[ends[place] : ends[place + 1]] if a == axis else its for a, its in kinds.items()})
         for place, array in enumerate(numbers)
     ]  # fmt: skip
 
