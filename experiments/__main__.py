@@ -36,7 +36,7 @@ USAGE = """usage: python -m experiments COMMAND [CONFIG] [--field value]
   compact RUN            remove units of a run: a smaller, faster model with
                          the same outputs, saved and exported
   family RUN             several sizes of a run, each inside the next, tuned as
-                         one: a table to choose from
+                         one or in turn: a table to choose from
   stop RUN               where a stopping rule ends a recorded path
   report RUN...          one HTML page about one or more runs
   report compare RUN...  picture and Markdown table of comparisons

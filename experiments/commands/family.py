@@ -1,4 +1,4 @@
-"""From a trained run to networks of several sizes, each inside the next: cut, tuned as one, exported, measured."""
+"""From a trained run to networks of several sizes, each inside the next: cut, tuned, exported, measured."""
 
 import dataclasses
 import sys
@@ -16,6 +16,7 @@ import parsimony as pm
 from ..errors import RunError
 from ..metrics import ACCURACY, metric_named
 from ..plots import run as run_plots
+from ..plots.run import TUNINGS
 from ..plots.text import aligned
 from ..runs import stopping
 from ..runs.digest import environment
@@ -32,8 +33,9 @@ from .cut_options import CutOptions
 
 @dataclasses.dataclass(frozen=True)
 class FamilyOptions(CutOptions):
-    """Cuts a run to several sizes along one order of its units and tunes them as one network with shared weights; the
-    result goes to RUN/family.json and family.png, a folder for each size to RUN/family (family-2, ...)."""
+    """Cuts a run to several sizes along one order of its units and tunes them, as one network with shared weights or
+    one from the next; the result goes to RUN/family.json and family.png, a folder for each size to RUN/family
+    (family-2, ...)."""
 
     run: tyro.conf.Positional[Path]
     """Folder of a trained run; one of --no-finish has weights outside of its support, too."""
@@ -42,13 +44,22 @@ class FamilyOptions(CutOptions):
     target: Literal["units", "parameters", "macs", "bytes", "ms"] = "macs"
     """Units, parameters, their bytes, multiply-adds for one image, or milliseconds here for a batch of --images."""
     fine_tune: int = 10
-    """Epochs of SGD for all together, a step for one after the other; its length falls to zero along a cosine."""
+    """Epochs of SGD, for all of them in sum; its step falls to zero along a cosine."""
+    tuning: Literal["together", "chain"] = "together"
+    """One training of shared weights, a step for one network after the other; or the largest first, and each of the
+    others from the tuned weights of the larger one, an equal part of the epochs for each."""
     alone: bool = False
     """Also tune each network by itself, for comparison: for as many epochs each."""
 
     def __post_init__(self):
         if self.fine_tune < 0 or (self.alone and not self.fine_tune):
             raise ValueError(f"--fine-tune: expected a number of epochs ≥ 0, with --alone ≥ 1, got {self.fine_tune}.")
+        if self.tuning == "chain" and self.fine_tune % max(1, len(self.budgets)):
+            m, n = len(self.budgets), self.fine_tune
+            raise ValueError(
+                f"--fine-tune: with --tuning chain each of {m} networks has an equal part of the epochs; expected a "
+                f"multiple of {m}, got {n}; take {n + m - n % m}."
+            )
         super().__post_init__()
 
 
@@ -72,9 +83,8 @@ def family(arguments: FamilyOptions) -> dict[str, Any]:
     scores, cost = {"cut": tested([member.params for member in cut.members])}, {}
     small = cut
     if arguments.fine_tune:
-        small, cost["tuned"] = _measured(
-            lambda: _together(arguments, run, cut, stats, variables), run, arguments.fine_tune
-        )
+        tune = {"together": _together, "chain": _chain}[arguments.tuning]
+        small, cost["tuned"] = _measured(lambda: tune(arguments, run, cut, stats, variables), run, arguments.fine_tune)
         scores["tuned"] = tested([member.params for member in small.members])
     if arguments.alone:
         epochs = arguments.fine_tune * len(cut.members)
@@ -157,8 +167,22 @@ def _measured(training: Callable[[], Any], run: Run, epochs: int) -> tuple[Any, 
 def _together(arguments: FamilyOptions, run: Run, cut: pm.structure.Family, stats, variables) -> pm.structure.Family:
     """The family after one training of all its members."""
     network, params, state = in_turn(run.network, cut, stats)
-    params, state = _fine_tune(arguments, run, network, variables, "all together")(params, state)
+    fine_tune = _fine_tune(arguments, run, network, variables, "all together", arguments.fine_tune)
+    params, state = fine_tune(params, state)
     return cut.with_params(merge_variables(params, state["members"][0]))
+
+
+def _chain(arguments: FamilyOptions, run: Run, cut: pm.structure.Family, stats, variables) -> pm.structure.Family:
+    """The family after a training of each member, which begins with what the larger one has learnt."""
+    epochs, tuned, (member, *others) = arguments.fine_tune // len(cut.members), [], cut.members
+    for budget in cut.budgets:
+        network, what = trainable(run.network, member), f"the network of {budget:g}"
+        fine_tune = _fine_tune(arguments, run, network, variables, what, epochs)
+        learnt = merge_variables(*fine_tune(*split_variables(member.params, stats)))
+        its = dataclasses.replace(cut, members=(member, *others[:1])).with_params(learnt)
+        tuned.append(its.members[0])
+        member, others = its.members[-1], others[1:]
+    return dataclasses.replace(cut, members=tuple(tuned))
 
 
 def _alone(arguments: FamilyOptions, run: Run, cut: pm.structure.Family, stats, variables) -> list[dict]:
@@ -166,16 +190,16 @@ def _alone(arguments: FamilyOptions, run: Run, cut: pm.structure.Family, stats, 
     trained = []
     for budget, member in zip(cut.budgets, cut.members, strict=True):
         network, what = trainable(run.network, member), f"the network of {budget:g} alone"
-        fine_tune = _fine_tune(arguments, run, network, variables, what)
+        fine_tune = _fine_tune(arguments, run, network, variables, what, arguments.fine_tune)
         trained.append(merge_variables(*fine_tune(*split_variables(member.params, stats))))
     return trained
 
 
-def _fine_tune(arguments: FamilyOptions, run: Run, network: Network, variables, what: str):
-    print(f"fine-tuning {what} for {arguments.fine_tune} epochs", file=sys.stderr)
+def _fine_tune(arguments: FamilyOptions, run: Run, network: Network, variables, what: str, epochs: int):
+    print(f"fine-tuning {what} for {epochs} epochs", file=sys.stderr)
     rate = arguments.learning_rate or run.config.learning_rate
     network = arguments.student(network, run, variables)
-    return make_fine_tune(network, run.dataset, run.config, rate, arguments.fine_tune, run.config.seed + 1)
+    return make_fine_tune(network, run.dataset, run.config, rate, epochs, run.config.seed + 1)
 
 
 def choose(result: dict[str, Any], images: int) -> float | None:
@@ -202,7 +226,8 @@ def table(result: dict[str, Any]) -> str:
         found = row[metric.name] if "budget" in row else {"cut": row[metric.name]}
         scores = [metric.text(found[kind]["test"]) if kind in found else "" for kind in kinds]
         lines.append([name, *counted, *seconds, *scores])
-    text = f"test {metric.name} of each network, fine-tuned {result['fine_tune']} epochs\n{aligned(lines)}"
+    how = TUNINGS[result["tuning"]]
+    text = f"test {metric.name} of each network, {how} for {result['fine_tune']} epochs in all\n{aligned(lines)}"
     for kind, spent in result["cost"].items():
         seconds = f"{spent['seconds']:.1f} s, of which {spent['compile_seconds']:.1f} for tracing and compiling"
         text += f"\n{kind}: {spent['steps']:,} steps, {seconds}"

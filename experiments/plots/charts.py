@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..metrics import ACCURACY, Metric, metric_in, metric_named
-from .run import FAMILY_KINDS, FAMILY_SIZES, short
+from .run import FAMILY_SIZES, family_kind, short
 from .svg import Line, chart
 
 Curves = dict[str, list[dict[str, Any]]]
@@ -75,7 +75,7 @@ def family(result: dict[str, Any]) -> str:
             f"budget {row['budget']:g}, {x:,} {label}, {y:.2f} {metric.unit}".strip()
             for row, (x, y) in zip(result["members"], points, strict=True)
         ]
-        lines.append(Line(FAMILY_KINDS[kind], points, tips))
+        lines.append(Line(family_kind(result, kind), points, tips))
     return chart("family", label, f"test {metric.label}", lines, log_x=True)
 
 

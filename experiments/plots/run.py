@@ -20,7 +20,8 @@ FAMILY_SIZES = {
     "macs": ("macs", "multiply-adds"), "bytes": ("bytes", "bytes of parameters"),
 }  # fmt: skip
 """{target of a family: (key of a size, what it is called)}."""
-FAMILY_KINDS = {"cut": "cut", "tuned": "tuned together", "alone": "tuned alone"}
+TUNINGS = {"together": "tuned together", "chain": "tuned one from the next"}
+"""How the members of a family are tuned: what it is called."""
 
 
 def path(directory: Path) -> tuple[str, Figure]:
@@ -112,6 +113,11 @@ def widths(rows: list[dict]) -> tuple[str, Figure]:
     return "widths.png", figure
 
 
+def family_kind(result: dict, kind: str) -> str:
+    """What the networks of a family are called that were cut, tuned or tuned alone."""
+    return {"cut": "cut", "tuned": TUNINGS[result["tuning"]], "alone": "tuned alone"}[kind]
+
+
 def family(result: dict) -> tuple[str, Figure]:
     """The metric of the networks of a family on the test examples, against their size."""
     figure, metric = Figure(figsize=(5.6, 3.8), layout="constrained"), metric_named(result)
@@ -119,7 +125,7 @@ def family(result: dict) -> tuple[str, Figure]:
     sizes = [row["size"][FAMILY_SIZES[result["target"]][0]] for row in result["members"]]
     for kind, colour in zip(result["members"][0][metric.name], COLOURS, strict=False):
         values = [metric.scale * row[metric.name][kind]["test"] for row in result["members"]]
-        axes.plot(sizes, values, "o-", ms=4, lw=1.2, color=colour, label=FAMILY_KINDS[kind])
+        axes.plot(sizes, values, "o-", ms=4, lw=1.2, color=colour, label=family_kind(result, kind))
     whole = metric.scale * result["whole"][metric.name]["test"]
     axes.axhline(whole, color="0.5", lw=1, ls="--", label="the whole network")
     axes.set(xlabel=FAMILY_SIZES[result["target"]][1], ylabel=f"test {metric.label}", xscale="log")

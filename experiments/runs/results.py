@@ -43,7 +43,8 @@ SHAPES = {
         "equality": {"relative error": NUMBER, "same answers": NUMBER},
     },
     "family": {
-        "target": str, "fine_tune": int, "whole": {**MEASURED, "accuracy": SCORES}, "chosen": (*NUMBER, type(None)),
+        "target": str, "fine_tune": int, "tuning": str, "chosen": (*NUMBER, type(None)),
+        "whole": {**MEASURED, "accuracy": SCORES},
         "members": [{"budget": NUMBER, **MEASURED, "accuracy": {str: SCORES}}],
         "cost": {str: {"steps": NUMBER, "seconds": NUMBER, "compile_seconds": NUMBER}},
     },

@@ -11,6 +11,7 @@ import pytest
 
 import parsimony as pm
 from experiments import __main__ as cli
+from experiments.commands import family as family_command
 from experiments.commands import train
 from experiments.commands.family import warn_of_zeros
 from experiments.config import Config
@@ -22,6 +23,7 @@ from experiments.data.sampler import Sampler
 from experiments.runs.load import load_run
 from experiments.training import recalibration
 from experiments.training.family import in_turn
+from experiments.training.fit import make_fine_tune
 from experiments.training.network import merge_variables
 from experiments.training.recalibration import make_recalibrate
 from experiments.training.step import advance, make_metric, make_step
@@ -147,6 +149,40 @@ def test_the_networks_of_a_family_have_statistics_of_their_own_and_are_tuned_as_
     assert "tuned together" in (directory / "report.html").read_text()
 
 
+def latest(directory, pattern):
+    return max(directory.glob(pattern), key=lambda path: path.stat().st_mtime_ns)
+
+
+def test_a_chain_tunes_each_network_from_the_larger_one_at_the_cost_of_one_training(directory, monkeypatch):
+    """Watched: what each training begins with, and what it gives."""
+    seen = []
+
+    def watched(network, dataset, config, rate, epochs, seed):
+        def fine_tune(params, stats):
+            seen.append(
+                (epochs, params, make_fine_tune(network, dataset, config, rate, epochs, seed)(params, stats)[0])
+            )
+            return seen[-1][2], stats
+
+        return fine_tune
+
+    monkeypatch.setattr(family_command, "make_fine_tune", watched)
+    words = ["--budgets", "0.6", "0.3", "--order", "magnitude", "--fine-tune", "2", "--tuning", "chain"]
+    assert cli.main(["family", str(directory), *words, "--rounds", "1"]) == 0
+    result = json.loads(latest(directory, "family*.json").read_text())
+    (large, small), tuned = result["members"], result["cost"]["tuned"]["steps"]
+    assert [epochs for epochs, *_ in seen] == [1, 1]
+    assert tuned == load_run(directory).sampler.end(2)
+    (_, _, learnt), (_, begun, last) = seen
+    scale = lambda params: np.asarray(params["conv1"]["norm"]["scale"])
+    assert np.isin(scale(begun), scale(learnt)).all()
+    assert len(scale(begun)) == small["units"]["conv1/conv"][1] < len(scale(learnt)) == large["units"]["conv1/conv"][1]
+    for row, params in ((large, learnt), (small, last)):
+        assert np.array_equal(pm.structure.load_compact(row["folder"])[1]["conv1"]["norm"]["scale"], scale(params))
+    assert cli.main(["report", str(directory)]) == 0
+    assert "tuned one from the next" in latest(directory, "report*.html").read_text()
+
+
 def test_the_members_of_a_family_are_trained_in_turn(directory):
     run = load_run(directory)
     params, stats, state = run.at()
@@ -193,6 +229,12 @@ def test_units_outside_the_support_of_a_finished_run_are_told(directory, capsys)
     [
         (["--budgets", "0.5", "0.5"], 1, "lead to the same model"),
         (["--budgets", "0.5", "0.0001"], 1, "budgets, 0.0001: at_most=0.0001: the least that this order can leave"),
+        (
+            ["--budgets", "0.5", "0.3", "--tuning", "chain", "--fine-tune", "3"],
+            2,
+            "with --tuning chain each of 2 networks has an equal part of the epochs; expected a multiple of 2, got 3; "
+            "take 4.",
+        ),
         (["--alone", "--fine-tune", "0"], 2, "--fine-tune: expected a number of epochs ≥ 0, with --alone ≥ 1, got 0"),
     ],
 )
