@@ -11,6 +11,7 @@ from .by_time import by_time
 from .data import data
 from .loop import loop
 from .minimise import minimise
+from .recovery import recovery
 from .step import step
 from .structure import structure
 from .sweep import sweep
@@ -27,6 +28,7 @@ if __name__ == "__main__":
             "times": times,
             "by_time": by_time,
             "minimise": minimise,
+            "recovery": recovery,
             "data": data,
             "loop": loop,
             "step": step,

@@ -11,7 +11,20 @@ import tyro
 
 from experiments import __main__ as cli
 from experiments import configs
-from experiments.bench import births, by_time, data, loop, minimise, step, structure, sweep, teacher, times, update
+from experiments.bench import (
+    births,
+    by_time,
+    data,
+    loop,
+    minimise,
+    recovery,
+    step,
+    structure,
+    sweep,
+    teacher,
+    times,
+    update,
+)
 from helpers.processes import finished, start
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +44,7 @@ TEXTS = {
 BENCH = {"update": update.update, "structure": structure.structure, "data": data.data, "loop": loop.loop}
 BENCH |= {"sweep": sweep.sweep, "step": step.step, "minimise": minimise.minimise}
 BENCH |= {"times": times.times, "by_time": by_time.by_time, "births": births.births, "teacher": teacher.teacher}
+BENCH |= {"recovery": recovery.recovery}
 
 
 def commands(text: str) -> list[str]:
