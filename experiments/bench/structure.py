@@ -13,12 +13,13 @@ import parsimony as pm
 
 from ..models import LeNet
 from ..models.resnet import ResNet
+from ..models.vgg import VGG
 from ..training.network import merge_variables, parts_of
 from .timing import in_turn, ratio
 
 
 def structure(rounds: int = 20, seed: int = 0) -> None:
-    """Times of find_units and compact; multiply-adds and latency of LeNet and ResNet-20 without some of their units.
+    """Times of find_units and compact; multiply-adds and latency of LeNet, ResNet-20 and VGG-16 without some of their units.
 
     Args:
       rounds: timed rounds; in each, every network takes its turn.
@@ -26,7 +27,7 @@ def structure(rounds: int = 20, seed: int = 0) -> None:
     """
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}; medians of {rounds} rounds, quartiles in brackets")
     _analysis()
-    networks = {"LeNet": LeNet, "ResNet-20": ResNet}
+    networks = {"LeNet": LeNet, "ResNet-20": ResNet, "VGG-16": VGG}
     for name, network in networks.items():
         fn, params = evaluated(network(rngs=nnx.Rngs(seed)))
         image = jnp.ones((1, *network.input_shape))
