@@ -19,7 +19,7 @@ from .timing import in_turn, ratio
 
 
 def structure(rounds: int = 20, seed: int = 0) -> None:
-    """Times of find_units and compact; multiply-adds and latency of LeNet, ResNet-20 and VGG-16 without some of their units.
+    """Times of find_units and compact; multiply-adds and latency of LeNet, ResNet-20 and VGG-16 with fewer units.
 
     Args:
       rounds: timed rounds; in each, every network takes its turn.
