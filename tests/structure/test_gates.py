@@ -143,6 +143,55 @@ def test_a_path_on_gates_finds_the_units_that_matter_and_ends_in_a_small_network
     assert not any((keep[own] & ~mask).any() for own, mask in chosen.items())
 
 
+def test_gated_parameters_and_the_state_of_their_path_are_cut_before_the_fold_and_train_on():
+    """As the whole gated network does whose removed units stay at zero; only then are the gates multiplied in."""
+    units = find_units(mlp, PARAMS, X)
+    gated = gates(units, mlp, PARAMS)
+    keep = {"a": np.arange(8) % 3 != 0, "b": np.arange(5) < 3}
+
+    def transformation(of):
+        path = pm.record_path(pm.split_lbi(0.02, nu=2.0, penalty=of.penalty(0.2), momentum=0.9))
+        return optax.partition({"gates": path, "params": optax.adam(1e-3)}, {"gates": "gates", "params": "params"})
+
+    def step(tx, fn, theta, state):
+        grads = jax.grad(lambda theta: jnp.mean(jnp.square(fn(theta, X) - 1)))(theta)
+        updates, state = tx.update(grads, state, theta)
+        return optax.apply_updates(theta, updates), state
+
+    tx = transformation(gated)
+    theta, state = gated.params, tx.init(gated.params)
+    for _ in range(12):
+        theta, state = step(tx, gated.fn, theta, state)
+    assert not all(np.asarray(mask).all() for mask in pm.support(state)["gates"].values())
+    with pytest.raises(ValueError, match=r"gates/a' is of gates, which these parameters do not have.*before `fold`"):
+        compact(units, keep, gated.fold(theta), state)
+
+    with_gates = find_units(gated.fn, gated.params, X)  # a gate belongs to its unit
+    gate_of = {name: next(p for p in own.members if p.startswith("gates/")) for name, own in with_gates.sets.items()}
+    own = {name: keep[gate.removeprefix("gates/")] for name, gate in gate_of.items()}
+    small = compact(with_gates, own, theta, state)
+    assert {name: len(gate) for name, gate in small.params["gates"].items()} == {"a": 5, "b": 3}
+    again = gates(find_units(mlp, small.params["params"], X), mlp, small.params["params"])
+    tx_again = transformation(again)
+    assert jax.tree.structure(small.opt_state) == jax.tree.structure(tx_again.init(again.params))
+    for name, gamma in pm.gamma(state)["gates"].items():
+        np.testing.assert_array_equal(pm.gamma(small.opt_state)["gates"][name], gamma[keep[name]])
+        entered, before = (np.asarray(pm.entry_steps(of)["gates"][name]) for of in (small.opt_state, state))
+        np.testing.assert_array_equal(entered, before[keep[name]])
+
+    zeroed, left, left_state = with_gates.zero(own, theta), small.params, small.opt_state
+    np.testing.assert_allclose(small.fn(left, X), gated.fn(zeroed, X), rtol=1e-5, atol=1e-6)
+    for _ in range(12):
+        theta, state = step(tx, gated.fn, zeroed, state)
+        zeroed = with_gates.zero(own, theta)
+        left, left_state = step(tx_again, again.fn, left, left_state)
+    compare = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    jax.tree.map(compare, left, compact(with_gates, own, zeroed).params)
+    for name, gamma in pm.gamma(state)["gates"].items():
+        compare(pm.gamma(left_state)["gates"][name], gamma[keep[name]])
+    compare(mlp(again.fold(left), X), mlp(gated.fold(zeroed), X))
+
+
 class Net(nn.Module):
     train: bool
 

@@ -17,7 +17,7 @@ from .._rewrite.flow import passes
 from .._rewrite.narrow import Narrowing, Part
 from .._units import Units, check_units, structs
 from .index_map import Layout, cut_layouts, spread
-from .opt_state import transplant
+from .opt_state import belongs, transplant
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +99,22 @@ def compact(units: Units, keep, params, opt_state: optax.OptState | None = None,
     _check_passage(units, keep, removed, params)
     small = cut_tree(units, keep, params)
     places = cut_layouts(removed)
+    _check_gates(units, opt_state)
     state = None if opt_state is None else transplant(opt_state, units.shapes, places)
     return Compact(small, state, *resized(units, keep, params, small), units, keep)
+
+
+def _check_gates(units: Units, opt_state) -> None:
+    """Raises if a state is of gates that the parameters do not have: `fold` has no place for theirs."""
+    for leaf, _ in named_leaves(opt_state)[0]:
+        gate = next((f"gates/{own}" for own in units.sets if leaf.endswith(f"gates/{own}")), None)
+        if gate is None or (belongs(leaf, units.shapes) or "").endswith(gate):
+            continue
+        raise ValueError(
+            f"opt_state leaf {leaf!r} is of gates, which these parameters do not have. Give the part of the state that "
+            "is of the weights, or compact the gated function with its state before `fold`: its units are those of "
+            "find_units(gated.fn, gated_params, *args)."
+        )
 
 
 def check_exact(units: Units, keep: dict[str, np.ndarray]) -> None:

@@ -99,6 +99,10 @@ def gates(units: Units, fn: Callable[..., Any], params, *, sets: Sequence[str] |
     Gates are parameters: a path on them alone by `penalty`, any optimizer for the rest. Their order is one of units:
     `pm.select(...)["gates"]` is what `compact` keeps, `pm.rank(...)["gates"]` an `order` for `choose`.
 
+    To train the gated network on after a cut, compact it with its optimizer state before `fold`: a gate belongs to its
+    unit in `find_units(gated.fn, gated_params, *args)`, whose sets have the members "gates/SET". The state of folded
+    gates has no place any more, and `compact` says so.
+
     Args:
       units: what `find_units` found.
       fn: fn(params, *args), the function to train: the one that the units were found in, or the same network in
