@@ -52,6 +52,9 @@ class ModelOptions:
     widths: tuple[int, ...] = ()
     """Units of all layers (one number), or of each (the sets that `find_units` names, in its order); none: as
     published."""
+    weights: str | None = None
+    """Folder of the weights to start from, those of this model: a run, a folder of Hugging Face (GPT-2, ViT), or an
+    exported model. It is read once. None: the seed makes them."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of convolutions and matrix products; parameters and V are float32."""
 

@@ -25,6 +25,7 @@ from ..runs import snapshots, stopping
 from ..runs.digest import digest, environment, files_digest
 from ..runs.files import write_json
 from ..runs.folder import open_run
+from ..runs.start import keep_start
 from ..runs.tensorboard import Events
 from ..training import distributed, forecast, signals
 from ..training.build import build_network, load_data, optimizer, penalties
@@ -33,6 +34,7 @@ from ..training.evaluation import measured, tested
 from ..training.parallel import parallel
 from ..training.recalibration import make_recalibrate
 from ..training.step import advance
+from ..training.weights import start_weights
 
 
 def train(name: str, config: Config) -> Path:
@@ -44,6 +46,7 @@ def train(name: str, config: Config) -> Path:
     say(f"reading {config.dataset} and building {config.model}")
     dataset, sampler = load_data(config)
     network, params, stats = build_network(config)
+    params, stats = start_weights(config, network, params, stats)
     tx = optimizer(config, sampler, penalties(config, sampler, network, params, stats))
     devices = parallel(config.parallel)
     metric = devices.metric(network.fn, dataset)
@@ -53,6 +56,8 @@ def train(name: str, config: Config) -> Path:
     with contextlib.ExitStack() as stack:
         asked = stack.enter_context(signals.noticed())
         directory = Path(distributed.on_first(lambda: str(stack.enter_context(open_run(name, config)))))
+        if first and config.weights is not None:
+            keep_start(directory, params, stats)
         checkpoints = stack.enter_context(open_checkpoints(directory, writing=True)) if first else None
         loader = make_loader(dataset.train, sampler, config.epochs, devices.placement)
         stack.enter_context(contextlib.closing(loader))

@@ -55,7 +55,7 @@ class Grow(Config, GrowthOptions):
     """
 
     FIXED: ClassVar[tuple[str, ...]] = (
-        "drops", "dual_finish", "dual_ratio", "sparsity", "share", "nu", "finish", "scope", "groups",
+        "weights", "drops", "dual_finish", "dual_ratio", "sparsity", "share", "nu", "finish", "scope", "groups",
         "filter_strength", "weight_strength", "filter_scale", "stop", "stop_sparsity", "snapshots", "snapshot_groups",
         "keep", "checkpoint_every", "checkpoint_minutes", "coordinator", "processes", "process",
     )  # fmt: skip

@@ -29,8 +29,9 @@ def digest(tree) -> str:
 
 
 def files_digest(directory: Path) -> dict[str, str]:
-    """{file: SHA-256} of what a finished run is read from beside its record: settings, lines and snapshots."""
-    names = [name for name in ("config.json", "curve.jsonl", "rounds.jsonl") if (directory / name).exists()]
+    """{file: SHA-256} of what a finished run is read from beside its record: settings, lines, snapshots, start."""
+    names = ["config.json", "curve.jsonl", "rounds.jsonl", "start.safetensors"]
+    names = [name for name in names if (directory / name).exists()]
     names += sorted(f"snapshots/{path.name}" for path in (directory / "snapshots").glob("*.npz"))
     return {name: hashlib.sha256((directory / name).read_bytes()).hexdigest() for name in names}
 
@@ -39,7 +40,7 @@ def check_files(directory: Path) -> None:
     """Compares the files of a finished run with its record.
 
     Raises:
-      RunError: settings or lines that are not those of the record. (Of a damaged snapshot only the picture suffers.)
+      RunError: settings, lines or a start that are not those of the record. (Of a snapshot only the picture suffers.)
     """
     file = directory / "record.json"
     if not file.exists():  # not finished: there is nothing to compare with
@@ -47,7 +48,7 @@ def check_files(directory: Path) -> None:
     recorded = read_json(file, {"files": dict})["files"] if "files" in read_json(file, dict) else {}
     found = files_digest(directory)
     changed = [name for name, digest in recorded.items() if found.get(name) != digest]
-    if wrong := [name for name in changed if name.endswith((".json", ".jsonl"))]:
+    if wrong := [name for name in changed if name.endswith((".json", ".jsonl", ".safetensors"))]:
         raise RunError(
             f"{directory}: {' and '.join(wrong)} changed or went missing after the run was finished (SHA-256 in "
             "record.json); restore the folder from a copy, or train anew."

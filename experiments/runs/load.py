@@ -22,6 +22,7 @@ from ..training.recalibration import Recalibrate, make_recalibrate
 from .digest import check_files
 from .files import read_json
 from .folder import differences
+from .start import read_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Run:
     config: Config
     dataset: Dataset
     network: Network
-    start: tuple[dict, dict]  # (params, stats) that the seed makes
+    start: tuple[dict, dict]  # (params, stats) that the seed makes, or that were read from a folder
     tx: Any
     sampler: Sampler
     saved: list[int]  # the checkpoints: after which steps, or of a network that grows after which rounds
@@ -76,6 +77,8 @@ def load_run(directory: Path, data_dir: Path | None = None) -> Run:
     if isinstance(config, Grow):
         return _grown(directory, config, dataset, sampler, saved[-1:])
     network, params, stats = build_network(config)
+    if config.weights is not None:
+        params, stats = read_start(directory, params, stats)
     tx = optimizer(config, sampler, penalties(config, sampler, network, params, stats))
     return Run(directory, config, dataset, network, (params, stats), tx, sampler, saved)
 
