@@ -107,7 +107,7 @@ def test_a_damaged_result_is_one_sentence(tmp_path, command, change, message):
         },
         "ticket": {},
         "family": {
-            "target": "macs", "fine_tune": 1, "chosen": None, "cost": {},
+            "target": "macs", "tuning": "together", "fine_tune": 1, "chosen": None, "cost": {},
             "whole": {"size": size | {"bytes": 2}, "latency": {"1": 1, "128": 1}, "accuracy": accuracy},
         },
     }[command]  # fmt: skip
