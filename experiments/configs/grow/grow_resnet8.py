@@ -1,4 +1,4 @@
-"""ResNet-8 on CIFAR-10 at 16×16, grown from 4 filters in each layer, beside fixed networks; not measured.
+"""ResNet-8 on CIFAR-10 at 16×16, grown from 4 filters in each layer, beside fixed networks: 56 % (docs/results.md).
 
 python -m experiments grow grow_resnet8
 """
