@@ -80,7 +80,7 @@ class VGG16(nn.Module):
 
     def forward(self, x):
         for stage in self.stages:
-            for conv in stage:
+            for conv in stage.children():
                 x = F.relu(conv(x))
             x = F.max_pool2d(x, 2)
         return self.head(torch.flatten(x, 1))
