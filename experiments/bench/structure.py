@@ -2,7 +2,7 @@
 
 import functools
 import time
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +18,23 @@ from ..training.network import merge_variables, parts_of
 from .timing import in_turn, ratio
 
 
-def structure(rounds: int = 20, seed: int = 0) -> None:
-    """Times of find_units and compact; multiply-adds and latency of LeNet, ResNet-20 and VGG-16 with fewer units.
+def structure(
+    models: tuple[Literal["LeNet", "ResNet-20", "VGG-16"], ...] = ("LeNet", "ResNet-20", "VGG-16"),
+    rounds: int = 20,
+    seed: int = 0,
+) -> None:
+    """Times of find_units and compact; multiply-adds and latency of networks with fewer units.
 
     Args:
+      models: some of these three.
       rounds: timed rounds; in each, every network takes its turn.
       seed: of the weights.
     """
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}; medians of {rounds} rounds, quartiles in brackets")
     _analysis()
-    networks = {"LeNet": LeNet, "ResNet-20": ResNet, "VGG-16": VGG}
-    for name, network in networks.items():
+    networks: dict[str, Any] = {"LeNet": LeNet, "ResNet-20": ResNet, "VGG-16": VGG}
+    for name in models:
+        network = networks[name]
         fn, params = evaluated(network(rngs=nnx.Rngs(seed)))
         image = jnp.ones((1, *network.input_shape))
         units = pm.structure.find_units(fn, params, image)
