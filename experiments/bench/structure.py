@@ -11,15 +11,14 @@ from flax import nnx
 
 import parsimony as pm
 
-from ..models import LeNet
+from ..models import models as networks
 from ..models.resnet import ResNet
-from ..models.vgg import VGG
 from ..training.network import merge_variables, parts_of
 from .timing import in_turn, ratio
 
 
 def structure(
-    models: tuple[Literal["LeNet", "ResNet-20", "VGG-16"], ...] = ("LeNet", "ResNet-20", "VGG-16"),
+    models: tuple[Literal["lenet", "resnet20", "vgg16"], ...] = ("lenet", "resnet20", "vgg16"),
     rounds: int = 20,
     seed: int = 0,
 ) -> None:
@@ -32,10 +31,9 @@ def structure(
     """
     print(f"{jax.devices()[0].device_kind}, JAX {jax.__version__}; medians of {rounds} rounds, quartiles in brackets")
     _analysis()
-    networks: dict[str, Any] = {"LeNet": LeNet, "ResNet-20": ResNet, "VGG-16": VGG}
     for name in models:
-        network = networks[name]
-        fn, params = evaluated(network(rngs=nnx.Rngs(seed)))
+        network = networks[name](rngs=nnx.Rngs(seed))
+        fn, params = evaluated(network)
         image = jnp.ones((1, *network.input_shape))
         units = pm.structure.find_units(fn, params, image)
         rows: dict[str, Any] = {"whole": (fn, params)}

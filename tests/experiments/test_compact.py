@@ -154,7 +154,7 @@ def test_a_ticket_of_units_is_rejected(directory, capsys):
 
 @pytest.mark.slow
 def test_the_benchmark_of_structure_says_what_it_measured(capsys):
-    structure(models=("LeNet", "ResNet-20"), rounds=1)
+    structure(models=("lenet", "resnet20"), rounds=1)
     printed = capsys.readouterr().out
     assert "100,000 units: 50 sets" in printed
     assert printed.count("as fast") == 16
