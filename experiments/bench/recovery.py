@@ -20,8 +20,8 @@ from ..training.network import distilled, merge_variables, split_variables, trai
 from ..training.recalibration import without
 from ..training.step import make_metric
 
-Found = dict[tuple[str, float], list[tuple[float, float]]]
-"""{(what was done, share of the units that went): (test metric, CPU seconds) of each run}"""
+Found = dict[tuple[str, float], list[float]]
+"""{(what was done, share of the units that went): test metric of each run}"""
 
 
 def recovery(
@@ -55,10 +55,10 @@ def recovery(
     for directory, run in zip(runs, loaded, strict=True):
         for share in sparsity:
             keys = {"refit": refit, "epochs": (fine_tune, taught), "teacher": (temperature, distil)}
-            for what, scored in _recovered(run, share, scope, learning_rate, **keys).items():
-                found[what, share].append(scored)
-                text = run.dataset.metric.text(scored[0])
-                print(f"  {directory}, {share:.0%} cut, {what}: {text}, {scored[1]:.1f} s", flush=True)
+            for what, (score, seconds) in _recovered(run, share, scope, learning_rate, **keys).items():
+                found[what, share].append(score)
+                text = run.dataset.metric.text(score)
+                print(f"  {directory}, {share:.0%} cut, {what}: {text}, {seconds:.1f} s", flush=True)
     print(table(found, sparsity, loaded[0].dataset.metric))
 
 
@@ -72,9 +72,11 @@ def _recovered(run: Run, share: float, scope, rate: float, *, refit: int, epochs
     measure = make_metric(small.fn, run.dataset)
     cut = lambda weights, own: pm.structure.compact(units, keep, merge_variables(weights, own)).params
     images = jnp.asarray(run.dataset.normalised(next(run.dataset.train.parts(refit)).inputs))
-    starts, begin = {"cut": small.params}, time.process_time()
+    starts, plain = {"cut": small.params}, "cut"
     if jax.tree.leaves(stats):
-        starts["recalibrated"] = cut(params, without(units, keep, params, stats, again)[1])
+        plain = "recalibrated"
+        starts[plain] = cut(params, without(units, keep, params, stats, again)[1])
+    begin = time.process_time()
     weights, _ = split_variables(pm.structure.refit(units, keep, variables, images).params, stats)
     starts["refitted"] = cut(weights, again(weights, params, stats))
     seconds = {name: 0.0 for name in starts} | {"refitted": time.process_time() - begin}
@@ -84,13 +86,11 @@ def _recovered(run: Run, share: float, scope, rate: float, *, refit: int, epochs
     student = distilled(network, functools.partial(run.network.fn, variables), *teacher)
     for name, its, number in (("tuned", network, epochs[0]), ("taught", student, epochs[1])):
         tune = make_fine_tune(its, run.dataset, run.config, rate, number, run.config.seed + 1)
-        for first in (list(starts)[-2], "refitted"):
+        for first in (plain, "refitted"):
             begin = time.process_time()
             tuned = merge_variables(*jax.block_until_ready(tune(*split_variables(starts[first], stats))))
-            scores[f"{first}, {name} {number}"] = (
-                measure(tuned, run.dataset.test),
-                time.process_time() - begin,
-            )
+            taken = time.process_time() - begin
+            scores[f"{first}, {name} {number}"] = measure(tuned, run.dataset.test), taken
     return scores
 
 
@@ -98,6 +98,5 @@ def table(found: Found, sparsity, metric: Metric) -> str:
     """Mean ± standard deviation over the runs, a line for what was done and a column a share."""
     lines = [["cut, of the units", *(f"{share:.0%}" for share in sparsity)]]
     for what in dict.fromkeys(what for what, _ in found):
-        scores = ([score for score, _ in found[what, share]] for share in sparsity)
-        lines.append([what, *(spread(values, metric.scale) for values in scores)])
+        lines.append([what, *(spread(found[what, share], metric.scale) for share in sparsity)])
     return aligned(lines)
